@@ -1,0 +1,215 @@
+"""``Parameter`` and ``SearchSpace``: a space of training configurations, checked when built.
+
+A space is a value: it can be narrowed, listed, counted and written as JSON. It never draws a
+configuration: that is the sampler's work.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+
+from search_spaces.fields import FIELDS, StrategyName, Value
+
+Scalar = StrictStr | StrictInt | StrictFloat
+DepthShare = Annotated[float, Field(gt=0, le=1)]
+
+
+class SpaceError(ValueError):
+    """A space breaks a law; the message names the key, the value and the law."""
+
+
+class Parameter(BaseModel):
+    """One searched field: a list of choices, or a range, perhaps for one strategy only.
+
+    ``low`` and ``high`` are inclusive; ``high=None`` stands for the chosen backbone's depth.
+    ``depth_share`` fixes ``num_unfrozen_layers`` to that share of the chosen backbone's depth.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    strategy: StrategyName | None = None
+    choices: Annotated[tuple[Scalar, ...], Field(min_length=1)] | None = None
+    low: StrictInt | StrictFloat | None = None
+    high: StrictInt | StrictFloat | None = None
+    log: StrictBool = False
+    depth_share: DepthShare | None = None
+
+    @property
+    def key(self) -> str:
+        """The name in the database: a range for each strategy needs a name for each."""
+        if self.strategy is None or self.name == "num_unfrozen_layers":
+            return self.name
+        return f"{self.name}@{self.strategy}"
+
+    @property
+    def is_integer(self) -> bool:
+        return FIELDS[self.name].kind is int
+
+    def values(self) -> tuple[Value, ...] | None:
+        """All values in order, or None where the range is continuous."""
+        if self.choices is not None:
+            return self.choices
+        assert self.low is not None and self.high is not None
+        if self.low == self.high:
+            return (self.low,)
+        return tuple(range(int(self.low), int(self.high) + 1)) if self.is_integer else None
+
+    def contains(self, value: Value) -> bool:
+        if self.choices is not None:
+            return value in self.choices
+        assert self.low is not None and self.high is not None
+        return not isinstance(value, str) and self.low <= value <= self.high
+
+
+class Baseline(BaseModel):
+    """A recipe to run first: ``depth_share`` says how much of the backbone is unfrozen."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Scalar]
+
+    strategy: StrategyName
+    depth_share: DepthShare | None = None
+
+
+class SearchSpace(BaseModel):
+    """A checked search space over backbones of known depth (in blocks)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    depths: dict[str, int]
+    parameters: tuple[Parameter, ...]
+    baselines: tuple[Baseline, ...] = ()
+    suggested: dict[str, int] = {}
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in self._choices("backbone"))
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in self._choices("strategy"))
+
+    def _choices(self, name: str) -> tuple[Value, ...]:
+        choices = next(p.choices for p in self.parameters if p.name == name)
+        assert choices is not None
+        return choices
+
+    def top(self) -> tuple[Parameter, ...]:
+        """The two parameters that decide which others there are: backbone and strategy."""
+        named = {p.name: p for p in self.parameters}
+        return named["backbone"], named["strategy"]
+
+    def below(self, backbone: str, strategy: str) -> tuple[Parameter, ...]:
+        """The remaining parameters for this backbone and strategy, with their bounds filled in."""
+        return tuple(
+            self._bounded(p, backbone)
+            for p in self.parameters
+            if p.name not in ("backbone", "strategy") and p.strategy in (None, strategy)
+        )
+
+    def _bounded(self, parameter: Parameter, backbone: str) -> Parameter:
+        if parameter.name != "num_unfrozen_layers" or parameter.choices is not None:
+            return parameter
+        depth = self.depths[backbone]
+        if parameter.depth_share is not None:
+            layers = share_of_depth(parameter.depth_share, depth)
+            return parameter.model_copy(update={"low": layers, "high": layers})
+        high = depth if parameter.high is None else min(int(parameter.high), depth)
+        return parameter.model_copy(update={"high": high})
+
+    def configurations(self) -> Iterator[dict[str, Value]]:
+        """Every configuration, by database key.
+
+        Raises:
+            SpaceError: the space is not finite (``size()`` is None).
+        """
+        if self.size() is None:
+            raise SpaceError(f"Space '{self.name}' is continuous: its points can't be listed.")
+        for backbone, strategy in itertools.product(self.backbones, self.strategies):
+            parameters = self.below(backbone, strategy)
+            for values in itertools.product(*(p.values() or () for p in parameters)):
+                keys = (p.key for p in parameters)
+                yield {
+                    "backbone": backbone,
+                    "strategy": strategy,
+                    **dict(zip(keys, values, strict=True)),
+                }
+
+    def size(self) -> int | None:
+        """Number of configurations, or None where a range is continuous."""
+        total = 0
+        for backbone, strategy in itertools.product(self.backbones, self.strategies):
+            values = [p.values() for p in self.below(backbone, strategy)]
+            if any(v is None for v in values):
+                return None
+            total += math.prod(len(v) for v in values if v is not None)
+        return total
+
+    def narrowed(
+        self, *, backbones: Iterable[str] | None = None, strategies: Iterable[str] | None = None
+    ) -> "SearchSpace":
+        """The same space over other backbones, or over some of its strategies.
+
+        Raises:
+            SpaceError: a strategy that the space does not have. Whether the backbones are known
+                is ``checks.check``'s to say.
+        """
+        chosen = {"backbone": backbones, "strategy": strategies}
+        for strategy in strategies or ():
+            if strategy not in self.strategies:
+                raise SpaceError(
+                    f"Unknown strategy '{strategy}'; choose from {', '.join(self.strategies)}."
+                )
+        parameters = tuple(
+            p.model_copy(
+                update={"choices": tuple(dict.fromkeys(chosen[p.name] or p.choices or ()))}
+            )
+            if p.name in chosen
+            else p
+            for p in self.parameters
+        )
+        kept = tuple(b for b in self.baselines if strategies is None or b.strategy in strategies)
+        space = self.model_copy(update={"parameters": parameters, "baselines": kept})
+        return space
+
+    def baseline_configuration(self, baseline: Baseline, backbone: str) -> dict[str, Value]:
+        """The baseline on one backbone, by database key.
+
+        Raises:
+            SpaceError: a value is missing, unknown or outside the space.
+        """
+        given: Mapping[str, Value] = baseline.model_extra or {}
+        parameters = self.below(backbone, baseline.strategy)
+        unknown = set(given) - {p.name for p in parameters}
+        if unknown:
+            raise SpaceError(f"baseline key '{min(unknown)}' is not a parameter of this space")
+        values: dict[str, Value] = {"backbone": backbone, "strategy": baseline.strategy}
+        for parameter in parameters:
+            values[parameter.key] = self._baseline_value(baseline, parameter, backbone)
+        return values
+
+    def _baseline_value(self, baseline: Baseline, parameter: Parameter, backbone: str) -> Value:
+        given: Mapping[str, Value] = baseline.model_extra or {}
+        only = parameter.values()
+        if parameter.name == "num_unfrozen_layers" and baseline.depth_share is not None:
+            value: Value = share_of_depth(baseline.depth_share, self.depths[backbone])
+        elif parameter.name in given:
+            value = given[parameter.name]
+        elif only is not None and len(only) == 1:
+            value = only[0]
+        else:
+            way = " (depth_share)" if parameter.name == "num_unfrozen_layers" else ""
+            raise SpaceError(f"a {baseline.strategy} baseline must state {parameter.name}{way}")
+        if not parameter.contains(value):
+            raise SpaceError(f"baseline value {parameter.name}={value!r} lies outside the space")
+        return value
+
+
+def share_of_depth(depth_share: float, depth: int) -> int:
+    """Number of layers that a share of the depth stands for, at least one."""
+    return max(1, round(depth_share * depth))

@@ -1,0 +1,194 @@
+"""One trial: configuration -> training -> stored result and state. Failures get a name.
+
+Knows what a trial writes and how it ends; nothing of which configuration comes next.
+"""
+
+import gc
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.artifacts import upload_artifact
+from optuna.trial import TrialState
+
+from studies.handout import Handout
+from studies.progress import Progress
+from studies.pruning import should_prune
+from studies.records import (
+    INTERRUPTED,
+    PREDICTIONS,
+    read_trials,
+    write_duplicate,
+    write_provenance,
+    write_reason,
+    write_result,
+)
+from studies.settings import StudySettings
+from studies.signals import Interrupted, StopSignals
+from studies.storage import StudyStorage
+from transfer.activations import Activations
+from transfer.config import TransferConfig
+from transfer.device import free_memory
+from transfer.training import EpochRecord, TrainingResult, train
+
+Train = Callable[..., TrainingResult]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Runs the trials of one study. ``train`` is handed in so that a test can give a fake."""
+
+    storage: StudyStorage
+    study: optuna.Study
+    settings: StudySettings
+    activations: Activations
+    provenance: Mapping[str, Any]
+    progress: Progress
+    signals: StopSignals
+    train: Train = field(default=train)
+
+    def run(self, handout: Handout) -> None:
+        """Run one trial to its end and store what it gave.
+
+        Raises:
+            Interrupted: a signal came; the trial is stored as failed, "interrupted".
+        """
+        if handout.duplicate_of is not None:
+            self._repeat(handout)
+            return
+        trial, history = handout.trial, list[EpochRecord]()
+        started, activation_seconds = perf_counter(), self.activations.seconds
+        result: TrainingResult | None = None
+        state, reason = TrialState.FAIL, None
+        try:
+            config = self._config(handout)
+            write_provenance(trial, asdict(config), self.provenance)
+            self.progress.trial_started(handout.logical_number, handout.fields)
+            with self.signals.interruptible():
+                result = self.train(
+                    config,
+                    self.activations,
+                    on_epoch=lambda record: self._on_epoch(trial, record, history),
+                )
+            pruned = self._is_pruned(trial, history)
+            state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+            reason = f"below the median at epoch {len(history)}" if pruned else None
+        except Interrupted:
+            reason = INTERRUPTED
+            raise
+        except torch.OutOfMemoryError:
+            reason = "out of memory"
+        except ArithmeticError as error:
+            reason = str(error)
+        except optuna.exceptions.StorageInternalError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+        finally:
+            if history and reason != INTERRUPTED:
+                timing = _timing(history, self.activations.seconds - activation_seconds, started)
+                self._write_result(trial, history, result, timing)
+            self._tell(trial, state, reason, history)
+            gc.collect()
+            free_memory(self.activations.device)
+
+    def _config(self, handout: Handout) -> TransferConfig:
+        settings = self.settings
+        return TransferConfig(
+            **handout.fields,
+            epochs=settings.epochs,
+            patience=settings.patience,
+            metric=settings.metric,
+            seed=settings.seed,
+        )
+
+    def _on_epoch(
+        self, trial: optuna.Trial, record: EpochRecord, history: list[EpochRecord]
+    ) -> bool:
+        with self.signals.interruptible(False):
+            history.append(record)
+            trial.report(record.val[self.settings.metric], record.epoch)
+            self.progress.epoch(record)
+            stop = self._is_pruned(trial, history)
+        self.signals.check()
+        return stop
+
+    def _is_pruned(self, trial: optuna.Trial, history: Sequence[EpochRecord]) -> bool:
+        if self.settings.pruner == "none" or len(history) >= self.settings.epochs:
+            return False
+        strategy = trial.params["strategy"]
+        peers = [
+            record.values
+            for record in read_trials(self.study)
+            if record.strategy == strategy
+            and record.number != trial.number
+            and not record.is_interrupted
+            and record.duplicate_of is None
+        ]
+        metric = self.settings.metric
+        values = {record.epoch: record.val[metric] for record in history}
+        return should_prune(values, peers, lower_is_better=metric == "loss")
+
+    def _write_result(
+        self,
+        trial: optuna.Trial,
+        history: Sequence[EpochRecord],
+        result: TrainingResult | None,
+        timing: Mapping[str, float],
+    ) -> None:
+        write_result(
+            trial,
+            history=[_as_json(record) for record in history],
+            best_epoch=_best_epoch(history, self.settings.metric) if result is None else result.best_epoch,
+            num_trainable_parameters=None if result is None else result.num_trainable_parameters,
+            peak_memory_bytes=None if result is None else result.peak_memory_bytes,
+            timing=timing,
+            predictions=self._upload_predictions(trial, history),
+        )
+
+    def _upload_predictions(self, trial: optuna.Trial, history: Sequence[EpochRecord]) -> str:
+        """Store the validation logits of every epoch (E, N, C) with labels and positions (N,)."""
+        val = self.activations.data.val
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / PREDICTIONS
+            np.savez(
+                path,
+                logits_ENC=np.stack([record.val_logits_NC for record in history]),
+                labels_N=val.labels_N,
+                positions_N=val.positions_N,
+            )
+            return upload_artifact(
+                artifact_store=self.storage.artifacts, file_path=str(path), study_or_trial=trial
+            )
+
+    def _tell(
+        self,
+        trial: optuna.Trial,
+        state: TrialState,
+        reason: str | None,
+        history: Sequence[EpochRecord],
+    ) -> None:
+        if reason is not None:
+            write_reason(self.storage, self.study, trial.number, reason)
+        if state == TrialState.COMPLETE:
+            values = [record.val[self.settings.metric] for record in history]
+            best = min(values) if self.settings.metric == "loss" else max(values)
+            self.study.tell(trial, best)
+        else:
+            self.study.tell(trial, state=state)
+
+    def _repeat(self, handout: Handout) -> None:
+        """Give a configuration that was tried before its earlier state and value."""
+        assert handout.duplicate_of is not None
+        earlier, trial = handout.duplicate_of, handout.trial
+        write_duplicate(trial, earlier)
+        if earlier.state == "COMPLETE":
+            self.study.tell(trial, earlier.value)
+        else:
+            self.study.tell(trial, state=TrialState[earlier.state])

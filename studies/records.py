@@ -1,0 +1,310 @@
+"""``TrialRecord`` and ``StudyRecord``: what is stored of a study, written and read.
+
+The only module that knows the keys of stored attributes. Never imports torch.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from studies.storage import DEFAULT_STORAGE, StudyStorage, open_existing
+
+if TYPE_CHECKING:
+    import pandas
+
+# Raise it when the meaning or the layout of an attribute changes.
+SCHEMA = 1
+
+INTERRUPTED = "interrupted"
+PREDICTIONS = "predictions.npz"
+
+_CLAIM = "claim"  # schema, worker, logical number: written first
+_PROVENANCE = "provenance"  # configuration, versions, fingerprints: before training
+_RESULT = "result"  # history and what came of it
+_REASON = "reason"
+_DUPLICATE_OF = "duplicate_of"
+# Columns of the dashboard: its trial list shows single values only.
+_COLUMNS = ("seconds", "num_trainable_parameters", "train_val_gap")
+_IDENTITY = "identity"
+_TOTALS = "totals"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """One stored trial. ``params`` has field names; ``values`` the reported metric by epoch.
+
+    ``logical_number`` counts trials in the order in which they are handed out, an interrupted one
+    and the one that replaces it having the same; it is None before a trial has an owner.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    worker: str | None
+    logical_number: int | None
+    keyed_params: dict[str, Any]
+    values: dict[int, float]
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+    best_epoch: int | None
+    seconds: float | None
+    timing: dict[str, float]
+    peak_memory_bytes: int | None
+    num_trainable_parameters: int | None
+    reason: str | None
+    duplicate_of: int | None
+    predictions: str | None
+    started: datetime | None
+    ended: datetime | None
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The searched values by field name, ``num_unfrozen_layers`` of feature extraction too."""
+        params = {key.partition("@")[0]: value for key, value in self.keyed_params.items()}
+        if params.get("strategy") == "feature_extraction":
+            params["num_unfrozen_layers"] = 0
+        return params
+
+    @property
+    def strategy(self) -> str | None:
+        strategy = self.params.get("strategy")
+        return None if strategy is None else str(strategy)
+
+    @property
+    def is_interrupted(self) -> bool:
+        return self.state == "FAIL" and self.reason == INTERRUPTED
+
+    @property
+    def counts(self) -> bool:
+        """Whether the trial is one of the study's total: finished, for a reason of its own."""
+        finished = self.state in ("COMPLETE", "PRUNED", "FAIL")
+        return finished and not self.is_interrupted and self.duplicate_of is None
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best epoch: ``epoch``, ``train`` and ``val`` metrics, seconds."""
+        return None if self.best_epoch is None else self.history[self.best_epoch - 1]
+
+    @property
+    def train_val_gap(self) -> float | None:
+        """Training minus validation accuracy at the best epoch."""
+        return None if self.best is None else _gap(self.best)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """What identifies a study (fixed when it is created) and what bounds it."""
+
+    identity: dict[str, Any]
+    trials: int
+    timeout_seconds: float | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.identity["settings"])
+
+    @property
+    def opening(self) -> list[dict[str, Any]]:
+        """The configurations that are run first, by database key."""
+        return list(self.identity["opening"])
+
+
+def write_identity(study: optuna.Study, identity: Mapping[str, Any]) -> None:
+    """Store what must never change. ``identity`` must be JSON."""
+    study.set_user_attr(_IDENTITY, {"schema": SCHEMA, **identity})
+
+
+def write_totals(study: optuna.Study, trials: int, timeout_seconds: float | None) -> None:
+    study.set_user_attr(_TOTALS, {"trials": trials, "timeout_seconds": timeout_seconds})
+
+
+def read_study(study: optuna.Study) -> StudyRecord | None:
+    """The study's record, or None where a study was created and its process killed at once.
+
+    Raises:
+        ValueError: the study was written by a newer version of this program, or by another one.
+    """
+    attributes = study.user_attrs
+    if _IDENTITY not in attributes or _TOTALS not in attributes:
+        return None
+    identity = attributes[_IDENTITY]
+    if identity["schema"] > SCHEMA:
+        raise ValueError(
+            f"Study '{study.study_name}' was written by a newer version of transfer-studies "
+            f"(schema {identity['schema']}, this one knows {SCHEMA}); update it."
+        )
+    return StudyRecord(identity=identity, **attributes[_TOTALS])
+
+
+def write_claim(trial: optuna.Trial, *, worker: str, logical_number: int) -> None:
+    """Write first who owns a trial: without it a killed worker's trial would run for ever."""
+    claim = {"schema": SCHEMA, "worker": worker, "logical_number": logical_number}
+    trial.set_user_attr(_CLAIM, claim)
+
+
+def write_provenance(
+    trial: optuna.Trial, config: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> None:
+    """Written before training: a killed, pruned or failed trial can be traced as well."""
+    trial.set_user_attr(_PROVENANCE, {"config": dict(config), **provenance})
+
+
+def write_result(
+    trial: optuna.Trial,
+    *,
+    history: list[dict[str, Any]],
+    best_epoch: int,
+    num_trainable_parameters: int | None,
+    peak_memory_bytes: int | None,
+    timing: Mapping[str, float],
+    predictions: str | None,
+) -> None:
+    """Store what came out. ``history`` holds an entry an epoch: epoch, train, val, seconds."""
+    result = {
+        "history": history,
+        "best_epoch": best_epoch,
+        "peak_memory_bytes": peak_memory_bytes,
+        "timing": dict(timing),
+        "predictions": predictions,
+    }
+    trial.set_user_attr(_RESULT, result)
+    gap = _gap(history[best_epoch - 1])
+    columns = zip(_COLUMNS, (timing["total"], num_trainable_parameters, gap), strict=True)
+    for key, value in columns:
+        trial.set_user_attr(key, value)
+
+
+def write_reason(storage: StudyStorage, study: optuna.Study, number: int, reason: str) -> None:
+    """Say why a trial failed or was pruned."""
+    storage.database.set_trial_user_attr(_trial_id(storage, study, number), _REASON, reason)
+
+
+def write_duplicate(trial: optuna.Trial, of: TrialRecord) -> None:
+    """Mark a trial as the configuration of an earlier one, and repeat what that reported."""
+    trial.set_user_attr(_DUPLICATE_OF, of.number)
+    for epoch, value in of.values.items():
+        trial.report(value, epoch)
+
+
+def _trial_id(storage: StudyStorage, study: optuna.Study, number: int) -> int:
+    study_id = storage.database.get_study_id_from_name(study.study_name)
+    return storage.database.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
+def read_trials(study: optuna.Study) -> list[TrialRecord]:
+    """All trials of a study in the order of their numbers, waiting ones left out."""
+    trials = study.get_trials(deepcopy=False)
+    return [_read_trial(trial) for trial in trials if trial.state != TrialState.WAITING]
+
+
+def _read_trial(trial: FrozenTrial) -> TrialRecord:
+    attributes = trial.user_attrs
+    claim, result = attributes.get(_CLAIM, {}), attributes.get(_RESULT, {})
+    provenance = attributes.get(_PROVENANCE, {})
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state.name,
+        value=trial.value,
+        worker=claim.get("worker"),
+        logical_number=claim.get("logical_number"),
+        keyed_params=trial.params,
+        values=trial.intermediate_values,
+        config=provenance.get("config", {}),
+        history=result.get("history", []),
+        best_epoch=result.get("best_epoch"),
+        seconds=attributes.get("seconds"),
+        timing=result.get("timing", {}),
+        peak_memory_bytes=result.get("peak_memory_bytes"),
+        num_trainable_parameters=attributes.get("num_trainable_parameters"),
+        reason=attributes.get(_REASON),
+        duplicate_of=attributes.get(_DUPLICATE_OF),
+        predictions=result.get("predictions"),
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )
+
+
+def _gap(epoch: Mapping[str, Any]) -> float:
+    return float(epoch["train"]["accuracy"] - epoch["val"]["accuracy"])
+
+
+def count_states(records: Iterable[TrialRecord]) -> dict[str, int]:
+    """How many trials of the total are complete, pruned and failed, and how many are running."""
+    counts = dict.fromkeys(("complete", "pruned", "fail", "running"), 0)
+    for record in records:
+        if record.counts or record.state == "RUNNING":
+            counts[record.state.lower()] += 1
+    return counts
+
+
+def best_trials(records: Iterable[TrialRecord], metric: str) -> list[TrialRecord]:
+    """The complete trials, best first; ties go to the lower validation loss, then the earlier."""
+    sign = 1.0 if metric == "loss" else -1.0
+    complete = [r for r in records if r.state == "COMPLETE" and r.duplicate_of is None]
+
+    def rank(record: TrialRecord) -> tuple[float, float, int]:
+        assert record.value is not None and record.best is not None
+        return sign * record.value, record.best["val"]["loss"], record.number
+
+    return sorted(complete, key=rank)
+
+
+def trials(name: str, storage: str = DEFAULT_STORAGE) -> "pandas.DataFrame":
+    """The trials of study ``name`` as a table: a row a trial, field names as columns.
+
+    Raises:
+        UserError: there is no such database or study.
+    """
+    import pandas as pd
+
+    records = read_trials(load_study(open_existing(storage), name))
+    return pd.DataFrame([table_row(record) for record in records])
+
+
+def table_row(record: TrialRecord) -> dict[str, Any]:
+    """A trial as one flat row."""
+    return {
+        "number": record.number,
+        "state": record.state,
+        "value": record.value,
+        **record.params,
+        "best_epoch": record.best_epoch,
+        "seconds": record.seconds,
+        "num_trainable_parameters": record.num_trainable_parameters,
+        "train_val_gap": record.train_val_gap,
+        "reason": record.reason,
+        "duplicate_of": record.duplicate_of,
+    }
+
+
+def study_names(storage: StudyStorage) -> list[str]:
+    """Names of the studies in the database, the latest last; repeats and controls left out."""
+    summaries = optuna.get_all_study_summaries(storage=storage.database, include_best_trial=False)
+    names = [s for s in summaries if "/" not in s.study_name]
+    names.sort(key=lambda s: (s.datetime_start or datetime.max, s.study_name))
+    return [s.study_name for s in names]
+
+
+def load_study(storage: StudyStorage, name: str) -> optuna.Study:
+    """The Optuna study ``name``.
+
+    Raises:
+        UserError: there is none.
+    """
+    from studies.errors import UserError
+
+    try:
+        return optuna.load_study(study_name=name, storage=storage.database)
+    except KeyError:
+        names = ", ".join(study_names(storage)) or "none yet"
+        raise UserError(f"No study '{name}' in {storage.url}; there are: {names}.") from None
+
+
+def to_json(value: object) -> str:
+    """JSON without NaN or infinity: what is not finite is a defect, not a value."""
+    return json.dumps(value, allow_nan=False)

@@ -1,0 +1,161 @@
+"""What the user may ask for (``StudyOptions``) and what a study is run with (``StudySettings``).
+
+Options say only what was given; a setting that is not given comes from the stored study when one is
+resumed, else from the search space's suggestion, else from ``DEFAULTS``.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from studies.errors import UserError, one_line
+from studies.storage import DEFAULT_STORAGE
+
+Metric = Literal["accuracy", "balanced_accuracy", "auroc", "f1", "loss"]
+StrategyName = Literal["feature_extraction", "fine_tuning"]
+Count = Annotated[int, Field(ge=1)]
+
+DEFAULTS: Mapping[str, Any] = {
+    "trials": 30,
+    "timeout": None,
+    "epochs": 15,
+    "patience": 5,
+    "metric": "accuracy",
+    "image_size": 224,
+    "seed": 0,
+    "weights": "imagenet",
+    "sampler": "tpe",
+    "pruner": "median",
+    "device": "auto",
+}
+
+# What a study is created with and can't be changed, beside its data, space, weights and threads.
+FIXED = ("metric", "epochs", "patience", "image_size", "seed", "weights", "sampler", "pruner")
+
+
+class StudyOptions(BaseModel):
+    """What was asked for, by flag or file. None means not given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = None
+    data: str | None = None
+    space: str | None = None
+    backbones: tuple[str, ...] | None = None
+    strategies: tuple[StrategyName, ...] | None = None
+    trials: Count | None = None
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    epochs: Count | None = None
+    patience: Count | None = None
+    metric: Metric | None = None
+    image_size: Annotated[int, Field(ge=32, le=1024)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    storage: str = DEFAULT_STORAGE
+    weights: Literal["imagenet", "random"] | None = None
+    weights_dir: Path | None = None
+    device: str | None = None
+    cache_dir: Path | None = None
+    sampler: Literal["tpe", "random"] | None = None
+    pruner: Literal["median", "none"] | None = None
+    confirm: bool = True
+
+    @field_validator("backbones", "strategies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Accept `a,b` beside a list."""
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if value == [] or value == ():
+            raise ValueError("at least one must be named")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _simple_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w.-][\w. -]*", value):
+            raise ValueError("a name has letters, digits, '_', '-', '.' and spaces")
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """A study's settings, all decided. ``timeout_seconds`` bounds the time spent on trials."""
+
+    name: str
+    trials: int
+    timeout_seconds: float | None
+    epochs: int
+    patience: int
+    metric: str
+    image_size: int
+    seed: int
+    weights: str
+    sampler: str
+    pruner: str
+    device: str
+
+
+def read_options(given: Mapping[str, Any], config: Path | None = None) -> StudyOptions:
+    """Options from a TOML file and from what was given directly, which wins.
+
+    Raises:
+        UserError: no such file, malformed TOML (with the line), unknown key, value out of range.
+    """
+    from_file: dict[str, Any] = {} if config is None else _read_toml(config)
+    checked = {}
+    for values, what in ((from_file, f"{config}: option"), (given, "option")):
+        try:
+            StudyOptions(**values)
+        except ValidationError as error:
+            raise UserError(f"{_with_choices(one_line(error, what), error)}.") from None
+        checked.update(values)
+    return StudyOptions(**checked)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}).") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}.") from None
+
+
+def _with_choices(message: str, error: ValidationError) -> str:
+    if error.errors()[0]["type"] != "extra_forbidden":
+        return message
+    return f"{message}; choose from {', '.join(sorted(StudyOptions.model_fields))}"
+
+
+def decide(
+    options: StudyOptions,
+    *,
+    name: str,
+    stored: Mapping[str, Any],
+    suggested: Mapping[str, Any],
+) -> StudySettings:
+    """Fill in what was not given: from the stored study, the suggestions, the defaults."""
+
+    def value(key: str) -> Any:
+        given = getattr(options, key)
+        if given is not None:
+            return given
+        return next((s[key] for s in (stored, suggested) if s.get(key)), DEFAULTS[key])
+
+    fixed = {key: value(key) for key in FIXED}
+    if "seed" in stored and options.seed is None:
+        fixed["seed"] = stored["seed"]
+    return StudySettings(
+        name=name,
+        trials=value("trials"),
+        timeout_seconds=value("timeout"),
+        device=value("device"),
+        **fixed,
+    )
+
+

@@ -1,0 +1,161 @@
+"""Open the study's database safely, and the folder beside it for artifacts and locks.
+
+SQLite gets a write-ahead log, 60 s of patience with other writers and full synchronisation. A file
+that isn't ours is refused, never written over. Knows nothing of what is stored.
+"""
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import BaseModel as OptunaTables
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from studies.errors import UserError
+
+DEFAULT_STORAGE = "sqlite:///studies.db"
+BUSY_TIMEOUT_SECONDS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyStorage:
+    """An open database; ``files`` is the folder beside it, ``path`` its file where it has one."""
+
+    url: str
+    path: Path | None
+    files: Path
+    database: RDBStorage
+
+    @property
+    def artifacts(self) -> FileSystemArtifactStore:
+        folder = self.files / "artifacts"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileSystemArtifactStore(str(folder))
+
+    @property
+    def locks(self) -> Path:
+        folder = self.files / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def open_storage(text: str) -> StudyStorage:
+    """Open the database for a study, and create it where there is none.
+
+    Raises:
+        UserError: not a database URL, a damaged or foreign file, or a folder that can't be written.
+    """
+    url, path, files = _parse(text)
+    if path is not None:
+        _check_writable(path)
+    try:
+        files.joinpath("locks").mkdir(parents=True, exist_ok=True)
+        # Several processes that create the schema at once fail: only one may.
+        with FileLock(files / "locks" / "open.lock"):
+            if path is not None:
+                _check_file(path)
+                with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS)) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+            return _opened(url, path, files, url)
+    except OSError as error:
+        raise UserError(f"{files} can't be written ({error.strerror}).") from None
+
+
+def open_existing(text: str) -> StudyStorage:
+    """Open a database to read from it. Never creates one.
+
+    Raises:
+        UserError: there is none, or it is damaged or foreign.
+    """
+    url, path, files = _parse(text)
+    if path is None:
+        return _opened(url, path, files, url)
+    if not path.is_file() or path.stat().st_size == 0:
+        raise UserError(f"No study database at {path}; start one with `python -m studies run`.")
+    _check_file(path)
+    return _opened(url, path, files, f"sqlite:///file:{path.resolve()}?mode=ro&uri=true")
+
+
+def _parse(text: str) -> tuple[str, Path | None, Path]:
+    """The URL, the database file (None unless SQLite) and the folder beside it."""
+    try:
+        url = make_url(text if "://" in text else f"sqlite:///{text}")
+    except ArgumentError:
+        raise UserError(f"Not a database URL: '{text}'; write sqlite:///FILE.") from None
+    if not url.drivername.startswith("sqlite"):
+        return url.render_as_string(hide_password=False), None, Path(f"{_label(url)}.files")
+    if not url.database or url.database == ":memory:":
+        raise UserError("--storage must name a file: a database in memory can't be resumed.")
+    path = Path(url.database)
+    return f"sqlite:///{path}", path, path.with_suffix(".files")
+
+
+def _label(url: URL) -> str:
+    return f"{url.database or url.drivername}"
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.parent
+    if not folder.is_dir():
+        raise UserError(f"No folder {folder} for the database {path}; make it or change --storage.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UserError(f"The database {path} can't be written; change --storage.")
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that isn't an undamaged SQLite database of Optuna's. Empty means new."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    way_out = "restore it from a copy, or name another file with --storage"
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file with --storage.")
+    with path.open("rb") as file:
+        if file.read(16) != b"SQLite format 3\0":
+            raise UserError(f"{path} is not a SQLite database, or its head is damaged; {way_out}.")
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS)) as connection:
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = {name for (name,) in rows}
+    except sqlite3.DatabaseError as error:
+        if "locked" in str(error):
+            raise UserError(_locked(path)) from None
+        raise UserError(f"The database {path} is damaged ({error}); {way_out}.") from None
+    if verdict != "ok":
+        raise UserError(f"The database {path} is damaged; {way_out}.")
+    if tables and not tables & set(OptunaTables.metadata.tables):
+        raise UserError(f"{path} is the database of another program; name another with --storage.")
+
+
+def _locked(path: Path | None) -> str:
+    return (
+        f"The database {path} is locked by another process for more than "
+        f"{BUSY_TIMEOUT_SECONDS} s; stop that process and run the same command again."
+    )
+
+
+def _opened(url: str, path: Path | None, files: Path, engine_url: str) -> StudyStorage:
+    sqlite = path is not None
+    arguments = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}} if sqlite else {}
+    try:
+        database = RDBStorage(
+            engine_url, engine_kwargs=arguments, skip_table_creation="mode=ro" in engine_url
+        )
+    except ImportError:
+        driver = make_url(url).drivername
+        raise UserError(f"No driver for {driver}:// is installed; install one.") from None
+    except RuntimeError as error:  # A schema newer or older than this Optuna's.
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = str(error.__cause__ or error)
+        if "locked" in cause:
+            raise UserError(_locked(path)) from None
+        raise UserError(f"The database can't be opened: {' '.join(cause.split())[:200]}") from None
+    return StudyStorage(url=url, path=path, files=files, database=database)

@@ -1,0 +1,72 @@
+"""Who owns a trial: a lock beside the database that the kernel frees when its process dies.
+
+Knows locks and owners; nothing of what a trial does.
+"""
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.trial import TrialState
+
+from studies.records import INTERRUPTED, TrialRecord, read_trials, write_reason
+from studies.storage import StudyStorage
+
+
+@contextmanager
+def owner_lock(storage: StudyStorage) -> Iterator[str]:
+    """Hold the lock of a new worker; yields its id, `HOST:PROCESS:RANDOM`."""
+    worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    path = _lock_path(storage, worker)
+    with FileLock(path):
+        yield worker
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def hand_out_lock(storage: StudyStorage) -> Iterator[None]:
+    """One worker at a time asks for a trial: SQLite would hand the same one out twice."""
+    with FileLock(storage.locks / "hand_out.lock"):
+        yield
+
+
+def fail_orphans(storage: StudyStorage, study: optuna.Study, worker: str | None) -> list[int]:
+    """Fail every running trial whose worker on this host is gone; returns their numbers.
+
+    To be called under the hand-out lock: a trial without an owner is then one whose process died
+    between creating it and signing it.
+
+    Args:
+        worker: the caller, whose own lock is not tried.
+    """
+    failed = []
+    for record in read_trials(study):
+        if record.state == "RUNNING" and _is_orphan(storage, record, worker):
+            write_reason(storage, study, record.number, INTERRUPTED)
+            study.tell(record.number, state=TrialState.FAIL)
+            failed.append(record.number)
+    return failed
+
+
+def _is_orphan(storage: StudyStorage, record: TrialRecord, worker: str | None) -> bool:
+    if record.worker is None:
+        return True
+    if record.worker == worker or record.worker.partition(":")[0] != socket.gethostname():
+        return False
+    path = _lock_path(storage, record.worker)
+    try:
+        with FileLock(path, timeout=0):
+            pass
+    except Timeout:
+        return False
+    path.unlink(missing_ok=True)
+    return True
+
+
+def _lock_path(storage: StudyStorage, worker: str) -> Path:
+    return storage.locks / f"{worker.replace(':', '-')}.lock"

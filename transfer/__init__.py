@@ -1,0 +1,1 @@
+"""One training run: data, backbones, freezing, training, metrics. Knows nothing of Optuna."""

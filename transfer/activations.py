@@ -1,0 +1,145 @@
+"""Outputs at the freeze boundary: what the frozen blocks give, computed once and kept.
+
+Kept today: the pooled features behind the last block (boundary = depth), which every feature
+extraction shares. A lower boundary starts from the images. ``inputs`` is the one place that decides
+where a run starts, so that more boundaries can be kept without its callers knowing.
+
+Legend: N images, B images of a batch, C channels, h w height and width, D features.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from transfer.backbones import pool
+from transfer.cache import written_whole
+from transfer.catalog import backbone_spec
+from transfer.data.loading import ImageData
+from transfer.weights import WeightFile, load_blocks
+
+# Part of every key: raise it when what is computed or its layout changes.
+FORMAT = 1
+BATCH_SIZE = 64
+
+OnProgress = Callable[[str, int, int], None]
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundaryInputs:
+    """What a run starts from: ``at(positions_B)`` gives what ``start`` blocks have made of them."""
+
+    start: int
+    at: Callable[[Positions], Tensor]
+
+
+class Activations:
+    """The frozen part of every backbone of a study, and what has been computed with it.
+
+    ``seconds`` counts the time spent computing, in all.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: ImageData,
+        weights: Mapping[str, WeightFile],
+        cache_dir: Path,
+        device: torch.device,
+        on_progress: OnProgress = lambda what, done, total: None,
+    ) -> None:
+        self.data = data
+        self.device = device
+        self.seconds = 0.0
+        self._weights = weights
+        self._folder = cache_dir / "activations"
+        self._on_progress = on_progress
+        self._blocks: dict[str, nn.Sequential] = {}
+        self._features: dict[str, Tensor] = {}
+
+    def blocks(self, backbone: str, boundary: int) -> nn.Sequential:
+        """The pretrained blocks on the device: shared below the boundary, a fresh copy above it."""
+        pretrained = self._pretrained(backbone)
+        return nn.Sequential(*pretrained[:boundary], *deepcopy(pretrained[boundary:]))
+
+    def inputs(self, backbone: str, boundary: int) -> BoundaryInputs:
+        """Start from the nearest kept boundary at or below ``boundary``."""
+        if boundary == backbone_spec(backbone).depth:
+            features_ND = self.features(backbone)
+            return BoundaryInputs(start=boundary, at=lambda positions: features_ND[positions])
+        return BoundaryInputs(start=0, at=lambda positions: self._images(backbone, positions))
+
+    def features(self, backbone: str) -> Tensor:
+        """Pooled features of all images, in the data's order: (N, D), float32, on the device."""
+        if backbone not in self._features:
+            started = perf_counter()
+            path = self._folder / f"{self._key(backbone)}.safetensors"
+            features_ND = _read(path, (len(self.data), backbone_spec(backbone).num_features))
+            if features_ND is None:
+                features_ND = self._compute(backbone)
+                with written_whole(path) as temporary:
+                    save_file({"features": features_ND}, temporary)
+            self._features[backbone] = features_ND.to(self.device)
+            self.seconds += perf_counter() - started
+        return self._features[backbone]
+
+    def _pretrained(self, backbone: str) -> nn.Sequential:
+        if backbone not in self._blocks:
+            blocks = load_blocks(self._weights[backbone]).to(self.device)
+            self._blocks[backbone] = blocks.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return self._blocks[backbone]
+
+    @torch.inference_mode()
+    def _compute(self, backbone: str) -> Tensor:
+        blocks, num_images = self._pretrained(backbone), len(self.data)
+        parts = []
+        for start in range(0, num_images, BATCH_SIZE):
+            # The last batch is filled up, so that an image's features don't depend on its company.
+            positions = np.arange(start, start + BATCH_SIZE) % num_images
+            features_BD = pool(blocks(self._images(backbone, positions)))
+            parts.append(features_BD[: num_images - start].float().cpu())
+            done = min(start + BATCH_SIZE, num_images)
+            self._on_progress(f"features of {backbone}", done, num_images)
+        return torch.cat(parts)
+
+    def _images(self, backbone: str, positions: Positions) -> Tensor:
+        """Normalised images, (B, 3, H, W), float32, channels last, on the device."""
+        spec = backbone_spec(backbone)
+        images_BHWC = torch.from_numpy(self.data.images(positions)).to(self.device)
+        mean = torch.tensor(spec.mean, device=self.device).view(1, 3, 1, 1)
+        std = torch.tensor(spec.std, device=self.device).view(1, 3, 1, 1)
+        images_BCHW = images_BHWC.permute(0, 3, 1, 2).float().div(255)
+        return ((images_BCHW - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def _key(self, backbone: str) -> str:
+        """Everything that may change a bit of the features."""
+        parts = (
+            f"format={FORMAT}",
+            f"backbone={backbone}",
+            f"weights={self._weights[backbone].sha256}",
+            f"data={self.data.pixels_fingerprint}",
+            f"image_size={self.data.image_size}",
+            f"torch={torch.__version__}",
+            f"device={self.device.type}",
+            f"threads={torch.get_num_threads()}",
+        )
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
+    """The stored features, or None where they are missing, torn or of another shape."""
+    try:
+        features_ND = load_file(path)["features"]
+    except (OSError, KeyError, SafetensorError):
+        return None
+    return features_ND if features_ND.shape == shape else None

@@ -1,0 +1,1 @@
+"""Images: from a source through the decoded store to training and validation splits."""

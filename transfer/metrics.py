@@ -1,0 +1,46 @@
+"""Classification metrics of predicted probabilities, through torchmetrics.
+
+Legend: N images, C classes. ``f1`` is the macro average over classes; ``auroc`` with more than two
+classes is the macro average of one against the rest.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    multiclass_accuracy,
+    multiclass_auroc,
+    multiclass_f1_score,
+)
+
+
+def classification_metrics(logits_NC: Tensor, labels_N: Tensor) -> dict[str, float]:
+    """Loss (mean cross-entropy in nats), accuracy, balanced accuracy, AUROC and F1.
+
+    Non-finite logits give a NaN loss and no exception: the caller decides what that means.
+
+    Args:
+        logits_NC: float32.
+        labels_N: int64 in [0, C).
+    """
+    num_classes = logits_NC.shape[1]
+    loss = float(cross_entropy(logits_NC, labels_N))
+    if not torch.isfinite(logits_NC).all():
+        return dict.fromkeys(("loss", "accuracy", "balanced_accuracy", "auroc", "f1"), float("nan"))
+    return {
+        "loss": loss,
+        "accuracy": float(multiclass_accuracy(logits_NC, labels_N, num_classes, average="micro")),
+        "balanced_accuracy": float(
+            multiclass_accuracy(logits_NC, labels_N, num_classes, average="macro")
+        ),
+        "auroc": _auroc(logits_NC, labels_N, num_classes),
+        "f1": float(multiclass_f1_score(logits_NC, labels_N, num_classes, average="macro")),
+    }
+
+
+def _auroc(logits_NC: Tensor, labels_N: Tensor, num_classes: int) -> float:
+    # The difference of two logits orders images as their probability does, without saturating at 1.
+    if num_classes == 2:
+        return float(binary_auroc(torch.sigmoid((logits_NC[:, 1] - logits_NC[:, 0]).double()), labels_N))
+    return float(multiclass_auroc(logits_NC.double().softmax(dim=1), labels_N, num_classes))
