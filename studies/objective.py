@@ -35,9 +35,17 @@ from studies.storage import StudyStorage
 from transfer.activations import Activations
 from transfer.config import TransferConfig
 from transfer.device import free_memory
-from transfer.training import EpochRecord, TrainingResult, train
+from transfer.training import EpochRecord, TrainingResult, best_epoch, train
 
 Train = Callable[..., TrainingResult]
+
+
+@dataclass(kw_only=True)
+class _Course:
+    """What has become of a trial so far: it outlives a training that fails."""
+
+    history: list[EpochRecord] = field(default_factory=list)
+    pruned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +70,7 @@ class Objective:
         if handout.duplicate_of is not None:
             self._repeat(handout)
             return
-        trial, history = handout.trial, list[EpochRecord]()
+        trial, course = handout.trial, _Course()
         started, activation_seconds = perf_counter(), self.activations.seconds
         result: TrainingResult | None = None
         state, reason = TrialState.FAIL, None
@@ -74,11 +82,11 @@ class Objective:
                 result = self.train(
                     config,
                     self.activations,
-                    on_epoch=lambda record: self._on_epoch(trial, record, history),
+                    on_epoch=lambda record: self._on_epoch(trial, record, course),
                 )
-            pruned = self._is_pruned(trial, history)
-            state = TrialState.PRUNED if pruned else TrialState.COMPLETE
-            reason = f"below the median at epoch {len(history)}" if pruned else None
+            state = TrialState.PRUNED if course.pruned else TrialState.COMPLETE
+            if course.pruned:
+                reason = f"below the median at epoch {len(course.history)}"
         except Interrupted:
             reason = INTERRUPTED
             raise
@@ -91,10 +99,11 @@ class Objective:
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
         finally:
-            if history and reason != INTERRUPTED:
-                timing = _timing(history, self.activations.seconds - activation_seconds, started)
-                self._write_result(trial, history, result, timing)
-            self._tell(trial, state, reason, history)
+            if course.history and reason != INTERRUPTED:
+                seconds = self.activations.seconds - activation_seconds
+                timing = _timing(course.history, seconds, perf_counter() - started)
+                self._write_result(trial, course.history, result, timing)
+            self._tell(trial, state, reason, course.history)
             gc.collect()
             free_memory(self.activations.device)
 
@@ -108,16 +117,15 @@ class Objective:
             seed=settings.seed,
         )
 
-    def _on_epoch(
-        self, trial: optuna.Trial, record: EpochRecord, history: list[EpochRecord]
-    ) -> bool:
+    def _on_epoch(self, trial: optuna.Trial, record: EpochRecord, course: "_Course") -> bool:
+        # No signal may break off a transaction: it would leave the database's session unusable.
         with self.signals.interruptible(False):
-            history.append(record)
+            course.history.append(record)
             trial.report(record.val[self.settings.metric], record.epoch)
             self.progress.epoch(record)
-            stop = self._is_pruned(trial, history)
+            course.pruned = self._is_pruned(trial, course.history)
         self.signals.check()
-        return stop
+        return course.pruned
 
     def _is_pruned(self, trial: optuna.Trial, history: Sequence[EpochRecord]) -> bool:
         if self.settings.pruner == "none" or len(history) >= self.settings.epochs:
@@ -145,7 +153,7 @@ class Objective:
         write_result(
             trial,
             history=[_as_json(record) for record in history],
-            best_epoch=_best_epoch(history, self.settings.metric) if result is None else result.best_epoch,
+            best_epoch=best_epoch(history, self.settings.metric),
             num_trainable_parameters=None if result is None else result.num_trainable_parameters,
             peak_memory_bytes=None if result is None else result.peak_memory_bytes,
             timing=timing,
@@ -177,9 +185,9 @@ class Objective:
         if reason is not None:
             write_reason(self.storage, self.study, trial.number, reason)
         if state == TrialState.COMPLETE:
-            values = [record.val[self.settings.metric] for record in history]
-            best = min(values) if self.settings.metric == "loss" else max(values)
-            self.study.tell(trial, best)
+            metric = self.settings.metric
+            best = history[best_epoch(history, metric) - 1]
+            self.study.tell(trial, best.val[metric])
         else:
             self.study.tell(trial, state=state)
 
@@ -192,3 +200,28 @@ class Objective:
             self.study.tell(trial, earlier.value)
         else:
             self.study.tell(trial, state=TrialState[earlier.state])
+
+
+def _as_json(record: EpochRecord) -> dict[str, Any]:
+    return {
+        "epoch": record.epoch,
+        "train": record.train,
+        "val": record.val,
+        "training_seconds": record.training_seconds,
+        "validation_seconds": record.validation_seconds,
+    }
+
+
+def _timing(
+    history: Sequence[EpochRecord], activation_seconds: float, total_seconds: float
+) -> dict[str, float]:
+    """Seconds of a trial; ``bookkeeping`` is what neither computing nor a network accounts for."""
+    training = sum(record.training_seconds for record in history)
+    validation = sum(record.validation_seconds for record in history)
+    return {
+        "total": total_seconds,
+        "activations": activation_seconds,
+        "training": training,
+        "validation": validation,
+        "bookkeeping": total_seconds - activation_seconds - training - validation,
+    }

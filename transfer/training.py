@@ -3,7 +3,8 @@
 Legend: E epochs, N validation images, B images of a batch, C classes, D features.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -85,19 +86,19 @@ def train(
     seconds_before = activations.seconds
     run = _Run(config, activations)
     history: list[EpochRecord] = []
-    best_epoch, best_state = 0, run.trained_state()
+    best, best_state = 0, run.trained_state()
     peak_bytes = 0
     for epoch in range(1, config.epochs + 1):
         record = run.epoch(epoch)
         history.append(record)
         peak_bytes = max(peak_bytes, memory_bytes(activations.device))
-        if best_epoch == 0 or _improves(config.metric, record, history[best_epoch - 1]):
-            best_epoch, best_state = epoch, run.trained_state()
-        if on_epoch(record) or epoch - best_epoch >= config.patience:
+        if best_epoch(history, config.metric) == epoch:
+            best, best_state = epoch, run.trained_state()
+        if on_epoch(record) or epoch - best >= config.patience:
             break
     return TrainingResult(
         history=tuple(history),
-        best_epoch=best_epoch,
+        best_epoch=best,
         num_trainable_parameters=num_trainable_parameters(run.network),
         activation_seconds=activations.seconds - seconds_before,
         peak_memory_bytes=peak_bytes,
@@ -195,17 +196,21 @@ def _batches(
 ) -> Iterator[NDArray[np.int64]]:
     """Shuffled batches. A last batch of one image joins the one before: BatchNorm can't train on it."""
     order = rng.permutation(num_images)
-    bounds = list(range(0, num_images, batch_size)) + [num_images]
+    bounds = [*range(0, num_images, batch_size), num_images]
     if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
         del bounds[-2]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         yield order[start:end]
 
 
-def _improves(metric: str, new: EpochRecord, best: EpochRecord) -> bool:
-    if new.val[metric] == best.val[metric]:
-        return new.val["loss"] < best.val["loss"]
-    return is_better(metric, new.val[metric], best.val[metric])
+def best_epoch(history: Sequence[EpochRecord], metric: str) -> int:
+    """The epoch with the best ``metric``; ties go to the lower validation loss, then the earlier."""
+    best = history[0]
+    for record in history[1:]:
+        value, than = record.val[metric], best.val[metric]
+        tie = value == than and record.val["loss"] < best.val["loss"]
+        best = record if tie or is_better(metric, value, than) else best
+    return best.epoch
 
 
 def _optimizer(config: TransferConfig, network: TransferNetwork) -> torch.optim.Optimizer:
