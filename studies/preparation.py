@@ -62,7 +62,7 @@ def prepare(
     )
     if stored is not None:
         _refuse_differences(_asked(options), stored.settings, settings.name)
-    weights, left_out = _weights(options, settings, space, by_name or stored is not None)
+    weights, left_out = _weights(options, settings, space, by_name)
     if left_out:
         space = space.narrowed(backbones=tuple(weights))
         for message in left_out.values():
