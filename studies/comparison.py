@@ -80,7 +80,9 @@ def interim_verdict(records: Sequence[TrialRecord], metric: str, num_val: int) -
         parts.append(f"{backbone} {accuracy:.1%} [{low:.1%}, {high:.1%}]")
     text = f"So far, as fixed feature extractor (validation accuracy): {', '.join(parts)}"
     if len(probes) > 1:
-        (first_low, _), (_, second_high) = (_interval(r, num_val) for r in list(probes.values())[:2])
+        (first_low, _), (_, second_high) = (
+            _interval(r, num_val) for r in list(probes.values())[:2]
+        )
         text += "" if first_low > second_high else "; the intervals of the first two overlap"
     return f"{text}."
 

@@ -178,7 +178,9 @@ def _refuse_changes(identity: Mapping[str, Any], stored: StudyRecord, name: str)
         different.append("data (other training images or labels)")
     if identity["data"]["test_fingerprint"] != old["data"]["test_fingerprint"]:
         different.append("data (other test images or labels)")
-    different += [f"space ({part})" for part in _space_differences(identity["space"], old["space"])]
+    different += [
+        f"space ({part})" for part in _space_differences(identity["space"], old["space"])
+    ]
     for backbone, sha256 in identity["weights"].items():
         if old["weights"].get(backbone, sha256) != sha256:
             different.append(f"weights of {backbone} (another file)")

@@ -43,7 +43,9 @@ class Progress(Protocol):
 def describe(fields: Mapping[str, Any]) -> str:
     """A configuration in one short line."""
     rest = {k: v for k, v in fields.items() if k not in ("backbone", "strategy")}
-    values = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rest.items())
+    values = ", ".join(
+        f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rest.items()
+    )
     return f"{fields.get('backbone')} {fields.get('strategy')}, {values}"
 
 
@@ -164,7 +166,9 @@ class LiveProgress:
         for record in best_trials(self._records, self._metric):
             best.setdefault(str(record.strategy), record)
         return [
-            Text(f"best {strategy}: {self._metric} {r.value:.4f} (trial {r.number}, {describe(r.params)})")
+            Text(
+                f"best {strategy}: {self._metric} {r.value:.4f} (trial {r.number}, {describe(r.params)})"
+            )
             for strategy, r in sorted(best.items())
         ]
 

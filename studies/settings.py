@@ -157,5 +157,3 @@ def decide(
         device=value("device"),
         **fixed,
     )
-
-

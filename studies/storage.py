@@ -104,7 +104,9 @@ def _label(url: URL) -> str:
 def _check_writable(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
-        raise UserError(f"No folder {folder} for the database {path}; make it or change --storage.")
+        raise UserError(
+            f"No folder {folder} for the database {path}; make it or change --storage."
+        )
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise UserError(f"The database {path} can't be written; change --storage.")
 

@@ -43,14 +43,22 @@ class TransferConfig:
         object.__setattr__(self, "strategy", Strategy(self.strategy))
         k = self.num_unfrozen_layers
         if self.strategy is Strategy.FEATURE_EXTRACTION:
-            _law(k == 0, "num_unfrozen_layers == 0", "feature extraction", "num_unfrozen_layers", k)
+            _law(
+                k == 0, "num_unfrozen_layers == 0", "feature extraction", "num_unfrozen_layers", k
+            )
         else:
             _law(k >= 1, "num_unfrozen_layers >= 1", "fine-tuning", "num_unfrozen_layers", k)
         rate_is_right = math.isfinite(self.learning_rate) and self.learning_rate > 0
         _law(rate_is_right, "learning_rate > 0", "every run", "learning_rate", self.learning_rate)
         for name in ("batch_size", "epochs", "patience"):
             _law(getattr(self, name) >= 1, f"{name} >= 1", "every run", name, getattr(self, name))
-        _law(self.weight_decay >= 0, "weight_decay >= 0", "every run", "weight_decay", self.weight_decay)
+        _law(
+            self.weight_decay >= 0,
+            "weight_decay >= 0",
+            "every run",
+            "weight_decay",
+            self.weight_decay,
+        )
         _law(0 <= self.dropout < 1, "0 <= dropout < 1", "every run", "dropout", self.dropout)
         _choice("optimizer", self.optimizer, OPTIMIZERS)
         _choice("metric", self.metric, METRICS)

@@ -27,7 +27,9 @@ def classification_metrics(logits_NC: Tensor, labels_N: Tensor) -> dict[str, flo
     num_classes = logits_NC.shape[1]
     loss = float(cross_entropy(logits_NC, labels_N))
     if not torch.isfinite(logits_NC).all():
-        return dict.fromkeys(("loss", "accuracy", "balanced_accuracy", "auroc", "f1"), float("nan"))
+        return dict.fromkeys(
+            ("loss", "accuracy", "balanced_accuracy", "auroc", "f1"), float("nan")
+        )
     return {
         "loss": loss,
         "accuracy": float(multiclass_accuracy(logits_NC, labels_N, num_classes, average="micro")),
@@ -42,5 +44,7 @@ def classification_metrics(logits_NC: Tensor, labels_N: Tensor) -> dict[str, flo
 def _auroc(logits_NC: Tensor, labels_N: Tensor, num_classes: int) -> float:
     # The difference of two logits orders images as their probability does, without saturating at 1.
     if num_classes == 2:
-        return float(binary_auroc(torch.sigmoid((logits_NC[:, 1] - logits_NC[:, 0]).double()), labels_N))
+        return float(
+            binary_auroc(torch.sigmoid((logits_NC[:, 1] - logits_NC[:, 0]).double()), labels_N)
+        )
     return float(multiclass_auroc(logits_NC.double().softmax(dim=1), labels_N, num_classes))

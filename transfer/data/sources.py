@@ -98,7 +98,9 @@ def _folder(text: str) -> Source:
     classes = _class_names(root / "train")
     if len(classes) < 2:
         found = f"only '{classes[0]}'" if classes else "none"
-        raise ValueError(f"{root / 'train'} must hold a folder for each of 2 classes, has {found}.")
+        raise ValueError(
+            f"{root / 'train'} must hold a folder for each of 2 classes, has {found}."
+        )
     names: list[SplitName] = ["train", "test"]
     names += ["val"] if (root / "val").is_dir() else []
     return Source(

@@ -1,0 +1,204 @@
+"""The command line: argv -> options -> one call. No logic; errors become one line and a code."""
+
+import json
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.exceptions import Exit, TyperException
+
+from studies.errors import StudyFailedError, UserError
+from studies.settings import DEFAULTS
+from studies.signals import Interrupted
+from studies.storage import DEFAULT_STORAGE
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Hyperparameter studies of transfer learning on small image data sets.",
+)
+
+Storage = Annotated[str, typer.Option(help="Database URL, or a SQLite file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Name = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="The study; without: the only one.")
+]
+
+
+def _option(text: str, default: object = None) -> Any:
+    shown = "" if default is None else f" [default: {default}]"
+    return typer.Option(help=f"{text}{shown}")
+
+
+@app.command()
+def run(
+    name: Annotated[str | None, _option("Name of the study.", "from the data")] = None,
+    data: Annotated[
+        str | None,
+        _option(
+            "Folder with train/CLASS, test/CLASS (val/CLASS), or phantom[:key=value,..].",
+            "phantom",
+        ),
+    ] = None,
+    space: Annotated[
+        str | None, _option("Search space: a preset or a TOML file.", "default; demo with phantom")
+    ] = None,
+    backbones: Annotated[str | None, _option("Backbones to search, comma-separated.")] = None,
+    strategies: Annotated[
+        str | None, _option("feature_extraction, fine_tuning, or both, comma-separated.")
+    ] = None,
+    trials: Annotated[int | None, _option("Trials in total.", DEFAULTS["trials"])] = None,
+    timeout: Annotated[
+        float | None, _option("Seconds of trials in total; no new trial behind that.")
+    ] = None,
+    epochs: Annotated[int | None, _option("Most epochs a trial.", DEFAULTS["epochs"])] = None,
+    patience: Annotated[
+        int | None, _option("Epochs without a better one that end a trial.", DEFAULTS["patience"])
+    ] = None,
+    metric: Annotated[
+        str | None,
+        _option("accuracy, balanced_accuracy, auroc, f1 or loss.", DEFAULTS["metric"]),
+    ] = None,
+    image_size: Annotated[
+        int | None, _option("Side of the square images in pixels.", DEFAULTS["image_size"])
+    ] = None,
+    seed: Annotated[int | None, _option("Seed of search and training.", DEFAULTS["seed"])] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    weights: Annotated[
+        str | None, _option("imagenet, or random as a control.", DEFAULTS["weights"])
+    ] = None,
+    weights_dir: Annotated[
+        Path | None, _option("Folder with NAME.safetensors or NAME.pth.")
+    ] = None,
+    device: Annotated[str | None, _option("auto, cpu, cuda, cuda:1.", DEFAULTS["device"])] = None,
+    cache_dir: Annotated[
+        Path | None,
+        _option("Folder of decoded images and features.", "STUDIES_CACHE_DIR, else the user's"),
+    ] = None,
+    sampler: Annotated[str | None, _option("tpe or random.", DEFAULTS["sampler"])] = None,
+    pruner: Annotated[str | None, _option("median or none.", DEFAULTS["pruner"])] = None,
+    no_confirm: Annotated[
+        bool,
+        typer.Option(
+            "--no-confirm", help="Don't repeat the best over seeds (accepted; not built yet)."
+        ),
+    ] = False,
+    config: Annotated[Path | None, _option("TOML file with these options; flags win.")] = None,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Search: run a study, or go on with it. Without arguments: the built-in phantom."""
+    given = {
+        key: value
+        for key, value in locals().items()
+        if value is not None and key not in ("no_confirm", "config", "json_", "debug")
+    }
+    if storage == DEFAULT_STORAGE:
+        del given["storage"]
+    if no_confirm:
+        given["confirm"] = False
+    _run(given, config, as_json=json_)
+
+
+def _run(given: dict[str, Any], config: Path | None, *, as_json: bool) -> None:
+    from studies.progress import LineProgress, LiveProgress, is_terminal
+    from studies.runner import progress_context, run_study
+    from studies.settings import read_options
+    from studies.signals import StopSignals
+    from studies.tables import print_summary, resume_command, summary_json
+
+    options = read_options(given, config)
+    progress = LiveProgress() if is_terminal() else LineProgress()
+    named: list[str] = []
+    try:
+        with StopSignals() as signals, progress_context(progress):
+            summary = run_study(options, progress, signals, named.append)
+    except Interrupted:
+        name = named[0] if named else options.name
+        again = resume_command(name, options.storage) if name else "the same command again"
+        _stderr(f"Stopped; what is finished is stored. Go on with: {again}")
+        raise
+    if as_json:
+        _print_json(summary_json(summary))
+    else:
+        print_summary(_stdout(), summary)
+
+
+@app.command()
+def status(
+    name: Name = None,
+    storage: Storage = DEFAULT_STORAGE,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Studies in the database, or the trials of one. Never creates a database."""
+    from studies.status import print_status, status_json
+
+    if json_:
+        _print_json(status_json(storage, name))
+    else:
+        print_status(_stdout(), storage, name)
+
+
+@app.command()
+def dashboard(
+    storage: Storage = DEFAULT_STORAGE,
+    port: Annotated[int, typer.Option(min=1, max=65000, help="First port to try.")] = 8080,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Don't open a browser.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """optuna-dashboard on this database, on 127.0.0.1 only."""
+    from studies.dashboard import serve
+
+    serve(storage, port, open_browser=not no_browser, announce=_stderr)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 2 the user's error, 1 a failure, 130 Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else argv
+    warnings.filterwarnings("ignore", module="optuna")
+    try:
+        code = app(argv, prog_name="python -m studies", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except Exit as stop:
+        return stop.exit_code
+    except Interrupted as stop:
+        return stop.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except TyperException as error:
+        return _failed(error.format_message(), 2, argv)
+    except (UserError, ValueError) as error:
+        return _failed(str(error), 2, argv)
+    except (StudyFailedError, Exception) as error:
+        kind = "" if isinstance(error, StudyFailedError) else f"{type(error).__name__}: "
+        return _failed(f"{kind}{error}", 1, argv)
+
+
+def _failed(message: str, code: int, argv: list[str]) -> int:
+    if "--debug" in argv:
+        traceback.print_exc()
+    line = " ".join(message.split())
+    if line:
+        _stderr(f"Error: {line}")
+    return code
+
+
+def _stdout() -> Console:
+    return Console(highlight=False)
+
+
+def _stderr(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")

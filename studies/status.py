@@ -1,0 +1,67 @@
+"""`status`: the studies in a database, or one study's trials. Reads; never creates or changes."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from studies.errors import UserError
+from studies.records import (
+    StudyRecord,
+    TrialRecord,
+    count_states,
+    load_study,
+    read_study,
+    read_trials,
+    study_names,
+)
+from studies.storage import StudyStorage, open_existing
+from studies.tables import trial_json, trials_table
+
+
+def status_json(storage_text: str, name: str | None) -> dict[str, Any]:
+    """`trials` of one study, or `studies` with their counts."""
+    storage = open_existing(storage_text)
+    if name is not None:
+        _, records = _read(storage, name)
+        return {"study": name, "trials": [trial_json(record) for record in records]}
+    return {"studies": [_overview(storage, study) for study in study_names(storage)]}
+
+
+def print_status(console: Console, storage_text: str, name: str | None) -> None:
+    """The same as tables."""
+    storage = open_existing(storage_text)
+    if name is None:
+        console.print(_overview_table(storage))
+        return
+    study, records = _read(storage, name)
+    console.print(trials_table(records, str(study.settings["metric"])))
+    counts = ", ".join(f"{count} {state}" for state, count in count_states(records).items())
+    console.print(f"{name}: {counts}; {study.trials} trials asked for.", markup=False)
+
+
+def _read(storage: StudyStorage, name: str) -> tuple[StudyRecord, list[TrialRecord]]:
+    study = load_study(storage, name)
+    record = read_study(study)
+    if record is None:
+        raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
+    return record, read_trials(study)
+
+
+def _overview(storage: StudyStorage, name: str) -> dict[str, Any]:
+    study = load_study(storage, name)
+    record = read_study(study)
+    metric = str(record.settings["metric"]) if record else None
+    return {"study": name, "metric": metric, "trials": count_states(read_trials(study))}
+
+
+def _overview_table(storage: StudyStorage) -> Table:
+    table = Table(title=f"Studies in {storage.url}", title_justify="left")
+    states = ("complete", "pruned", "fail", "running")
+    for column in ("study", "metric", *states):
+        table.add_column(column, justify="left" if column in ("study", "metric") else "right")
+    for name in study_names(storage):
+        row = _overview(storage, name)
+        counts = (str(row["trials"][state]) for state in states)
+        table.add_row(name, str(row["metric"]), *counts)
+    return table

@@ -1,0 +1,200 @@
+"""What is printed at the end: leaderboard, strategies side by side, next commands; and as JSON.
+
+Knows summaries and records, not how they came about.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from studies.comparison import StrategySummary, compare, seconds_saved
+from studies.records import TrialRecord, best_trials, count_states
+from studies.runner import RunSummary
+from studies.storage import DEFAULT_STORAGE
+
+LEADERBOARD = 5
+SIGNS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning"}
+
+
+def print_summary(console: Console, summary: RunSummary) -> None:
+    """Everything a person wants to know at the end of `run`."""
+    counts = count_states(summary.records)
+    done = counts["complete"] + counts["pruned"] + counts["fail"]
+    new = "nothing to add" if summary.num_new == 0 else f"{summary.num_new} new"
+    console.print(
+        f"\nStudy {summary.name}: {done} of {summary.study.trials} trials ({new}): "
+        f"{counts['complete']} complete, {counts['pruned']} pruned, {counts['fail']} failed; "
+        f"{summary.seconds:.0f} s.",
+        markup=False,
+    )
+    if summary.note:
+        console.print(summary.note, markup=False)
+    console.print(leaderboard(summary.records, summary.metric))
+    console.print(side_by_side(summary))
+    saved = seconds_saved(summary.records, summary.study.settings["epochs"])
+    if counts["pruned"]:
+        console.print(
+            f"Pruning saved up to {saved:.0f} s of training ({counts['pruned']} trials)."
+        )
+    console.print(next_commands(summary.name, summary.storage.url), soft_wrap=True)
+
+
+def leaderboard(records: Sequence[TrialRecord], metric: str) -> Table:
+    """The best complete trials."""
+    table = Table(title=f"Best trials by validation {metric}", title_justify="left")
+    columns = ("trial", metric, "backbone", "strategy", "learning_rate", "batch", "unfrozen", "s")
+    for column in columns:
+        left = column in ("backbone", "strategy")
+        table.add_column(column, justify="left" if left else "right")
+    for record in best_trials(records, metric)[:LEADERBOARD]:
+        params = record.params
+        table.add_row(
+            str(record.number),
+            f"{record.value:.4f}",
+            str(params["backbone"]),
+            SIGNS[str(record.strategy)],
+            f"{params['learning_rate']:.2e}",
+            str(params["batch_size"]),
+            str(params["num_unfrozen_layers"]),
+            f"{record.seconds or 0:.1f}",
+        )
+    return table
+
+
+def side_by_side(summary: RunSummary) -> RenderableType:
+    """The best trial of each strategy, a column each, and what may be said of their difference."""
+    strategies = compare(summary.records, summary.metric, summary.num_val)
+    table = Table(title="The two strategies at their best", title_justify="left")
+    table.add_column("")
+    for strategy in strategies:
+        table.add_column(SIGNS[strategy], justify="right")
+    for label, values in _rows(list(strategies.values()), summary.metric):
+        table.add_row(label, *values)
+    return Group(table, Text(_remark(list(strategies.values()), summary)))
+
+
+def _rows(strategies: Sequence[StrategySummary], metric: str) -> list[tuple[str, list[str]]]:
+    rows = {
+        "validation accuracy": [f"{s.accuracy:.1%}" for s in strategies],
+        "  95 % interval (Wilson)": [
+            f"{s.accuracy_interval[0]:.1%} to {s.accuracy_interval[1]:.1%}" for s in strategies
+        ],
+        "backbone": [str(s.best.params["backbone"]) for s in strategies],
+        "trainable parameters": [f"{s.best.num_trainable_parameters:,}" for s in strategies],
+        "seconds of this trial": [f"{s.best.seconds:.1f}" for s in strategies],
+        "train - validation accuracy": [
+            f"{100 * (s.best.train_val_gap or 0):+.1f} points" for s in strategies
+        ],
+        "trials (pruned)": [f"{s.num_trials} ({s.num_pruned})" for s in strategies],
+        "seconds of all trials": [f"{s.seconds:.0f}" for s in strategies],
+    }
+    if metric != "accuracy":
+        rows = {f"validation {metric}": [f"{s.value:.4f}" for s in strategies], **rows}
+    return list(rows.items())
+
+
+def _remark(strategies: Sequence[StrategySummary], summary: RunSummary) -> str:
+    if len(strategies) < 2:
+        missing = set(SIGNS) - {s.strategy for s in strategies}
+        return f"No complete trial of {', '.join(SIGNS[s] for s in sorted(missing))}."
+    first, second = strategies
+    points = 100 * (first.accuracy - second.accuracy)
+    return (
+        f"On the {summary.num_val} validation images {SIGNS[first.strategy]} is ahead by "
+        f"{points:+.1f} points of accuracy. Both numbers are the best of many on the images they "
+        "were chosen on, from one seed each: too good, and no verdict. The test images are sealed."
+    )
+
+
+def next_commands(name: str, storage: str) -> Text:
+    """What to do next, as commands to copy."""
+    options = _options(name, storage)
+    lines = (
+        ("all trials", f"python -m studies status {shlex.quote(name)}{_storage(storage)}"),
+        ("more trials", f"python -m studies run {options} --trials N"),
+        ("in a browser", f"python -m studies dashboard{_storage(storage)}"),
+    )
+    return Text("Next:\n" + "\n".join(f"  {what:13} {command}" for what, command in lines))
+
+
+def resume_command(name: str, storage: str) -> str:
+    """The command that goes on with a study that was stopped."""
+    return f"python -m studies run {_options(name, storage)}"
+
+
+def _options(name: str, storage: str) -> str:
+    return f"--name {shlex.quote(name)}{_storage(storage)}"
+
+
+def _storage(storage: str) -> str:
+    return "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
+
+
+def summary_json(summary: RunSummary) -> dict[str, Any]:
+    """`run --json`: counts are of the search alone, interrupted trials and duplicates left out."""
+    strategies = compare(summary.records, summary.metric, summary.num_val)
+    best = best_trials(summary.records, summary.metric)
+    return {
+        "study": summary.name,
+        "storage": summary.storage.url,
+        "metric": summary.metric,
+        "trials": count_states(summary.records),
+        "best": _short(best[0]) if best else None,
+        "best_by_strategy": {
+            strategy: _short(strategies[strategy].best) if strategy in strategies else None
+            for strategy in SIGNS
+        },
+        "seconds": summary.seconds,
+    }
+
+
+def _short(record: TrialRecord) -> dict[str, Any]:
+    return {"number": record.number, "value": record.value, "params": record.params}
+
+
+def trial_json(record: TrialRecord) -> dict[str, Any]:
+    """One trial of `status --json`."""
+    return {
+        "number": record.number,
+        "state": record.state,
+        "value": record.value,
+        "params": record.params,
+        "seconds": record.seconds,
+        "reason": record.reason,
+    }
+
+
+def trials_table(records: Sequence[TrialRecord], metric: str) -> Table:
+    """All trials of a study."""
+    table = Table()
+    for column in ("trial", "state", metric, "backbone", "strategy", "learning_rate", "batch"):
+        table.add_column(
+            column, justify="left" if column in ("state", "backbone", "strategy") else "right"
+        )
+    for column in ("unfrozen", "seconds", "reason"):
+        table.add_column(column, justify="left" if column == "reason" else "right")
+    for record in records:
+        table.add_row(*_trial_cells(record))
+    return table
+
+
+def _trial_cells(record: TrialRecord) -> list[str]:
+    params: Mapping[str, Any] = record.params
+    rate = params.get("learning_rate")
+    same = None if record.duplicate_of is None else f"same as trial {record.duplicate_of}"
+    return [
+        str(record.number),
+        record.state.lower(),
+        "" if record.value is None else f"{record.value:.4f}",
+        str(params.get("backbone", "")),
+        SIGNS.get(str(record.strategy), ""),
+        "" if rate is None else f"{rate:.2e}",
+        str(params.get("batch_size", "")),
+        str(params.get("num_unfrozen_layers", "")),
+        "" if record.seconds is None else f"{record.seconds:.1f}",
+        record.reason or same or "",
+    ]
