@@ -1,4 +1,4 @@
-"""Task D as data: the best trial of each strategy side by side. Knows records, not their storage."""
+"""Task D as data: the best trial of each strategy side by side. Knows records alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def seconds_saved(records: Sequence[TrialRecord], epochs: int) -> float:
 
 
 def interim_verdict(records: Sequence[TrialRecord], metric: str, num_val: int) -> str | None:
-    """One sentence on the backbones as fixed feature extractors, or None before a probe is done."""
+    """One sentence on the backbones as fixed feature extractors, or None before one is done."""
     probes: dict[str, TrialRecord] = {}
     for record in best_trials(records, metric):
         if record.strategy == "feature_extraction":

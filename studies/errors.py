@@ -4,7 +4,7 @@ from pydantic import ValidationError
 
 
 class UserError(ValueError):
-    """The user can mend this: one line that names the thing, the law and the way out. Exit code 2."""
+    """The user can mend this: one line with thing, law and way out. Exit code 2."""
 
 
 class StudyFailedError(RuntimeError):

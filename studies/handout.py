@@ -23,7 +23,7 @@ MAX_DUPLICATES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Handout:
-    """A trial and its configuration by field name; ``duplicate_of`` is an earlier trial like it."""
+    """A trial and its configuration by field name; ``duplicate_of`` is an earlier one like it."""
 
     trial: optuna.Trial
     logical_number: int

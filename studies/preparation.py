@@ -48,7 +48,7 @@ def prepare(
     """Check and load everything before the first trial.
 
     Raises:
-        UserError, ValueError: something asked for is wrong or out of reach, or it differs from what
+        UserError, ValueError: something asked for is wrong, out of reach, or different from what
             the stored study was created with.
     """
     device = choose_device(options.device or DEFAULTS["device"])

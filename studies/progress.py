@@ -165,12 +165,11 @@ class LiveProgress:
         best: dict[str, TrialRecord] = {}
         for record in best_trials(self._records, self._metric):
             best.setdefault(str(record.strategy), record)
-        return [
-            Text(
-                f"best {strategy}: {self._metric} {r.value:.4f} (trial {r.number}, {describe(r.params)})"
-            )
-            for strategy, r in sorted(best.items())
-        ]
+        return [Text(self._best_line(record)) for _, record in sorted(best.items())]
+
+    def _best_line(self, record: TrialRecord) -> str:
+        what = f"{self._metric} {record.value:.4f}, trial {record.number}"
+        return f"best {record.strategy}: {what}, {describe(record.params)}"
 
     def _epoch_table(self) -> Table:
         table = Table(box=None, padding=(0, 2))

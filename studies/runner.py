@@ -1,12 +1,14 @@
-"""Create or resume a study and run its trials to the asked total. Knows the order of things only."""
+"""Create or resume a study and run its trials to their total. Knows only the order of things."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 
 from studies.comparison import interim_verdict
 from studies.errors import StudyFailedError, UserError
@@ -132,12 +134,19 @@ def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
         )
         stored = read_study(study)
         if stored is None:
-            study.set_metric_names([settings.metric])
+            _name_metric(study, settings.metric)
             write_identity(study, prepared.identity)
         elif stored.identity != prepared.identity:
             raise UserError(f"Study '{settings.name}' was created by another process just now.")
         write_totals(study, settings.trials, settings.timeout_seconds)
     return study
+
+
+def _name_metric(study: optuna.Study, metric: str) -> None:
+    """Let the dashboard call the value by the metric's name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names([metric])
 
 
 def _work(

@@ -1,7 +1,7 @@
 """What the user may ask for (``StudyOptions``) and what a study is run with (``StudySettings``).
 
-Options say only what was given; a setting that is not given comes from the stored study when one is
-resumed, else from the search space's suggestion, else from ``DEFAULTS``.
+Options say only what was given; what was not comes from the stored study when one is resumed,
+else from the search space's suggestion, else from ``DEFAULTS``.
 """
 
 import re
@@ -107,7 +107,7 @@ def read_options(given: Mapping[str, Any], config: Path | None = None) -> StudyO
         UserError: no such file, malformed TOML (with the line), unknown key, value out of range.
     """
     from_file: dict[str, Any] = {} if config is None else _read_toml(config)
-    checked = {}
+    checked: dict[str, Any] = {}
     for values, what in ((from_file, f"{config}: option"), (given, "option")):
         try:
             StudyOptions(**values)

@@ -50,7 +50,7 @@ def open_storage(text: str) -> StudyStorage:
     """Open the database for a study, and create it where there is none.
 
     Raises:
-        UserError: not a database URL, a damaged or foreign file, or a folder that can't be written.
+        UserError: not a database URL, a damaged or foreign file, or a folder that is read-only.
     """
     url, path, files = _parse(text)
     if path is not None:

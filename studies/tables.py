@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +19,8 @@ from studies.storage import DEFAULT_STORAGE
 
 LEADERBOARD = 5
 SIGNS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning"}
+SEARCHED = ("learning rate", "batch size", "layers unfrozen")
+TEXT_COLUMNS = ("state", "backbone", "strategy", "reason")
 
 
 def print_summary(console: Console, summary: RunSummary) -> None:
@@ -45,11 +48,8 @@ def print_summary(console: Console, summary: RunSummary) -> None:
 
 def leaderboard(records: Sequence[TrialRecord], metric: str) -> Table:
     """The best complete trials."""
-    table = Table(title=f"Best trials by validation {metric}", title_justify="left")
-    columns = ("trial", metric, "backbone", "strategy", "learning_rate", "batch", "unfrozen", "s")
-    for column in columns:
-        left = column in ("backbone", "strategy")
-        table.add_column(column, justify="left" if left else "right")
+    title = f"Best trials by validation {metric}"
+    table = _table(title, "trial", metric, "backbone", "strategy", *SEARCHED, "seconds")
     for record in best_trials(records, metric)[:LEADERBOARD]:
         params = record.params
         table.add_row(
@@ -168,15 +168,22 @@ def trial_json(record: TrialRecord) -> dict[str, Any]:
     }
 
 
+def _table(title: str | None, *columns: str) -> Table:
+    """A table that fits into 80 columns: headings of two words stand in two lines."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        text = column in TEXT_COLUMNS
+        wrap = " " in column or column == "reason"
+        table.add_column(
+            column.replace(" ", "\n"), justify="left" if text else "right", no_wrap=not wrap
+        )
+    return table
+
+
 def trials_table(records: Sequence[TrialRecord], metric: str) -> Table:
     """All trials of a study."""
-    table = Table()
-    for column in ("trial", "state", metric, "backbone", "strategy", "learning_rate", "batch"):
-        table.add_column(
-            column, justify="left" if column in ("state", "backbone", "strategy") else "right"
-        )
-    for column in ("unfrozen", "seconds", "reason"):
-        table.add_column(column, justify="left" if column == "reason" else "right")
+    columns = ("trial", "state", metric, "backbone", "strategy", *SEARCHED, "seconds", "reason")
+    table = _table(None, *columns)
     for record in records:
         table.add_row(*_trial_cells(record))
     return table

@@ -1,8 +1,8 @@
 """Outputs at the freeze boundary: what the frozen blocks give, computed once and kept.
 
 Kept today: the pooled features behind the last block (boundary = depth), which every feature
-extraction shares. A lower boundary starts from the images. ``inputs`` is the one place that decides
-where a run starts, so that more boundaries can be kept without its callers knowing.
+extraction shares. A lower boundary starts from the images. ``inputs`` alone decides where
+a run starts, so that more boundaries can be kept without its callers knowing.
 
 Legend: N images, B images of a batch, C channels, h w height and width, D features.
 """
@@ -37,7 +37,7 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryInputs:
-    """What a run starts from: ``at(positions_B)`` gives what ``start`` blocks have made of them."""
+    """What a run starts from: ``at(positions_B)`` is what ``start`` blocks made of them."""
 
     start: int
     at: Callable[[Positions], Tensor]
@@ -68,7 +68,7 @@ class Activations:
         self._features: dict[str, Tensor] = {}
 
     def blocks(self, backbone: str, boundary: int) -> nn.Sequential:
-        """The pretrained blocks on the device: shared below the boundary, a fresh copy above it."""
+        """The pretrained blocks on the device: shared below the boundary, a copy above it."""
         pretrained = self._pretrained(backbone)
         return nn.Sequential(*pretrained[:boundary], *deepcopy(pretrained[boundary:]))
 
@@ -96,7 +96,7 @@ class Activations:
     def _pretrained(self, backbone: str) -> nn.Sequential:
         if backbone not in self._blocks:
             blocks = load_blocks(self._weights[backbone]).to(self.device)
-            self._blocks[backbone] = blocks.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+            self._blocks[backbone] = blocks.to(memory_format=torch.channels_last).eval()
         return self._blocks[backbone]
 
     @torch.inference_mode()

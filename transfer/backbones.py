@@ -12,12 +12,12 @@ from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import (  # type: ignore[import-untyped]
+from torchvision.models import (
     mobilenet_v2,
     resnet18,
     resnet50,
 )
-from torchvision.models.efficientnet import (  # type: ignore[import-untyped]
+from torchvision.models.efficientnet import (
     EfficientNet,
     MBConv,
     MBConvConfig,

@@ -1,4 +1,4 @@
-"""The cache folder: where it is, how a file gets into it whole. Everything in it may be deleted."""
+"""The cache folder: where it is, how a file gets into it whole. All of it may be deleted."""
 
 import os
 import tempfile
@@ -22,7 +22,7 @@ def cache_folder(given: Path | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"Cache folder {folder} can't be used ({error.strerror}); name another with --cache-dir."
+            f"Cache folder {folder} can't be used ({error.strerror}); change --cache-dir."
         ) from None
     if not os.access(folder, os.W_OK):
         raise ValueError(f"Cache folder {folder} is read-only; name another with --cache-dir.")

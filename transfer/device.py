@@ -10,7 +10,7 @@ import torch
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called ``name``: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``.
+    """The device called ``name``: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``.
 
     Raises:
         ValueError: an unknown name, or a device that this machine doesn't have.
@@ -49,7 +49,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """Memory in bytes: the device's peak since the last reset, or the host's anonymous pages now."""
+    """Memory in bytes: the device's peak since the last reset, or the host's anonymous now."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return _anonymous_bytes()

@@ -42,7 +42,7 @@ def classification_metrics(logits_NC: Tensor, labels_N: Tensor) -> dict[str, flo
 
 
 def _auroc(logits_NC: Tensor, labels_N: Tensor, num_classes: int) -> float:
-    # The difference of two logits orders images as their probability does, without saturating at 1.
+    # In double precision a sigmoid doesn't saturate to ties where float32 would.
     if num_classes == 2:
         return float(
             binary_auroc(torch.sigmoid((logits_NC[:, 1] - logits_NC[:, 0]).double()), labels_N)

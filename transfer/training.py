@@ -40,7 +40,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a run leaves: ``trained_state`` holds the best epoch's trained blocks and head alone."""
+    """What a run leaves: ``trained_state`` holds the best epoch's trained blocks and head."""
 
     history: tuple[EpochRecord, ...]
     best_epoch: int
@@ -70,7 +70,7 @@ def train(
     activations: Activations,
     on_epoch: OnEpoch = lambda record: False,
 ) -> TrainingResult:
-    """Train ``config`` on the data of ``activations`` until epochs, patience or ``on_epoch`` end it.
+    """Train ``config`` on the data of ``activations`` until epochs, patience or caller end it.
 
     The best epoch is the one with the best ``config.metric`` on the validation images; ties go to
     the lower validation loss. Same configuration, data, device and threads: same numbers.
@@ -185,7 +185,7 @@ class _Run:
         return torch.from_numpy(split.labels_N).to(self.device)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """A copy of the tensors above the boundary: trained blocks with their buffers, and the head."""
+        """A copy of the tensors above the boundary: trained blocks, buffers too, and the head."""
         frozen = tuple(f"blocks.{i}." for i in range(self.boundary))
         state = self.network.state_dict()
         return {k: v.detach().clone() for k, v in state.items() if not k.startswith(frozen)}
@@ -194,7 +194,7 @@ class _Run:
 def _batches(
     num_images: int, batch_size: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    """Shuffled batches. A last batch of one image joins the one before: BatchNorm can't train on it."""
+    """Shuffled batches. A last image alone joins the batch before: BatchNorm can't train on it."""
     order = rng.permutation(num_images)
     bounds = [*range(0, num_images, batch_size), num_images]
     if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
@@ -204,7 +204,7 @@ def _batches(
 
 
 def best_epoch(history: Sequence[EpochRecord], metric: str) -> int:
-    """The epoch with the best ``metric``; ties go to the lower validation loss, then the earlier."""
+    """The epoch with the best ``metric``; ties go to the lower validation loss."""
     best = history[0]
     for record in history[1:]:
         value, than = record.val[metric], best.val[metric]
@@ -214,12 +214,12 @@ def best_epoch(history: Sequence[EpochRecord], metric: str) -> int:
 
 
 def _optimizer(config: TransferConfig, network: TransferNetwork) -> torch.optim.Optimizer:
-    parameters = list(trainable_parameters(network))
-    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    parameters = trainable_parameters(network)
+    rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=0.9, **settings)
+        return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
     kinds: dict[str, type[torch.optim.Adam]] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
     }
-    return kinds[config.optimizer](parameters, **settings)
+    return kinds[config.optimizer](parameters, lr=rate, weight_decay=decay)

@@ -18,7 +18,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torchvision.models import (  # type: ignore[import-untyped]
+from torchvision.models import (
     MobileNet_V2_Weights,
     ResNet18_Weights,
     ResNet50_Weights,

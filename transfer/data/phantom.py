@@ -308,11 +308,8 @@ def _bones(x: Picture, y: Picture, body: Anatomy) -> Picture:
     spine = np.exp(-((x / 0.1) ** 2)) * (1 + 0.25 * np.cos(10 * np.pi * y))
     bow = y + 0.60 + 0.22 * (side - 0.3) - 0.25 * (side - 0.3) ** 2
     clavicle = np.exp(-((bow / 0.035) ** 2)) * _ramp(0.74 - side, 0.1) * _ramp(side - 0.06, 0.05)
-    return (
-        body["ribs"] * cage * (back_wave + 0.45 * front_wave)
-        + body["spine"] * spine
-        + body["clavicle"] * clavicle
-    )
+    ribs: Picture = body["ribs"] * cage * (back_wave + 0.45 * front_wave)
+    return ribs + body["spine"] * spine + body["clavicle"] * clavicle
 
 
 def _expose(rng: Generator, density: Picture, body: Anatomy, shift: float) -> NDArray[np.uint8]:
@@ -325,4 +322,5 @@ def _expose(rng: Generator, density: Picture, body: Anatomy, shift: float) -> ND
     grey *= body["spread"] * (1 - FLATTENING * shift)
     grey += body["brightness"] + BRIGHTENING * shift
     grey += body["noise"] * rng.standard_normal(grey.shape, np.float32)
-    return grey.round().clip(0, 255).astype(np.uint8)
+    picture: NDArray[np.uint8] = grey.round().clip(0, 255).astype(np.uint8)
+    return picture

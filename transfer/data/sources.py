@@ -87,7 +87,7 @@ def _folder(text: str) -> Source:
     root = Path(text).expanduser()
     if not root.is_dir():
         raise ValueError(
-            f"No folder '{text}'; --data takes a folder with train/CLASS and test/CLASS, or phantom."
+            f"No folder '{text}'; --data takes a folder with train/CLASS, test/CLASS, or phantom."
         )
     for split in ("train", "test"):
         if not (root / split).is_dir():
@@ -130,7 +130,7 @@ def _folder_items(root: Path, split: str, classes: tuple[str, ...]) -> Items:
         found = _images_below(root / split / name)
         if not found:
             raise ValueError(
-                f"Class '{name}' has no image in {root / split}; every split must hold every class "
+                f"Class '{name}' has no image in {root / split}; every split must hold it "
                 f"(images end in {', '.join(sorted(SUFFIXES))})."
             )
         paths += found
