@@ -4,7 +4,7 @@ import socket
 import webbrowser
 from collections.abc import Callable
 
-from studies.storage import open_storage
+from studies.storage import open_existing, open_storage
 
 HOST = "127.0.0.1"
 
@@ -19,6 +19,7 @@ def serve(
     """
     from optuna_dashboard import run_server
 
+    open_existing(storage_text)  # Refuses what isn't there: a dashboard of nothing helps nobody.
     storage = open_storage(storage_text)
     free = next(p for p in range(port, port + 100) if not _is_taken(p))
     url = f"http://{HOST}:{free}/"

@@ -9,6 +9,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import optuna
 from filelock import FileLock
@@ -61,9 +62,12 @@ def open_storage(text: str) -> StudyStorage:
         with FileLock(files / "locks" / "open.lock"):
             if path is not None:
                 _check_file(path)
-                with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS)) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")
-            return _opened(url, path, files, url)
+            storage = _opened(url, path, files)
+            if path is not None:
+                # Only now is it known that the file may be written: its schema is ours.
+                with storage.database.engine.connect() as connection:
+                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            return storage
     except OSError as error:
         raise UserError(f"{files} can't be written ({error.strerror}).") from None
 
@@ -76,17 +80,18 @@ def open_existing(text: str) -> StudyStorage:
     """
     url, path, files = _parse(text)
     if path is None:
-        return _opened(url, path, files, url)
+        return _opened(url, path, files, read_only=True)
     if not path.is_file() or path.stat().st_size == 0:
         raise UserError(f"No study database at {path}; start one with `python -m studies run`.")
     _check_file(path)
-    return _opened(url, path, files, f"sqlite:///file:{path.resolve()}?mode=ro&uri=true")
+    return _opened(url, path, files, read_only=True)
 
 
 def _parse(text: str) -> tuple[str, Path | None, Path]:
     """The URL, the database file (None unless SQLite) and the folder beside it."""
     try:
-        url = make_url(text if "://" in text else f"sqlite:///{text}")
+        shown = text if "://" in text else f"sqlite:///{text.replace('%', '%25')}"
+        url = make_url(shown)
     except ArgumentError:
         raise UserError(f"Not a database URL: '{text}'; write sqlite:///FILE.") from None
     if not url.drivername.startswith("sqlite"):
@@ -94,7 +99,7 @@ def _parse(text: str) -> tuple[str, Path | None, Path]:
     if not url.database or url.database == ":memory:":
         raise UserError("--storage must name a file: a database in memory can't be resumed.")
     path = Path(url.database)
-    return f"sqlite:///{path}", path, path.with_suffix(".files")
+    return shown, path, path.with_suffix(".files")
 
 
 def _label(url: URL) -> str:
@@ -112,15 +117,17 @@ def _check_writable(path: Path) -> None:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse a file that isn't an undamaged SQLite database of Optuna's. Empty means new."""
+    """Refuse a file that isn't an undamaged SQLite database of Optuna's. Empty means new.
+
+    SQLite alone may open the file: closing any other handle on it would drop this process's locks
+    (POSIX), another process would take itself for the last one and delete the write-ahead log, and
+    the database would be damaged (https://sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file with --storage.")
     if not path.exists() or path.stat().st_size == 0:
         return
     way_out = "restore it from a copy, or name another file with --storage"
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file with --storage.")
-    with path.open("rb") as file:
-        if file.read(16) != b"SQLite format 3\0":
-            raise UserError(f"{path} is not a SQLite database, or its head is damaged; {way_out}.")
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -129,7 +136,7 @@ def _check_file(path: Path) -> None:
     except sqlite3.DatabaseError as error:
         if "locked" in str(error):
             raise UserError(_locked(path)) from None
-        raise UserError(f"The database {path} is damaged ({error}); {way_out}.") from None
+        raise UserError(f"{path} can't be read as a database ({error}); {way_out}.") from None
     if verdict != "ok":
         raise UserError(f"The database {path} is damaged; {way_out}.")
     if tables and not tables & set(OptunaTables.metadata.tables):
@@ -143,12 +150,24 @@ def _locked(path: Path | None) -> str:
     )
 
 
-def _opened(url: str, path: Path | None, files: Path, engine_url: str) -> StudyStorage:
+def _engine_url(path: Path, *, read_only: bool) -> str:
+    if not read_only:
+        return URL.create("sqlite", database=str(path)).render_as_string()
+    # SQLite decodes what follows `file:`; an unquoted # or ? would end the path, and the mode.
+    uri = f"file:{quote(str(path.resolve()))}"
+    query = {"mode": "ro", "uri": "true"}
+    return URL.create("sqlite", database=uri, query=query).render_as_string()
+
+
+def _opened(
+    url: str, path: Path | None, files: Path, *, read_only: bool = False
+) -> StudyStorage:
     sqlite = path is not None
     arguments = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}} if sqlite else {}
+    engine_url = url if path is None else _engine_url(path, read_only=read_only)
     try:
         database = RDBStorage(
-            engine_url, engine_kwargs=arguments, skip_table_creation="mode=ro" in engine_url
+            engine_url, engine_kwargs=arguments, skip_table_creation=sqlite and read_only
         )
     except ImportError:
         driver = make_url(url).drivername

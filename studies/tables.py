@@ -5,17 +5,19 @@ Knows summaries and records, not how they came about.
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from studies.comparison import StrategySummary, compare, seconds_saved
 from studies.records import TrialRecord, best_trials, count_states
-from studies.runner import RunSummary
 from studies.storage import DEFAULT_STORAGE
+
+if TYPE_CHECKING:
+    from studies.runner import RunSummary
 
 LEADERBOARD = 5
 SIGNS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning"}
@@ -23,7 +25,7 @@ SEARCHED = ("learning rate", "batch size", "layers unfrozen")
 TEXT_COLUMNS = ("state", "backbone", "strategy", "reason")
 
 
-def print_summary(console: Console, summary: RunSummary) -> None:
+def print_summary(console: Console, summary: "RunSummary") -> None:
     """Everything a person wants to know at the end of `run`."""
     counts = count_states(summary.records)
     done = counts["complete"] + counts["pruned"] + counts["fail"]
@@ -65,7 +67,7 @@ def leaderboard(records: Sequence[TrialRecord], metric: str) -> Table:
     return table
 
 
-def side_by_side(summary: RunSummary) -> RenderableType:
+def side_by_side(summary: "RunSummary") -> RenderableType:
     """The best trial of each strategy, a column each, and what may be said of their difference."""
     strategies = compare(summary.records, summary.metric, summary.num_val)
     table = Table(title="The two strategies at their best", title_justify="left")
@@ -97,16 +99,22 @@ def _rows(strategies: Sequence[StrategySummary], metric: str) -> list[tuple[str,
     return list(rows.items())
 
 
-def _remark(strategies: Sequence[StrategySummary], summary: RunSummary) -> str:
+def _remark(strategies: Sequence[StrategySummary], summary: "RunSummary") -> str:
     if len(strategies) < 2:
         missing = set(SIGNS) - {s.strategy for s in strategies}
         return f"No complete trial of {', '.join(SIGNS[s] for s in sorted(missing))}."
     first, second = strategies
     points = 100 * (first.accuracy - second.accuracy)
+    difference = (
+        f"{SIGNS[first.strategy]} has {points:+.1f} points of accuracy over "
+        f"{SIGNS[second.strategy]}"
+        if points
+        else "both strategies have the same accuracy"
+    )
     return (
-        f"On the {summary.num_val} validation images {SIGNS[first.strategy]} is ahead by "
-        f"{points:+.1f} points of accuracy. Both numbers are the best of many on the images they "
-        "were chosen on, from one seed each: too good, and no verdict. The test images are sealed."
+        f"On the {summary.num_val} validation images {difference}. Both numbers are the best of "
+        "many on the images they were chosen on, from one seed each: too good, and no verdict. "
+        "The test images are sealed."
     )
 
 
@@ -134,7 +142,7 @@ def _storage(storage: str) -> str:
     return "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
 
 
-def summary_json(summary: RunSummary) -> dict[str, Any]:
+def summary_json(summary: "RunSummary") -> dict[str, Any]:
     """`run --json`: counts are of the search alone, interrupted trials and duplicates left out."""
     strategies = compare(summary.records, summary.metric, summary.num_val)
     best = best_trials(summary.records, summary.metric)
@@ -172,10 +180,12 @@ def _table(title: str | None, *columns: str) -> Table:
     """A table that fits into 80 columns: headings of two words stand in two lines."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
-        text = column in TEXT_COLUMNS
-        wrap = " " in column or column == "reason"
+        justify: JustifyMethod = "left" if column in TEXT_COLUMNS else "right"
         table.add_column(
-            column.replace(" ", "\n"), justify="left" if text else "right", no_wrap=not wrap
+            column.replace(" ", "\n"),
+            justify=justify,
+            no_wrap=column != "reason",
+            min_width=max(map(len, column.split())),
         )
     return table
 

@@ -308,8 +308,9 @@ def _bones(x: Picture, y: Picture, body: Anatomy) -> Picture:
     spine = np.exp(-((x / 0.1) ** 2)) * (1 + 0.25 * np.cos(10 * np.pi * y))
     bow = y + 0.60 + 0.22 * (side - 0.3) - 0.25 * (side - 0.3) ** 2
     clavicle = np.exp(-((bow / 0.035) ** 2)) * _ramp(0.74 - side, 0.1) * _ramp(side - 0.06, 0.05)
-    ribs: Picture = body["ribs"] * cage * (back_wave + 0.45 * front_wave)
-    return ribs + body["spine"] * spine + body["clavicle"] * clavicle
+    ribs = body["ribs"] * cage * (back_wave + 0.45 * front_wave)
+    bones: Picture = ribs + body["spine"] * spine + body["clavicle"] * clavicle
+    return bones
 
 
 def _expose(rng: Generator, density: Picture, body: Anatomy, shift: float) -> NDArray[np.uint8]:
