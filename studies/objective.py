@@ -104,7 +104,8 @@ class Objective:
                 timing = _timing(course.history, seconds, perf_counter() - started)
                 self._write_result(trial, course.history, result, timing)
             self._tell(trial, state, reason, course.history)
-            gc.collect()
+            if state == TrialState.FAIL:
+                gc.collect()  # What raised may hold the network in a cycle; 0.1 s, so not always.
             free_memory(self.activations.device)
 
     def _config(self, handout: Handout) -> TransferConfig:

@@ -99,13 +99,14 @@ class LiveProgress:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
-        self._live = Live(console=self._console, get_renderable=self._screen, transient=True)
         self._name, self._metric, self._n_trials = "", "", 0
         self._records: Sequence[TrialRecord] = ()
         self._working = ""
         self._running: tuple[int, str] | None = None
         self._epochs: list[EpochSeen] = []
         self._started = perf_counter()
+        # Last: it renders the screen at once.
+        self._live = Live(console=self._console, get_renderable=self._screen, transient=True)
 
     def __enter__(self) -> "LiveProgress":
         self._live.start()

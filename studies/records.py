@@ -138,6 +138,8 @@ def read_study(study: optuna.Study) -> StudyRecord | None:
             f"Study '{study.study_name}' was written by a newer version of transfer-studies "
             f"(schema {identity['schema']}, this one knows {SCHEMA}); update it."
         )
+    # Without the schema it is equal to what was handed to `write_identity`.
+    identity = {key: value for key, value in identity.items() if key != "schema"}
     return StudyRecord(identity=identity, **attributes[_TOTALS])
 
 

@@ -23,6 +23,7 @@ from studies.errors import UserError
 
 DEFAULT_STORAGE = "sqlite:///studies.db"
 BUSY_TIMEOUT_SECONDS = 60
+SMALLEST_PAGE_BYTES = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,9 @@ def _check_file(path: Path) -> None:
     if not path.exists() or path.stat().st_size == 0:
         return
     way_out = "restore it from a copy, or name another file with --storage"
+    # SQLite takes a file shorter than its smallest page for an empty one, and would write over it.
+    if path.stat().st_size < SMALLEST_PAGE_BYTES:
+        raise UserError(f"{path} is too short for a SQLite database; {way_out}.")
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -159,9 +163,7 @@ def _engine_url(path: Path, *, read_only: bool) -> str:
     return URL.create("sqlite", database=uri, query=query).render_as_string()
 
 
-def _opened(
-    url: str, path: Path | None, files: Path, *, read_only: bool = False
-) -> StudyStorage:
+def _opened(url: str, path: Path | None, files: Path, *, read_only: bool = False) -> StudyStorage:
     sqlite = path is not None
     arguments = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}} if sqlite else {}
     engine_url = url if path is None else _engine_url(path, read_only=read_only)

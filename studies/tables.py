@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LEADERBOARD = 5
 SIGNS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning"}
 SEARCHED = ("learning rate", "batch size", "layers unfrozen")
-TEXT_COLUMNS = ("state", "backbone", "strategy", "reason")
+TEXT_COLUMNS = ("state", "backbone", "strategy")
 
 
 def print_summary(console: Console, summary: "RunSummary") -> None:
@@ -177,32 +177,41 @@ def trial_json(record: TrialRecord) -> dict[str, Any]:
 
 
 def _table(title: str | None, *columns: str) -> Table:
-    """A table that fits into 80 columns: headings of two words stand in two lines."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    """A table that fits into 80 columns: headings stand in two lines, long names are folded."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
+    widths = {"strategy": len("fine-tuning")}
+    if "state" in columns:
+        widths["backbone"] = len("mobilenet_v2")
     for column in columns:
-        justify: JustifyMethod = "left" if column in TEXT_COLUMNS else "right"
         table.add_column(
-            column.replace(" ", "\n"),
-            justify=justify,
-            no_wrap=column != "reason",
-            min_width=max(map(len, column.split())),
+            column.replace(" ", "\n").replace("_", "\n"),
+            justify="left" if column in TEXT_COLUMNS else "right",
+            no_wrap=column not in ("backbone", "strategy"),
+            overflow="fold",
+            max_width=widths.get(column),
         )
     return table
 
 
-def trials_table(records: Sequence[TrialRecord], metric: str) -> Table:
-    """All trials of a study."""
-    columns = ("trial", "state", metric, "backbone", "strategy", *SEARCHED, "seconds", "reason")
+def trials_table(records: Sequence[TrialRecord], metric: str) -> RenderableType:
+    """All trials of a study, and below them why trials failed or were pruned."""
+    columns = ("trial", "state", metric, "backbone", "strategy", *SEARCHED, "seconds")
     table = _table(None, *columns)
     for record in records:
         table.add_row(*_trial_cells(record))
-    return table
+    remarks = {record.number: _remark_on(record) for record in records}
+    return Group(table, *(Text(f"trial {n}: {text}") for n, text in remarks.items() if text))
+
+
+def _remark_on(record: TrialRecord) -> str | None:
+    if record.duplicate_of is not None:
+        return f"same as trial {record.duplicate_of}"
+    return record.reason
 
 
 def _trial_cells(record: TrialRecord) -> list[str]:
     params: Mapping[str, Any] = record.params
     rate = params.get("learning_rate")
-    same = None if record.duplicate_of is None else f"same as trial {record.duplicate_of}"
     return [
         str(record.number),
         record.state.lower(),
@@ -213,5 +222,4 @@ def _trial_cells(record: TrialRecord) -> list[str]:
         str(params.get("batch_size", "")),
         str(params.get("num_unfrozen_layers", "")),
         "" if record.seconds is None else f"{record.seconds:.1f}",
-        record.reason or same or "",
     ]

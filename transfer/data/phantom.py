@@ -43,7 +43,7 @@ KINDS = (
 )
 NUM_FOCI = max(kind.foci[1] for kind in KINDS)
 NUM_PUFFS = 5
-MOST_FAINT = 0.75  # share of its density that the faintest opacity lacks
+MOST_FAINT = 0.55  # share of its density that the faintest opacity lacks
 
 SHARPNESS = 0.0045  # blur of every image, in picture sides
 # What shift=1 does to a NORMAL test image; the other classes take a share of it, train none.

@@ -1,0 +1,107 @@
+"""Side by side: each strategy's best with its interval, time saved, the early verdict."""
+
+import pytest
+
+from studies.comparison import compare, interim_verdict, seconds_saved
+from studies.records import TrialRecord
+from studies.statistics import wilson_interval
+
+NUM_VAL = 400
+
+
+def epoch(number, accuracy, loss=0.5):
+    return {
+        "epoch": number,
+        "train": {"accuracy": 1.0, "loss": 0.1},
+        "val": {"accuracy": accuracy, "loss": loss},
+    }
+
+
+def record(number, strategy, accuracy, backbone="resnet18", state="COMPLETE", **changes):
+    fields = {
+        "number": number,
+        "state": state,
+        "value": accuracy,
+        "worker": "host:1:ab",
+        "logical_number": number,
+        "keyed_params": {"backbone": backbone, "strategy": strategy},
+        "values": {1: accuracy},
+        "config": {},
+        "history": [epoch(1, accuracy)],
+        "best_epoch": 1,
+        "seconds": 10.0,
+        "timing": {"training": 6.0, "validation": 2.0},
+        "peak_memory_bytes": 1,
+        "num_trainable_parameters": 1,
+        "reason": None,
+        "duplicate_of": None,
+        "predictions": None,
+        "started": None,
+        "ended": None,
+    }
+    return TrialRecord(**{**fields, **changes})
+
+
+PROBE, TUNED = "feature_extraction", "fine_tuning"
+
+
+def test_each_strategy_stands_with_its_best_trial_the_better_one_first():
+    records = [
+        record(0, PROBE, 0.80),
+        record(1, PROBE, 0.85),
+        record(2, TUNED, 0.8225),
+        record(3, TUNED, 0.60, state="PRUNED"),
+    ]
+    summaries = compare(records, "accuracy", NUM_VAL)
+    assert list(summaries) == [PROBE, TUNED]
+    assert [s.best.number for s in summaries.values()] == [1, 2]
+    assert summaries[PROBE].accuracy_interval == wilson_interval(340, 400)
+    assert (summaries[TUNED].num_trials, summaries[TUNED].num_pruned) == (2, 1)
+    assert summaries[TUNED].seconds == 20.0
+
+
+def test_accuracy_is_shown_whatever_the_metric():
+    poor = record(0, PROBE, 0.3, history=[epoch(1, 0.8, loss=0.3)])
+    good = record(1, PROBE, 0.2, history=[epoch(1, 0.7, loss=0.2)])
+    (summary,) = compare([poor, good], "loss", NUM_VAL).values()
+    assert (summary.value, summary.accuracy) == (0.2, 0.7)
+
+
+def test_interrupted_trials_and_duplicates_are_not_in_the_sums():
+    records = [
+        record(0, PROBE, 0.8),
+        record(1, PROBE, None, state="FAIL", reason="interrupted"),
+        record(2, PROBE, 0.8, duplicate_of=0),
+    ]
+    summary = compare(records, "accuracy", NUM_VAL)[PROBE]
+    assert (summary.num_trials, summary.seconds) == (1, 10.0)
+
+
+def test_a_strategy_without_a_complete_trial_is_left_out():
+    assert compare([record(0, TUNED, 0.6, state="PRUNED")], "accuracy", NUM_VAL) == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "num_epochs", "saved"), [("PRUNED", 4, 11 * 2.0), ("COMPLETE", 4, 0.0)]
+)
+def test_pruning_saves_the_epochs_that_were_not_run(state, num_epochs, saved):
+    history = [epoch(i + 1, 0.5) for i in range(num_epochs)]
+    assert seconds_saved([record(0, TUNED, 0.5, state=state, history=history)], 15) == saved
+
+
+def test_a_duplicate_of_a_pruned_trial_saves_nothing():
+    pruned = record(1, TUNED, 0.5, state="PRUNED", duplicate_of=0, history=[], timing={})
+    assert seconds_saved([pruned], 15) == 0
+
+
+def test_no_verdict_before_a_probe_is_complete():
+    assert interim_verdict([record(0, TUNED, 0.9)], "accuracy", NUM_VAL) is None
+
+
+@pytest.mark.parametrize(("second", "overlaps"), [(0.84, True), (0.60, False)])
+def test_the_verdict_names_every_backbone_and_whether_the_first_two_overlap(second, overlaps):
+    records = [record(0, PROBE, second, "resnet50"), record(1, PROBE, 0.85, "mobilenet_v2")]
+    verdict = interim_verdict(records, "accuracy", NUM_VAL)
+    assert verdict.index("mobilenet_v2 85.0%") < verdict.index(f"resnet50 {second:.1%}")
+    assert "[81.2%, 88.2%]" in verdict
+    assert ("overlap" in verdict) is overlaps

@@ -1,0 +1,264 @@
+"""One trial, with a fake training: how it ends, the reason it gets, and what it leaves behind."""
+
+import os
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import optuna
+import pytest
+import torch
+
+from studies.handout import Handout
+from studies.objective import Objective
+from studies.records import read_trials, write_claim
+from studies.settings import StudyOptions, decide
+from studies.signals import Interrupted, StopSignals
+from studies.storage import open_storage
+from transfer.training import DivergedError, EpochRecord, TrainingResult, best_epoch
+
+FIELDS = {
+    "backbone": "resnet18",
+    "strategy": "feature_extraction",
+    "learning_rate": 0.01,
+    "batch_size": 16,
+}
+PROVENANCE = {"versions": {"torch": "2"}, "fingerprints": {"data": "abc"}}
+LABELS_N = np.array([0, 1, 1, 0])
+POSITIONS_N = np.array([4, 5, 6, 9])
+
+
+class QuietProgress:
+    def __getattr__(self, name):
+        return lambda *arguments: None
+
+
+def epoch(number, accuracy):
+    return EpochRecord(
+        epoch=number,
+        train={"accuracy": 1.0, "loss": 0.1},
+        val={"accuracy": accuracy, "loss": 1 - accuracy},
+        val_logits_NC=np.full((4, 2), number, dtype=np.float32),
+        training_seconds=0.2,
+        validation_seconds=0.1,
+    )
+
+
+def training(*accuracies, ends=None):
+    """A fake ``train``: reports these accuracies, then raises ``ends`` where it is given."""
+
+    def train(config, activations, on_epoch):
+        history = []
+        for number, accuracy in enumerate(accuracies, start=1):
+            history.append(epoch(number, accuracy))
+            if on_epoch(history[-1]):
+                break
+        else:
+            if ends is not None:
+                raise ends
+        return TrainingResult(
+            history=tuple(history),
+            best_epoch=best_epoch(history, config.metric),
+            num_trainable_parameters=1026,
+            activation_seconds=0.0,
+            peak_memory_bytes=5,
+            trained_state={},
+        )
+
+    return train
+
+
+class Bench:
+    """A study in a temporary database whose trials are trained by a fake."""
+
+    def __init__(self, folder):
+        self.storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
+        self.study = optuna.create_study(
+            storage=self.storage.database, study_name="s", direction="maximize"
+        )
+        self.signals = StopSignals()
+
+    def run(self, train, pruner="median", duplicate_of=None):
+        """Run one trial; returns its record."""
+        trial = self.study.ask()
+        write_claim(trial, worker="host:1:ab", logical_number=trial.number)
+        trial.suggest_categorical("strategy", ["feature_extraction"])
+        handout = Handout(
+            trial=trial,
+            logical_number=trial.number,
+            fields=FIELDS,
+            duplicate_of=duplicate_of,
+        )
+        try:
+            self.objective(train, pruner).run(handout)
+        finally:
+            self.last = read_trials(self.study)[-1]
+        return self.last
+
+    def objective(self, train, pruner):
+        options = StudyOptions(epochs=6, seed=3, pruner=pruner)
+        val = SimpleNamespace(labels_N=LABELS_N, positions_N=POSITIONS_N)
+        activations = SimpleNamespace(
+            data=SimpleNamespace(val=val), seconds=0.0, device=torch.device("cpu")
+        )
+        return Objective(
+            storage=self.storage,
+            study=self.study,
+            settings=decide(options, name="s", stored={}, suggested={}),
+            activations=activations,
+            provenance=PROVENANCE,
+            progress=QuietProgress(),
+            signals=self.signals,
+            train=train,
+        )
+
+    def predictions(self, record):
+        path = self.storage.files / "artifacts" / record.predictions
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+def test_a_complete_trial_has_the_value_of_its_best_epoch(bench):
+    record = bench.run(training(0.5, 0.9, 0.7))
+    assert (record.state, record.value, record.best_epoch) == ("COMPLETE", 0.9, 2)
+    assert record.values == {1: 0.5, 2: 0.9, 3: 0.7}
+    assert [e["val"]["accuracy"] for e in record.history] == [0.5, 0.9, 0.7]
+    assert record.num_trainable_parameters == 1026
+    assert record.reason is None
+
+
+def test_training_and_validation_seconds_are_summed_over_the_epochs(bench):
+    timing = bench.run(training(0.5, 0.9, 0.7)).timing
+    assert timing["training"] == pytest.approx(0.6)
+    assert timing["validation"] == pytest.approx(0.3)
+    parts = ("activations", "training", "validation", "bookkeeping")
+    assert sum(timing[part] for part in parts) == pytest.approx(timing["total"])
+
+
+def test_a_trial_below_the_median_is_pruned_at_the_third_epoch(bench):
+    for _ in range(4):
+        bench.run(training(0.9, 0.9, 0.9, 0.9))
+    record = bench.run(training(0.1, 0.1, 0.1, 0.1))
+    assert (record.state, record.reason) == ("PRUNED", "below the median at epoch 3")
+    assert len(record.history) == 3
+
+
+def test_without_a_pruner_nothing_is_pruned(bench):
+    for _ in range(4):
+        bench.run(training(0.9, 0.9, 0.9, 0.9))
+    assert bench.run(training(0.1, 0.1, 0.1, 0.1), pruner="none").state == "COMPLETE"
+
+
+def test_a_trial_is_not_pruned_behind_its_last_epoch(bench):
+    for _ in range(4):
+        bench.run(training(0.1, 0.1, 0.1, 0.1, 0.1, 0.9))
+    assert bench.run(training(0.1, 0.1, 0.1, 0.1, 0.1, 0.2)).state == "COMPLETE"
+
+
+FAILURES = [
+    (DivergedError(3), "diverged at epoch 3"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n2 GiB"), "out of memory"),
+    (RuntimeError("no kernel\nfor this"), "RuntimeError: no kernel for this"),
+    (MemoryError(), "MemoryError: "),
+    (ValueError("x" * 1000), "ValueError: " + "x" * 488),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), FAILURES, ids=[type(e).__name__ for e, _ in FAILURES]
+)
+def test_a_failure_has_its_reason_and_the_study_goes_on(bench, error, reason):
+    record = bench.run(training(0.5, 0.6, ends=error))
+    assert (record.state, record.value, record.reason) == ("FAIL", None, reason)
+    assert [e["val"]["accuracy"] for e in record.history] == [0.5, 0.6]
+    assert bench.run(training(0.5)).state == "COMPLETE"
+
+
+def test_a_trial_that_fails_before_its_first_epoch_has_a_reason_as_well(bench):
+    record = bench.run(training(ends=DivergedError(1)))
+    assert (record.state, record.reason, record.history) == ("FAIL", "diverged at epoch 1", [])
+
+
+def test_an_interrupted_trial_is_failed_and_the_interruption_goes_on(bench):
+    with pytest.raises(Interrupted):
+        bench.run(training(0.5, ends=Interrupted(signal.SIGINT)))
+    assert bench.last.is_interrupted and not bench.last.counts
+
+
+def test_a_signal_while_an_epoch_is_stored_is_obeyed_behind_it(bench):
+    def train(config, activations, on_epoch):
+        on_epoch(epoch(1, 0.5))
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("went on after a signal")
+
+    with bench.signals, pytest.raises(Interrupted) as stop:
+        bench.run(train)
+    assert stop.value.exit_code == 143
+    assert bench.last.is_interrupted
+    assert bench.last.values == {1: 0.5}
+
+
+def test_a_broken_database_is_not_taken_for_a_failed_training(bench):
+    error = optuna.exceptions.StorageInternalError("disk I/O error")
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        bench.run(training(ends=error))
+
+
+def test_where_a_trial_comes_from_is_stored_before_it_trains(bench):
+    def train(config, activations, on_epoch):
+        stored = bench.study.get_trials(deepcopy=False)[-1].user_attrs["provenance"]
+        assert stored["versions"] == PROVENANCE["versions"]
+        assert stored["config"]["learning_rate"] == FIELDS["learning_rate"]
+        raise RuntimeError("seen")
+
+    assert bench.run(train).reason == "RuntimeError: seen"
+
+
+@pytest.mark.parametrize("ends", [None, DivergedError(2)], ids=["complete", "failed"])
+def test_configuration_of_every_trial_is_stored(bench, ends):
+    config = bench.run(training(0.5, ends=ends)).config
+    assert {key: config[key] for key in FIELDS} == FIELDS
+    assert (config["seed"], config["epochs"]) == (3, 6)
+
+
+@pytest.mark.parametrize("ends", [None, DivergedError(4)], ids=["complete", "failed"])
+def test_predictions_of_every_epoch_can_be_read(bench, ends):
+    arrays = bench.predictions(bench.run(training(0.5, 0.6, 0.7, ends=ends)))
+    assert arrays["logits_ENC"].shape == (3, 4, 2)
+    assert arrays["logits_ENC"][:, 0, 0].tolist() == [1, 2, 3]
+    assert arrays["labels_N"].tolist() == LABELS_N.tolist()
+    assert arrays["positions_N"].tolist() == POSITIONS_N.tolist()
+
+
+def test_predictions_of_a_pruned_trial_can_be_read(bench):
+    for _ in range(4):
+        bench.run(training(0.9, 0.9, 0.9))
+    record = bench.run(training(0.1, 0.1, 0.1, 0.1))
+    assert record.state == "PRUNED"
+    assert bench.predictions(record)["logits_ENC"].shape == (3, 4, 2)
+
+
+def never(config, activations, on_epoch):
+    raise AssertionError("a duplicate is not trained again")
+
+
+@pytest.mark.parametrize("ends", [None, DivergedError(2)], ids=["complete", "failed"])
+def test_a_duplicate_is_told_the_earlier_state_and_value_and_is_not_counted(bench, ends):
+    earlier = bench.run(training(0.5, 0.8, ends=ends))
+    record = bench.run(never, duplicate_of=earlier)
+    assert (record.state, record.value) == (earlier.state, earlier.value)
+    assert record.duplicate_of == earlier.number
+    assert earlier.counts and not record.counts
+
+
+def test_a_duplicate_of_a_pruned_trial_is_pruned(bench):
+    for _ in range(4):
+        bench.run(training(0.9, 0.9, 0.9))
+    earlier = bench.run(training(0.1, 0.2, 0.3, 0.4))
+    record = bench.run(never, duplicate_of=earlier)
+    assert (record.state, record.value) == ("PRUNED", earlier.value)

@@ -1,0 +1,231 @@
+"""Records: what is written is read back; what counts; which trial is best; the table of trials."""
+
+import json
+import subprocess
+import sys
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from studies.errors import UserError
+from studies.records import (
+    INTERRUPTED,
+    SCHEMA,
+    best_trials,
+    count_states,
+    load_study,
+    read_study,
+    read_trials,
+    study_names,
+    to_json,
+    trials,
+    write_claim,
+    write_duplicate,
+    write_identity,
+    write_provenance,
+    write_reason,
+    write_result,
+    write_totals,
+)
+from studies.storage import open_storage
+
+IDENTITY = {"settings": {"metric": "accuracy", "epochs": 3}, "opening": [{"backbone": "resnet18"}]}
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
+
+
+@pytest.fixture
+def study(storage):
+    return optuna.create_study(storage=storage.database, study_name="s", direction="maximize")
+
+
+def epoch(number, accuracy, loss=0.5):
+    return {
+        "epoch": number,
+        "train": {"accuracy": 1.0, "loss": 0.1},
+        "val": {"accuracy": accuracy, "loss": loss},
+        "training_seconds": 2.0,
+        "validation_seconds": 1.0,
+    }
+
+
+def add(study, storage, state=TrialState.COMPLETE, accuracy=0.75, loss=0.5, reason=None, of=None):
+    """Store one trial as the objective does; returns its number."""
+    trial = study.ask()
+    write_claim(trial, worker="host:1:ab", logical_number=trial.number)
+    strategy = trial.suggest_categorical("strategy", ["feature_extraction", "fine_tuning"])
+    trial.suggest_float(f"learning_rate@{strategy}", 1e-4, 1e-1)
+    if of is not None:
+        write_duplicate(trial, of)
+    else:
+        write_provenance(trial, {"seed": 3}, {"threads": 1})
+        trial.report(accuracy, 1)
+        write_result(
+            trial,
+            history=[epoch(1, accuracy, loss)],
+            best_epoch=1,
+            num_trainable_parameters=1026,
+            peak_memory_bytes=7,
+            timing={"total": 3.5, "training": 2.0, "validation": 1.0},
+            predictions="artifact",
+        )
+    if reason is not None:
+        write_reason(storage, study, trial.number, reason)
+    if state == TrialState.COMPLETE:
+        study.tell(trial, accuracy)
+    elif state.is_finished():
+        study.tell(trial, state=state)
+    return trial.number
+
+
+def test_a_trial_is_read_back_as_it_was_written(study, storage):
+    add(study, storage)
+    (record,) = read_trials(study)
+    assert (record.number, record.state, record.value) == (0, "COMPLETE", 0.75)
+    assert (record.worker, record.logical_number) == ("host:1:ab", 0)
+    assert (record.config, record.history) == ({"seed": 3}, [epoch(1, 0.75)])
+    assert (record.best_epoch, record.best) == (1, epoch(1, 0.75))
+    assert (record.seconds, record.timing["training"]) == (3.5, 2.0)
+    assert (record.num_trainable_parameters, record.peak_memory_bytes) == (1026, 7)
+    assert (record.values, record.predictions) == ({1: 0.75}, "artifact")
+    assert record.train_val_gap == 0.25
+    assert record.reason is None and record.duplicate_of is None
+    assert record.started <= record.ended
+
+
+def test_params_have_field_names_and_the_frozen_depth(study, storage):
+    strategy = "feature_extraction"
+    study.enqueue_trial({"strategy": strategy, f"learning_rate@{strategy}": 0.01})
+    add(study, storage)
+    (record,) = read_trials(study)
+    assert record.params == {
+        "strategy": "feature_extraction",
+        "learning_rate": 0.01,
+        "num_unfrozen_layers": 0,
+    }
+
+
+def test_a_trial_that_was_only_created_is_read_as_well(study):
+    study.ask()
+    (record,) = read_trials(study)
+    assert (record.state, record.worker, record.logical_number) == ("RUNNING", None, None)
+    assert record.params == {} and record.best is None and record.strategy is None
+
+
+def test_waiting_trials_are_left_out(study):
+    study.enqueue_trial({"strategy": "fine_tuning"})
+    assert read_trials(study) == []
+
+
+def test_interrupted_trials_and_duplicates_do_not_count(study, storage):
+    add(study, storage)
+    add(study, storage, TrialState.PRUNED)
+    add(study, storage, TrialState.FAIL, reason="out of memory")
+    add(study, storage, TrialState.FAIL, reason=INTERRUPTED)
+    add(study, storage, of=read_trials(study)[0])
+    add(study, storage, TrialState.RUNNING)
+    records = read_trials(study)
+    assert [r.counts for r in records] == [True, True, True, False, False, False]
+    assert [r.number for r in records if r.is_interrupted] == [3]
+    assert count_states(records) == {"complete": 1, "pruned": 1, "fail": 1, "running": 1}
+
+
+def test_a_duplicate_repeats_what_the_earlier_trial_reported(study, storage):
+    add(study, storage)
+    add(study, storage, of=read_trials(study)[0])
+    first, second = read_trials(study)
+    assert second.duplicate_of == first.number
+    assert second.values == first.values
+
+
+@pytest.mark.parametrize(
+    ("metric", "values_and_losses", "order"),
+    [
+        ("accuracy", [(0.7, 0.5), (0.9, 0.9), (0.8, 0.1)], [1, 2, 0]),
+        ("accuracy", [(0.9, 0.5), (0.9, 0.4), (0.9, 0.6)], [1, 0, 2]),
+        ("accuracy", [(0.9, 0.5), (0.9, 0.5)], [0, 1]),
+        ("loss", [(0.7, 0.7), (0.9, 0.9), (0.2, 0.2)], [2, 0, 1]),
+    ],
+    ids=["higher first", "ties by validation loss", "then the earlier", "a lower loss first"],
+)
+def test_order_of_the_best(study, storage, metric, values_and_losses, order):
+    for value, loss in values_and_losses:
+        add(study, storage, accuracy=value, loss=loss)
+    assert [r.number for r in best_trials(read_trials(study), metric)] == order
+
+
+def test_only_complete_trials_that_are_no_duplicates_can_be_best(study, storage):
+    add(study, storage, TrialState.PRUNED, accuracy=0.99)
+    add(study, storage, TrialState.FAIL, accuracy=0.98, reason="out of memory")
+    add(study, storage, accuracy=0.5)
+    add(study, storage, of=read_trials(study)[2])
+    assert [r.number for r in best_trials(read_trials(study), "accuracy")] == [2]
+
+
+def test_identity_and_totals_are_read_back(study):
+    write_identity(study, IDENTITY)
+    write_totals(study, 12, None)
+    record = read_study(study)
+    assert record.identity == IDENTITY
+    assert record.settings == IDENTITY["settings"]
+    assert (record.opening, record.trials) == (IDENTITY["opening"], 12)
+    assert record.timeout_seconds is None
+
+
+def test_a_study_whose_process_was_killed_at_once_has_no_record(study):
+    assert read_study(study) is None
+    write_identity(study, IDENTITY)
+    assert read_study(study) is None
+
+
+def test_a_study_of_a_newer_version_is_refused(study):
+    write_identity(study, {**IDENTITY, "schema": SCHEMA + 1})
+    write_totals(study, 12, None)
+    with pytest.raises(ValueError, match="newer version"):
+        read_study(study)
+
+
+def test_a_study_that_is_not_there_is_refused_with_those_that_are(study, storage):
+    with pytest.raises(UserError, match=r"No study 'other'.*there are: s\."):
+        load_study(storage, "other")
+
+
+def test_repeats_and_controls_are_no_studies_of_their_own(study, storage):
+    optuna.create_study(storage=storage.database, study_name="s/confirm")
+    assert study_names(storage) == ["s"]
+
+
+def test_the_study_begun_last_is_named_last(study, storage):
+    later = optuna.create_study(storage=storage.database, study_name="a")
+    study.tell(study.ask(), 1.0)
+    later.tell(later.ask(), 1.0)
+    assert study_names(storage) == ["s", "a"]
+
+
+def test_the_table_has_a_row_a_trial_and_field_names_as_columns(study, storage):
+    add(study, storage)
+    add(study, storage, TrialState.FAIL, reason="out of memory")
+    table = trials("s", storage.url)
+    assert list(table["number"]) == [0, 1]
+    assert list(table["state"]) == ["COMPLETE", "FAIL"]
+    assert {"value", "strategy", "learning_rate", "seconds", "reason"} <= set(table.columns)
+    assert not [column for column in table.columns if "@" in column]
+
+
+def test_the_table_of_a_study_without_trials_is_empty(study, storage):
+    assert len(trials("s", storage.url)) == 0
+
+
+def test_json_refuses_what_is_not_finite():
+    assert json.loads(to_json({"a": 1.5})) == {"a": 1.5}
+    with pytest.raises(ValueError):
+        to_json(float("nan"))
+
+
+def test_to_read_records_torch_is_not_imported():
+    check = "import sys, studies.records, studies.comparison; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0

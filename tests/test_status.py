@@ -1,0 +1,78 @@
+"""Status: studies and trials of a database, read and never changed."""
+
+import io
+
+import optuna
+import pytest
+from rich.console import Console
+
+from studies.errors import UserError
+from studies.records import write_claim, write_identity, write_reason, write_totals
+from studies.status import print_status, status_json
+from studies.storage import open_storage
+
+
+@pytest.fixture
+def database(tmp_path):
+    """Two studies: `done` with a complete and a failed trial, `other` without any."""
+    storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
+    for name in ("done", "other"):
+        study = optuna.create_study(storage=storage.database, study_name=name)
+        write_identity(study, {"settings": {"metric": "auroc"}, "opening": []})
+        write_totals(study, 9, None)
+        if name == "done":
+            for number in range(2):
+                trial = study.ask()
+                write_claim(trial, worker="host:1:ab", logical_number=number)
+                trial.suggest_categorical("strategy", ["fine_tuning"])
+                if number == 0:
+                    study.tell(trial, 0.75)
+                else:
+                    write_reason(storage, study, number, "out of memory")
+                    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    optuna.create_study(storage=storage.database, study_name="foreign")
+    return storage.url
+
+
+def text_of(database, name):
+    console = Console(width=80, file=io.StringIO(), record=True)
+    print_status(console, database, name)
+    return console.export_text()
+
+
+def test_without_a_name_all_studies_are_counted(database):
+    studies = {s["study"]: s for s in status_json(database, None)["studies"]}
+    counts = {"complete": 1, "pruned": 0, "fail": 1, "running": 0}
+    assert studies["done"] == {"study": "done", "metric": "auroc", "trials": counts}
+    assert set(studies["other"]["trials"].values()) == {0}
+    assert studies["foreign"]["metric"] is None
+
+
+def test_with_a_name_its_trials_are_listed(database):
+    value = status_json(database, "done")
+    assert value["study"] == "done"
+    assert [(t["number"], t["state"], t["value"], t["reason"]) for t in value["trials"]] == [
+        (0, "COMPLETE", 0.75, None),
+        (1, "FAIL", None, "out of memory"),
+    ]
+
+
+def test_the_tables_say_the_same(database):
+    assert all(name in text_of(database, None) for name in ("done", "other", "foreign", "auroc"))
+    text = text_of(database, "done")
+    assert "0.7500" in text and "1 complete, 0 pruned, 1 fail" in text and "9 trials" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("nothing", "there are: .*done"), ("foreign", "not made by transfer-studies")],
+)
+def test_a_study_that_cannot_be_shown_is_refused(database, name, said):
+    with pytest.raises(UserError, match=said):
+        status_json(database, name)
+
+
+def test_a_missing_database_is_an_error_and_none_is_created(tmp_path):
+    with pytest.raises(UserError, match="No study database"):
+        status_json(f"sqlite:///{tmp_path / 'studies.db'}", None)
+    assert list(tmp_path.iterdir()) == []

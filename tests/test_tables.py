@@ -1,0 +1,183 @@
+"""Tables fit into 80 columns with nothing cut off; JSON has the documented keys."""
+
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from studies.records import StudyRecord, TrialRecord
+from studies.runner import RunSummary
+from studies.tables import (
+    LEADERBOARD,
+    leaderboard,
+    print_summary,
+    resume_command,
+    summary_json,
+    trial_json,
+    trials_table,
+)
+
+LONGEST = {"backbone": "efficientnet_lite0", "batch_size": 64, "num_unfrozen_layers": 17}
+REASON = "RuntimeError: mat1 and mat2 shapes cannot be multiplied (16x1280 and 512x2)"
+METRICS = ("accuracy", "balanced_accuracy", "auroc", "f1", "loss")
+
+
+def record(number, strategy="fine_tuning", value=0.8125, state="COMPLETE", **changes):
+    best = {
+        "epoch": 1,
+        "train": {"accuracy": 0.99},
+        "val": {"accuracy": 0.75, "loss": 0.5},
+    }
+    fields = {
+        "number": number,
+        "state": state,
+        "value": value,
+        "worker": "host:1:ab",
+        "logical_number": number,
+        "keyed_params": {
+            **LONGEST,
+            "strategy": strategy,
+            f"learning_rate@{strategy}": 1.2345e-5,
+        },
+        "values": {},
+        "config": {},
+        "history": [best],
+        "best_epoch": 1,
+        "seconds": 1234.56,
+        "timing": {"training": 1.0, "validation": 1.0},
+        "peak_memory_bytes": 1,
+        "num_trainable_parameters": 25_557_032,
+        "reason": None,
+        "duplicate_of": None,
+        "predictions": None,
+        "started": None,
+        "ended": None,
+    }
+    return TrialRecord(**{**fields, **changes})
+
+
+RECORDS = [
+    record(100),
+    record(101, "feature_extraction", value=0.75),
+    record(102, state="PRUNED", reason="below the median at epoch 3"),
+    record(103, state="FAIL", value=None, seconds=None, reason=REASON),
+    record(104, duplicate_of=100, seconds=None),
+    record(105, state="RUNNING", value=None, keyed_params={}, seconds=None),
+]
+
+
+def summary(records=RECORDS, metric="accuracy", num_new=3, note=None):
+    identity = {
+        "settings": {"metric": metric, "epochs": 15},
+        "data": {"counts": {"val": {"NORMAL": 200, "OPACITY": 200}}},
+    }
+    return RunSummary(
+        name="chest xray",
+        storage=SimpleNamespace(url="sqlite:///studies.db"),
+        study=StudyRecord(identity=identity, trials=30, timeout_seconds=None),
+        records=records,
+        num_new=num_new,
+        seconds=61.0,
+        note=note,
+    )
+
+
+def text_of(print_it):
+    console = Console(width=80, file=io.StringIO(), record=True)
+    print_it(console)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("table", [leaderboard, trials_table])
+def test_a_table_fits_80_columns_and_nothing_is_cut_off(table, metric):
+    text = text_of(lambda console: console.print(table(RECORDS, metric)))
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    for cell in ("100", "0.8125", "1.23e-05", "64", "17", "1234.6"):
+        assert cell in text
+    assert "efficientnet" in text and "lite0" in text
+
+
+def test_the_table_of_trials_shows_every_trial_and_its_reason_in_full():
+    text = text_of(lambda console: console.print(trials_table(RECORDS, "accuracy")))
+    for number in range(100, 106):
+        assert str(number) in text
+    for word in REASON.split():
+        assert word in text
+    assert "trial 104: same as trial 100" in text
+    for state in ("complete", "pruned", "fail", "running"):
+        assert state in text
+
+
+def test_the_leaderboard_has_the_best_few_in_order():
+    records = [record(i, value=i / 100) for i in range(10, 30)]
+    lines = text_of(lambda c: c.print(leaderboard(records, "accuracy"))).splitlines()
+    numbers = [line.split()[0] for line in lines if line.split() and line.split()[0].isdigit()]
+    assert numbers == [str(n) for n in range(29, 29 - LEADERBOARD, -1)]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_summary_fits_80_columns(metric):
+    text = text_of(lambda console: print_summary(console, summary(metric=metric)))
+    tables, commands = text.split("Next:")
+    assert max(map(len, tables.splitlines())) <= 80 and "…" not in text
+    assert "python -m studies run --name 'chest xray' --trials N" in commands
+    assert f"Best trials by validation {metric}" in tables
+    assert "70.5% to 79.0%" in tables
+
+
+def test_the_summary_says_what_was_added_and_why_it_ended():
+    text = text_of(lambda c: print_summary(c, summary(num_new=0, note="The limit is reached.")))
+    assert "4 of 30 trials (nothing to add): 2 complete, 1 pruned, 1 failed; 61 s." in (
+        " ".join(text.split())
+    )
+    assert "The limit is reached." in text
+
+
+@pytest.mark.parametrize(("strategy", "missing"), [(0, "feature extraction"), (1, "fine-tuning")])
+def test_a_strategy_without_a_complete_trial_is_named(strategy, missing):
+    text = text_of(lambda console: print_summary(console, summary([RECORDS[strategy]])))
+    assert f"No complete trial of {missing}." in text
+
+
+@pytest.mark.parametrize(
+    ("storage", "command"),
+    [
+        ("sqlite:///studies.db", "python -m studies run --name a"),
+        ("sqlite:////x y/s.db", "python -m studies run --name a --storage 'sqlite:////x y/s.db'"),
+    ],
+)
+def test_the_command_that_goes_on_names_the_storage_where_it_must(storage, command):
+    assert resume_command("a", storage) == command
+
+
+def test_run_json_has_the_documented_shape():
+    value = json.loads(json.dumps(summary_json(summary()), allow_nan=False))
+    assert set(value) == {
+        "study",
+        "storage",
+        "metric",
+        "trials",
+        "best",
+        "best_by_strategy",
+        "seconds",
+    }
+    assert value["trials"] == {"complete": 2, "pruned": 1, "fail": 1, "running": 1}
+    assert value["best"] == {"number": 100, "value": 0.8125, "params": RECORDS[0].params}
+    assert {s: b["number"] for s, b in value["best_by_strategy"].items()} == {
+        "feature_extraction": 101,
+        "fine_tuning": 100,
+    }
+
+
+def test_run_json_has_null_for_a_strategy_without_a_complete_trial():
+    assert summary_json(summary(RECORDS[:1]))["best_by_strategy"]["feature_extraction"] is None
+
+
+def test_status_json_has_the_documented_shape():
+    value = json.loads(json.dumps(trial_json(RECORDS[3]), allow_nan=False))
+    assert set(value) == {"number", "state", "value", "params", "seconds", "reason"}
+    assert (value["state"], value["value"], value["reason"]) == ("FAIL", None, REASON)
