@@ -5,7 +5,7 @@ finished, so that a study that was interrupted goes on exactly as if it had not 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,16 @@ MAX_DUPLICATES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Handout:
-    """A trial and its configuration by field name; ``duplicate_of`` is an earlier one like it."""
+    """A trial and its configuration by field name.
+
+    ``peers`` are the reported values, by epoch, of the trials of the same strategy so far;
+    ``duplicate_of`` is an earlier trial of the same configuration.
+    """
 
     trial: optuna.Trial
     logical_number: int
     fields: dict[str, Any]
+    peers: Sequence[Mapping[int, float]]
     duplicate_of: TrialRecord | None
 
 
@@ -88,6 +93,11 @@ def hand_out(
         trial=trial,
         logical_number=number,
         fields=fields,
+        peers=[
+            r.values
+            for r in records
+            if r.strategy == fields["strategy"] and (r.counts or r.state == "RUNNING")
+        ],
         duplicate_of=earlier[0] if earlier else None,
     )
 

@@ -23,7 +23,6 @@ from studies.pruning import should_prune
 from studies.records import (
     INTERRUPTED,
     PREDICTIONS,
-    read_trials,
     write_duplicate,
     write_provenance,
     write_reason,
@@ -82,7 +81,7 @@ class Objective:
                 result = self.train(
                     config,
                     self.activations,
-                    on_epoch=lambda record: self._on_epoch(trial, record, course),
+                    on_epoch=lambda record: self._on_epoch(handout, record, course),
                 )
             state = TrialState.PRUNED if course.pruned else TrialState.COMPLETE
             if course.pruned:
@@ -118,28 +117,21 @@ class Objective:
             seed=settings.seed,
         )
 
-    def _on_epoch(self, trial: optuna.Trial, record: EpochRecord, course: "_Course") -> bool:
+    def _on_epoch(self, handout: Handout, record: EpochRecord, course: "_Course") -> bool:
         # No signal may break off a transaction: it would leave the database's session unusable.
         with self.signals.interruptible(False):
             course.history.append(record)
-            trial.report(record.val[self.settings.metric], record.epoch)
+            handout.trial.report(record.val[self.settings.metric], record.epoch)
             self.progress.epoch(record)
-            course.pruned = self._is_pruned(trial, course.history)
+            course.pruned = self._is_pruned(course.history, handout.peers)
         self.signals.check()
         return course.pruned
 
-    def _is_pruned(self, trial: optuna.Trial, history: Sequence[EpochRecord]) -> bool:
+    def _is_pruned(
+        self, history: Sequence[EpochRecord], peers: Sequence[Mapping[int, float]]
+    ) -> bool:
         if self.settings.pruner == "none" or len(history) >= self.settings.epochs:
             return False
-        strategy = trial.params["strategy"]
-        peers = [
-            record.values
-            for record in read_trials(self.study)
-            if record.strategy == strategy
-            and record.number != trial.number
-            and not record.is_interrupted
-            and record.duplicate_of is None
-        ]
         metric = self.settings.metric
         values = {record.epoch: record.val[metric] for record in history}
         return should_prune(values, peers, lower_is_better=metric == "loss")

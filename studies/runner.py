@@ -187,8 +187,9 @@ def _work(
         while True:
             signals.check()
             with hand_out_lock(storage):
-                fail_orphans(storage, study, worker)
                 records = read_trials(study)
+                if fail_orphans(storage, study, records, worker):
+                    records = read_trials(study)
                 handout = _next(study, plan, records, prepared, worker)
             if isinstance(handout, str):
                 return handout or None

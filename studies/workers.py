@@ -6,7 +6,7 @@ Knows locks and owners; nothing of what a trial does.
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
-from studies.records import INTERRUPTED, TrialRecord, read_trials, write_reason
+from studies.records import INTERRUPTED, TrialRecord, write_reason
 from studies.storage import StudyStorage
 
 
@@ -35,7 +35,12 @@ def hand_out_lock(storage: StudyStorage) -> Iterator[None]:
         yield
 
 
-def fail_orphans(storage: StudyStorage, study: optuna.Study, worker: str | None) -> list[int]:
+def fail_orphans(
+    storage: StudyStorage,
+    study: optuna.Study,
+    records: Sequence[TrialRecord],
+    worker: str | None,
+) -> list[int]:
     """Fail every running trial whose worker on this host is gone; returns their numbers.
 
     To be called under the hand-out lock: a trial without an owner is then one whose process died
@@ -44,13 +49,11 @@ def fail_orphans(storage: StudyStorage, study: optuna.Study, worker: str | None)
     Args:
         worker: the caller, whose own lock is not tried.
     """
-    failed = []
-    for record in read_trials(study):
-        if record.state == "RUNNING" and _is_orphan(storage, record, worker):
-            write_reason(storage, study, record.number, INTERRUPTED)
-            study.tell(record.number, state=TrialState.FAIL)
-            failed.append(record.number)
-    return failed
+    orphans = [r for r in records if r.state == "RUNNING" and _is_orphan(storage, r, worker)]
+    for orphan in orphans:
+        write_reason(storage, study, orphan.number, INTERRUPTED)
+        study.tell(orphan.number, state=TrialState.FAIL)
+    return [orphan.number for orphan in orphans]
 
 
 def _is_orphan(storage: StudyStorage, record: TrialRecord, worker: str | None) -> bool:

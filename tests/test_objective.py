@@ -87,6 +87,7 @@ class Bench:
             trial=trial,
             logical_number=trial.number,
             fields=FIELDS,
+            peers=[r.values for r in read_trials(self.study) if r.counts],
             duplicate_of=duplicate_of,
         )
         try:

@@ -72,13 +72,13 @@ def state_and_reason(study):
 def test_a_trial_is_failed_once_its_process_is_killed_and_not_before(
     study, storage, process, worker
 ):
-    assert fail_orphans(storage, study, worker) == []
+    assert fail_orphans(storage, study, read_trials(study), worker) == []
     assert state_and_reason(study) == ("RUNNING", None)
     process.kill()
     process.join()
-    assert fail_orphans(storage, study, worker) == [0]
+    assert fail_orphans(storage, study, read_trials(study), worker) == [0]
     assert state_and_reason(study) == ("FAIL", "interrupted")
-    assert fail_orphans(storage, study, worker) == []
+    assert fail_orphans(storage, study, read_trials(study), worker) == []
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_running_trial(study, storage, owner, failed):
     if owner is not None:
         write_claim(trial, worker=owner, logical_number=0)
     with owner_lock(storage) as worker:
-        assert fail_orphans(storage, study, worker) == failed
+        assert fail_orphans(storage, study, read_trials(study), worker) == failed
     assert state_and_reason(study) == (("FAIL", "interrupted") if failed else ("RUNNING", None))
 
 
@@ -103,14 +103,14 @@ def test_a_worker_leaves_its_own_trial_and_that_of_another_one_alive(study, stor
     with owner_lock(storage) as worker, owner_lock(storage) as other:
         for number, owner in enumerate((worker, other)):
             write_claim(study.ask(), worker=owner, logical_number=number)
-        assert fail_orphans(storage, study, worker) == []
+        assert fail_orphans(storage, study, read_trials(study), worker) == []
 
 
 def test_finished_trials_are_never_touched(study, storage):
     trial = study.ask()
     write_claim(trial, worker=f"{socket.gethostname()}:1:dead", logical_number=0)
     study.tell(trial, state=TrialState.PRUNED)
-    assert fail_orphans(storage, study, None) == []
+    assert fail_orphans(storage, study, read_trials(study), None) == []
     assert state_and_reason(study) == ("PRUNED", None)
 
 
