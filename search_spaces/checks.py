@@ -8,12 +8,12 @@ from search_spaces.space import Parameter, SearchSpace, SpaceError
 
 def check(space: SearchSpace) -> None:
     """Raise ``SpaceError`` where the space breaks a law that needs the backbones' depths."""
+    for parameter in space.parameters:
+        _check_parameter(parameter)
     for name in space.backbones:
         if name not in space.depths:
             known = ", ".join(sorted(space.depths))
             raise SpaceError(f"Unknown backbone '{name}'; choose from {known}.")
-    for parameter in space.parameters:
-        _check_parameter(parameter)
     named = {(p.name, s) for p in space.parameters for s in _strategies_of(p)}
     for strategy in space.strategies:
         _check_complete(named, strategy)
@@ -56,6 +56,8 @@ def _check_parameter(parameter: Parameter) -> None:
         raise SpaceError(
             "[num_unfrozen_layers] belongs to fine_tuning alone: feature extraction is 0"
         )
+    if parameter.name in ("backbone", "strategy") and parameter.strategy is not None:
+        raise SpaceError(f"[{parameter.name}] must have choices for both strategies at once")
     kinds = (parameter.choices, parameter.low, parameter.depth_share)
     if sum(kind is not None for kind in kinds) != 1:
         raise SpaceError(f"[{key}] must have either choices or low and high")
@@ -68,14 +70,7 @@ def _check_parameter(parameter: Parameter) -> None:
     if parameter.low is not None:
         _check_range(parameter)
     for value in parameter.choices or (parameter.low, parameter.high):
-        if value is None:
-            continue
-        right = isinstance(value, (int, float) if field.kind is float else field.kind)
-        if (
-            not right
-            or (isinstance(value, float) and not math.isfinite(value))
-            or not field.holds(value)
-        ):
+        if value is not None and not _obeys(field, value):
             raise SpaceError(f"[{key}] values must be {field.law}, but got {value!r}")
     if parameter.choices is not None and len(set(parameter.choices)) < len(parameter.choices):
         raise SpaceError(f"[{key}] choices must differ from each other")

@@ -38,7 +38,7 @@ def load_space(path: str | Path, depths: Mapping[str, int]) -> SearchSpace:
     except tomllib.TOMLDecodeError as error:
         raise SpaceError(f"{path}: not valid TOML: {error}.") from None
     except SpaceError as error:
-        raise SpaceError(f"{path}: {error}.".replace("..", ".")) from None
+        raise SpaceError(f"{path}: {str(error).rstrip('.')}.") from None
 
 
 def _read(path: str) -> str:

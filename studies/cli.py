@@ -1,6 +1,7 @@
 """The command line: argv -> options -> one call. No logic; errors become one line and a code."""
 
 import json
+import re
 import sys
 import traceback
 import warnings
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from optuna.exceptions import StorageInternalError
 from rich.console import Console
 from typer.exceptions import Exit, TyperException
 
@@ -175,12 +177,23 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except TyperException as error:
-        return _failed(error.format_message(), 2, argv)
+        return _failed(_with_value(error.format_message(), argv), 2, argv)
     except (UserError, ValueError) as error:
         return _failed(str(error), 2, argv)
+    except StorageInternalError as error:
+        cause = error.__cause__ or error
+        return _failed(f"The database failed, what is finished is stored: {cause}", 1, argv)
     except (StudyFailedError, Exception) as error:
         kind = "" if isinstance(error, StudyFailedError) else f"{type(error).__name__}: "
         return _failed(f"{kind}{error}", 1, argv)
+
+
+def _with_value(message: str, argv: list[str]) -> str:
+    """Add the value to a usage error that names only its option."""
+    option = re.match(r"Invalid value for '(--[\w-]+)'", message)
+    if option is None or option[1] not in argv[:-1]:
+        return message
+    return f"{message.rstrip('.')}, but got {argv[argv.index(option[1]) + 1]!r}."
 
 
 def _failed(message: str, code: int, argv: list[str]) -> int:

@@ -17,7 +17,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import BaseModel as OptunaTables
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from studies.errors import UserError
 
@@ -65,12 +65,19 @@ def open_storage(text: str) -> StudyStorage:
                 _check_file(path)
             storage = _opened(url, path, files)
             if path is not None:
-                # Only now is it known that the file may be written: its schema is ours.
-                with storage.database.engine.connect() as connection:
-                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                _use_write_ahead_log(storage.database, path)
             return storage
     except OSError as error:
         raise UserError(f"{files} can't be written ({error.strerror}).") from None
+
+
+def _use_write_ahead_log(database: RDBStorage, path: Path) -> None:
+    """To be called when the schema is known to be ours: it writes to the file."""
+    try:
+        with database.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    except OperationalError:
+        raise UserError(_locked(path)) from None
 
 
 def open_existing(text: str) -> StudyStorage:

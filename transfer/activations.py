@@ -137,9 +137,10 @@ class Activations:
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
-    """The stored features, or None where they are missing, torn or of another shape."""
+    """The stored features, or None where they are missing, torn or of another shape or type."""
     try:
         features_ND = load_file(path)["features"]
     except (OSError, KeyError, SafetensorError):
         return None
-    return features_ND if features_ND.shape == shape else None
+    right = features_ND.shape == shape and features_ND.dtype == torch.float32
+    return features_ND if right else None

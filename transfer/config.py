@@ -40,6 +40,7 @@ class TransferConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _choice("strategy", self.strategy, tuple(Strategy))
         object.__setattr__(self, "strategy", Strategy(self.strategy))
         k = self.num_unfrozen_layers
         if self.strategy is Strategy.FEATURE_EXTRACTION:

@@ -45,11 +45,11 @@ def decode_image(content: bytes) -> Pixels:
 def _to_pixels(image: Image.Image) -> Pixels:
     if image.mode not in _EIGHT_BIT_MODES:
         raise UnreadableImageError(f"mode {image.mode} has more than 8 bits a channel")
-    if image.mode in ("1", "L"):
-        return np.asarray(image.convert("L"))
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
     return as_grey(np.asarray(image.convert("RGB")))
 
 

@@ -36,14 +36,14 @@ class Kind(NamedTuple):
 
 KINDS = (
     Kind("NORMAL", (0, 0), radius=(0.10, 0.10), scatter=0.00, height=(0.0, 0.0), density=0.0),
-    Kind("OPACITY", (1, 3), radius=(0.06, 0.13), scatter=0.08, height=(-0.6, 0.7), density=0.8),
+    Kind("OPACITY", (1, 3), radius=(0.05, 0.11), scatter=0.07, height=(-0.6, 0.7), density=1.0),
     Kind("NODULES", (3, 6), radius=(0.04, 0.06), scatter=0.01, height=(-0.7, 0.7), density=0.5),
     Kind("EFFUSION", (1, 2), radius=(0.16, 0.24), scatter=0.06, height=(0.9, 1.1), density=0.9),
     Kind("APICAL", (1, 2), radius=(0.08, 0.14), scatter=0.06, height=(-1.0, -0.7), density=0.7),
 )
 NUM_FOCI = max(kind.foci[1] for kind in KINDS)
 NUM_PUFFS = 5
-MOST_FAINT = 0.55  # share of its density that the faintest opacity lacks
+MOST_FAINT = 0.5  # share of its density that the faintest opacity lacks
 
 SHARPNESS = 0.0045  # blur of every image, in picture sides
 # What shift=1 does to a NORMAL test image; the other classes take a share of it, train none.
@@ -202,7 +202,7 @@ def _draw_image(
     in_lungs = (
         body["hilum"] * hilum
         + body["vessels"] * (0.4 + 1.2 * hilum) * mottle
-        + body["air"] * np.tanh(opacity * np.exp(0.5 * mottle))
+        + body["air"] * np.tanh(opacity * np.exp(0.8 * mottle))
         + shift * (VEIL + VEIL_UNEVENNESS * medium)
         - body["air"]
     )

@@ -19,7 +19,8 @@ def stratified_split(
         positions = np.flatnonzero(labels_N == label)
         if len(positions) < 2:
             raise ValueError(
-                "Every class needs at least 2 training images (one is set aside for validation)."
+                "Every class needs at least 2 training images (one is set aside for validation), "
+                f"but class number {int(label) + 1} has {len(positions)}."
             )
         shuffled = np.random.default_rng([seed, int(label)]).permutation(positions)
         num_val = min(max(1, round(val_share * len(positions))), len(positions) - 1)

@@ -1,0 +1,202 @@
+"""Features are computed once, kept whole, and the same whoever computes them in what company.
+
+Shapes: N images, D features.
+"""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from transfer.activations import Activations
+from transfer.backbones import pool
+from transfer.catalog import BACKBONES
+from transfer.data.loading import ImageData, Split
+from transfer.data.phantom import PhantomSpec, phantom_images
+from transfer.weights import find_weights, load_blocks
+
+CPU = torch.device("cpu")
+# Not MobileNetV2: with random weights in eval mode its features are about 1e-10.
+NAME = "resnet18"
+DEPTH = BACKBONES[NAME].depth
+
+
+def image_data(num_images=20, *, size=32, seed=0, fingerprint="pixels"):
+    """Phantom images in the order of their drawing; the first five are for validation."""
+    spec = PhantomSpec(train=num_images, size=size, seed=seed)
+    images_NHW, labels_N = phantom_images(spec, "train")
+    positions_N = np.arange(num_images)
+    return ImageData(
+        images_NHWC=images_NHW[..., None],
+        rows_N=positions_N,
+        names=tuple(map(str, positions_N)),
+        classes=("NORMAL", "OPACITY"),
+        train=Split(positions_N=positions_N[5:], labels_N=labels_N[5:]),
+        val=Split(positions_N=positions_N[:5], labels_N=labels_N[:5]),
+        counts={},
+        pixels_fingerprint=fingerprint,
+        fingerprint="all",
+        test_fingerprint="test",
+    )
+
+
+@pytest.fixture
+def activations(tmp_path):
+    def build(data=None, *, seed=0, name=NAME, **given):
+        return Activations(
+            data=data or image_data(),
+            weights={name: find_weights(name, weights="random", seed=seed)},
+            cache_dir=tmp_path,
+            device=CPU,
+            **given,
+        )
+
+    return build
+
+
+def kept(folder):
+    return sorted((folder / "activations").iterdir())
+
+
+class Computed:
+    """Counts how often the network has run, through the progress it reports."""
+
+    def __init__(self):
+        self.num_batches = 0
+
+    def __call__(self, what, done, total):
+        self.num_batches += 1
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_features_are_the_pooled_outputs_of_all_blocks(activations, name):
+    data, spec = image_data(), BACKBONES[name]
+    features_ND = activations(data, name=name).features(name)
+    assert features_ND.shape == (20, spec.num_features)
+    assert features_ND.dtype == torch.float32 and torch.isfinite(features_ND).all()
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (spec.mean, spec.std))
+    images_N3hw = torch.from_numpy(data.images_NHWC).permute(0, 3, 1, 2).float() / 255
+    blocks = load_blocks(find_weights(name, weights="random"))
+    with torch.inference_mode():
+        expected_ND = pool(blocks((images_N3hw.expand(-1, 3, -1, -1) - mean) / std))
+    # Random weights give features of any scale, but they differ between images.
+    scale = expected_ND.abs().max()
+    torch.testing.assert_close(features_ND / scale, expected_ND / scale, rtol=1e-3, atol=1e-4)
+    assert ((features_ND - features_ND[0]) / scale).abs().amax() > 0.01
+
+
+def test_features_are_computed_once_in_a_process_and_once_in_all(activations, tmp_path):
+    first, second = Computed(), Computed()
+    one, other = activations(on_progress=first), activations(on_progress=second)
+    features_ND = one.features(NAME)
+    assert one.features(NAME) is features_ND
+    assert torch.equal(other.features(NAME), features_ND)
+    assert (first.num_batches, second.num_batches) == (1, 0)
+    assert len(kept(tmp_path)) == 1
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def overwrite(tensors):
+    return lambda path: save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"not safetensors at all"),
+        overwrite({"other": torch.zeros(20, 512)}),
+        overwrite({"features": torch.zeros(19, 512)}),
+        overwrite({"features": torch.zeros(20, 512, dtype=torch.float16)}),
+    ],
+    ids=["cut", "empty", "text", "other name", "other shape", "other type"],
+)
+def test_a_torn_or_foreign_file_is_computed_again(activations, tmp_path, damage):
+    features_ND = activations().features(NAME).clone()
+    damage(kept(tmp_path)[0])
+    again = Computed()
+    assert torch.equal(activations(on_progress=again).features(NAME), features_ND)
+    assert again.num_batches == 1
+    third = Computed()
+    activations(on_progress=third).features(NAME)
+    assert third.num_batches == 0
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("num_more", [1, 44, 90])
+def test_an_images_features_do_not_depend_on_how_many_others_there_are(
+    activations, size, num_more
+):
+    # A larger phantom begins with the smaller one.
+    few = activations(image_data(20, size=size, fingerprint="few")).features(NAME)
+    many = activations(image_data(20 + num_more, size=size, fingerprint="many")).features(NAME)
+    assert torch.equal(few, many[:20])
+
+
+def test_the_number_of_threads_is_part_of_the_key(activations, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 1):
+            torch.set_num_threads(threads)
+            activations().features(NAME)
+    finally:
+        torch.set_num_threads(before)
+    assert len(kept(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"data": image_data(seed=1, fingerprint="other")},
+        {"data": image_data(size=48)},
+    ],
+    ids=["weights", "data", "image size"],
+)
+def test_other_weights_data_or_size_are_never_answered_from_the_file(activations, tmp_path, other):
+    features_ND = activations().features(NAME)
+    computed = Computed()
+    assert not torch.equal(activations(on_progress=computed, **other).features(NAME), features_ND)
+    assert computed.num_batches == 1
+    assert len(kept(tmp_path)) == 2
+
+
+def test_labels_and_splits_are_not_part_of_the_key(activations):
+    activations(image_data()).features(NAME)
+    computed, relabelled = Computed(), image_data()
+    object.__setattr__(relabelled, "fingerprint", "other labels")
+    activations(relabelled, on_progress=computed).features(NAME)
+    assert computed.num_batches == 0
+
+
+def test_blocks_are_shared_below_the_boundary_and_copied_above_it(activations):
+    shared = activations()
+    first, second = shared.blocks(NAME, DEPTH - 2), shared.blocks(NAME, DEPTH - 2)
+    same = [a is b for a, b in zip(first, second, strict=True)]
+    assert same == [True] * (DEPTH - 2) + [False] * 2
+    for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert next(first[-1].parameters()) is not next(second[-1].parameters())
+
+
+def test_a_run_starts_from_features_where_all_is_frozen_and_from_images_elsewhere(activations):
+    shared = activations()
+    positions = np.array([7, 2])
+    at_depth, below = shared.inputs(NAME, DEPTH), shared.inputs(NAME, DEPTH - 1)
+    assert (at_depth.start, below.start) == (DEPTH, 0)
+    assert torch.equal(at_depth.at(positions), shared.features(NAME)[[7, 2]])
+    assert below.at(positions).shape == (2, 3, 32, 32)
+
+
+def test_seconds_are_counted_when_features_are_computed_and_not_when_asked_again(activations):
+    shared = activations()
+    assert shared.seconds == 0
+    shared.features(NAME)
+    spent = shared.seconds
+    assert spent > 0
+    shared.features(NAME)
+    assert shared.seconds == spent

@@ -1,0 +1,113 @@
+"""The device is chosen by name; what the machine doesn't have is refused with a way out."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from transfer.device import (
+    choose_device,
+    describe_device,
+    free_memory,
+    make_deterministic,
+    memory_bytes,
+    num_threads,
+    reset_peak_memory,
+    versions,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    def pretend(count):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("name", "num_gpus", "device"),
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 1, "cuda"),
+        ("cpu", 0, "cpu"),
+        ("cpu", 1, "cpu"),
+        ("cuda", 1, "cuda"),
+        ("cuda:0", 1, "cuda:0"),
+        ("cuda:1", 2, "cuda:1"),
+    ],
+)
+def test_a_device_is_chosen_by_name_or_the_gpu_where_there_is_one(gpus, name, num_gpus, device):
+    gpus(num_gpus)
+    assert choose_device(name) == torch.device(device)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_gpus", "message"),
+    [
+        ("tpu", 1, "Unknown device 'tpu'; choose from auto, cpu, cuda, cuda:INDEX."),
+        ("cuda:one", 1, "Unknown device 'cuda:one'; choose from auto, cpu, cuda, cuda:INDEX."),
+        ("", 1, "Unknown device ''; choose from auto, cpu, cuda, cuda:INDEX."),
+        ("cuda", 0, "Device 'cuda' is not available on this machine; use --device cpu."),
+        ("cuda:0", 0, "Device 'cuda:0' is not available on this machine; use --device cpu."),
+        ("cuda:2", 2, "Device 'cuda:2' is not there; the last one is cuda:1."),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(gpus, name, num_gpus, message):
+    gpus(num_gpus)
+    with pytest.raises(ValueError) as error:
+        choose_device(name)
+    assert str(error.value) == message
+
+
+def test_the_number_of_threads_is_fixed():
+    before = num_threads()
+    try:
+        for threads in (1, 2):
+            make_deterministic(threads)
+            assert num_threads() == torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
+def test_memory_counts_what_a_tensor_takes():
+    reset_peak_memory(CPU)
+    before = memory_bytes(CPU)
+    tensor = torch.ones(64 * 2**20, dtype=torch.uint8)
+    assert memory_bytes(CPU) - before > 0.9 * tensor.nbytes
+    del tensor
+    free_memory(CPU)
+    assert memory_bytes(CPU) - before < 16 * 2**20
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
+def test_memory_does_not_count_the_pages_of_a_mapped_file(tmp_path):
+    # In a process of its own: what the allocator gives back here would hide the difference.
+    (tmp_path / "file").write_bytes(bytes(64 * 2**20))
+    code = (
+        "import numpy, torch; from transfer.device import memory_bytes;"
+        "cpu = torch.device('cpu'); before = memory_bytes(cpu);"
+        f"mapped = numpy.memmap({str(tmp_path / 'file')!r}, mode='r');"
+        "assert int(mapped.max()) == 0; print(memory_bytes(cpu) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert int(done.stdout) < 16 * 2**20, done.stderr
+
+
+def test_the_cpu_is_called_cpu():
+    assert describe_device(CPU) == "cpu"
+
+
+def test_versions_are_the_ones_that_run():
+    found = versions()
+    assert found["torch"] == torch.__version__.partition("+")[0] or found["torch"] == (
+        torch.__version__
+    )
+    assert found["python"] == platform.python_version()
+    assert {"torchvision", "numpy", "pillow", "transfer-studies"} < found.keys()

@@ -1,0 +1,118 @@
+"""The metrics are what their definitions say, written here a second time in numpy.
+
+Shapes: N images, C classes.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transfer.config import METRICS
+from transfer.metrics import classification_metrics
+
+
+def definitions(logits_NC, labels_N):
+    """Every metric by its definition; all classes must occur."""
+    classes = range(logits_NC.shape[1])
+    exponentials_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
+    probabilities_NC = exponentials_NC / exponentials_NC.sum(axis=1, keepdims=True)
+    predicted_N = logits_NC.argmax(axis=1)
+    right = [int(((predicted_N == c) & (labels_N == c)).sum()) for c in classes]
+    true, called = [[int((x == c).sum()) for c in classes] for x in (labels_N, predicted_N)]
+    areas = [pairs_won(probabilities_NC[:, c], labels_N == c) for c in classes]
+    return {
+        "loss": -np.log(probabilities_NC[np.arange(len(labels_N)), labels_N]).mean(),
+        "accuracy": sum(right) / len(labels_N),
+        "balanced_accuracy": np.mean([r / t for r, t in zip(right, true, strict=True)]),
+        "auroc": areas[1] if len(areas) == 2 else np.mean(areas),
+        "f1": np.mean([2 * r / (t + c) for r, t, c in zip(right, true, called, strict=True)]),
+    }
+
+
+def pairs_won(score_N, is_positive_N):
+    """Share of (positive, negative) pairs in which the positive scores higher; a tie is half."""
+    difference = score_N[is_positive_N][:, None] - score_N[~is_positive_N][None, :]
+    return ((difference > 0) + 0.5 * (difference == 0)).mean()
+
+
+def measured(logits_NC, labels_N):
+    return classification_metrics(
+        torch.tensor(logits_NC, dtype=torch.float32), torch.tensor(labels_N)
+    )
+
+
+# Quarters are exact in float32, so that a tie is a tie in both definitions.
+QUARTERS = st.integers(min_value=-12, max_value=12).map(lambda x: x / 4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), num_classes=st.sampled_from([2, 3]))
+def test_metrics_are_what_their_definitions_say(data, num_classes):
+    more = data.draw(st.lists(st.integers(0, num_classes - 1), max_size=12))
+    labels_N = np.array([*range(num_classes), *more])
+    row = st.lists(QUARTERS, min_size=num_classes, max_size=num_classes, unique=True)
+    size = len(labels_N)
+    logits_NC = np.array(data.draw(st.lists(row, min_size=size, max_size=size)))
+    assert measured(logits_NC, labels_N) == pytest.approx(
+        definitions(logits_NC, labels_N), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("logits_NC", "labels_N", "expected"),
+    [
+        # Two of three right; the one NORMAL wrong, so one class of two.
+        (
+            [[0, 1], [0, 1], [0, 1]],
+            [0, 1, 1],
+            {"accuracy": 2 / 3, "balanced_accuracy": 0.5, "auroc": 0.5, "f1": 0.4},
+        ),
+        (
+            [[2, 0], [0, 2]],
+            [0, 1],
+            {"accuracy": 1.0, "balanced_accuracy": 1.0, "auroc": 1.0, "f1": 1.0},
+        ),
+        (
+            [[2, 0], [0, 2]],
+            [1, 0],
+            {"accuracy": 0.0, "balanced_accuracy": 0.0, "auroc": 0.0, "f1": 0.0},
+        ),
+        # Nine, of two classes, called class 0 right; the third class never.
+        (
+            [[3, 0, 0]] * 8 + [[0, 3, 0], [3, 0, 0]],
+            [0] * 8 + [1, 2],
+            {"accuracy": 0.9, "balanced_accuracy": 2 / 3, "f1": (16 / 17 + 1) / 3},
+        ),
+    ],
+)
+def test_metrics_of_cases_counted_by_hand(logits_NC, labels_N, expected):
+    metrics = measured(logits_NC, labels_N)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+
+
+def test_logits_that_say_nothing_cost_the_logarithm_of_the_number_of_classes():
+    assert measured([[0.0] * 3] * 3, [0, 1, 2])["loss"] == pytest.approx(math.log(3))
+
+
+def test_confident_logits_do_not_tie_in_the_auroc():
+    # A float32 sigmoid is 1.0 for all of these.
+    metrics = measured([[0, 20], [0, 25], [0, 30], [0, 35]], [0, 0, 1, 1])
+    assert metrics["auroc"] == 1.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_logits_that_are_not_finite_give_nan_and_no_exception(value, num_classes):
+    logits_NC = np.zeros((4, num_classes))
+    logits_NC[2, 0] = value
+    metrics = measured(logits_NC, [0, 1, 0, 1])
+    assert all(math.isnan(metrics[name]) for name in METRICS if name != "loss")
+    assert not math.isfinite(metrics["loss"]) or value == -float("inf")
+
+
+def test_every_metric_that_a_study_may_be_judged_by_is_measured():
+    assert set(measured([[1, 0], [0, 1]], [0, 1])) == set(METRICS)

@@ -1,0 +1,247 @@
+"""Every image is decoded once; an entry of the store is whole or it is built again."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer.data.decoding import UnreadableImageError
+from transfer.data.sources import Items
+from transfer.data.store import open_store, pixel_digests
+
+SIZE = 8
+BAD = bytes([255])
+
+
+def silent(what, done, total):
+    """No progress is shown."""
+
+
+class Pictures:
+    """Images in memory that count decodings; bytes that start with BAD are no image."""
+
+    def __init__(self, arrays, names=None):
+        self.arrays = arrays
+        self.contents = [bytes([i]) + array.tobytes() for i, array in enumerate(arrays)]
+        self.num_decoded = 0
+        self.items = Items(
+            names=tuple(names or (f"image{i}" for i in range(len(arrays)))),
+            labels_N=np.zeros(len(arrays), dtype=np.int64),
+            read=lambda i: self.contents[i],
+            decode=self.decode,
+        )
+
+    def decode(self, content):
+        self.num_decoded += 1
+        if content.startswith(BAD):
+            raise UnreadableImageError(content[1:].decode())
+        return self.arrays[content[0]]
+
+
+def grey(num_images=5, size=SIZE, seed=0):
+    values = np.random.default_rng(seed)
+    return [values.integers(0, 256, (size, size), dtype=np.uint8) for _ in range(num_images)]
+
+
+def colour(seed=9):
+    return np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def entry_of(cache):
+    (entry,) = (cache / "images").iterdir()
+    return entry
+
+
+def test_the_store_holds_every_image_in_order_with_one_channel_where_all_are_grey(tmp_path):
+    pictures = Pictures(grey())
+    store = open_store(pictures.items, SIZE, tmp_path, silent)
+    assert store.images_NHWC.shape == (5, SIZE, SIZE, 1)
+    assert np.array_equal(store.images_NHWC[..., 0], pictures.arrays)
+    assert len(set(store.digests)) == 5
+
+
+@pytest.mark.parametrize("place", [0, 2, 5])
+def test_one_colour_image_gives_all_three_channels(tmp_path, place):
+    arrays = grey()
+    arrays.insert(place, colour())
+    images_NHWC = open_store(Pictures(arrays).items, SIZE, tmp_path, silent).images_NHWC
+    assert images_NHWC.shape == (6, SIZE, SIZE, 3)
+    for stored, array in zip(images_NHWC, arrays, strict=True):
+        assert np.array_equal(stored, array if array.ndim == 3 else np.stack([array] * 3, -1))
+
+
+def test_images_of_any_size_are_resized_to_the_stores(tmp_path):
+    arrays = [*grey(2, size=5), *grey(2, size=40)]
+    assert open_store(Pictures(arrays).items, 16, tmp_path, silent).images_NHWC.shape[1:3] == (
+        16,
+        16,
+    )
+
+
+def test_a_second_opening_decodes_nothing_and_gives_the_same(tmp_path):
+    first, second = Pictures(grey()), Pictures(grey())
+    store = open_store(first.items, SIZE, tmp_path, silent)
+    again = open_store(second.items, SIZE, tmp_path, silent)
+    assert (first.num_decoded, second.num_decoded) == (5, 0)
+    assert np.array_equal(store.images_NHWC, again.images_NHWC)
+    assert store.digests == again.digests
+
+
+def test_the_store_cannot_be_written_to(tmp_path):
+    store = open_store(Pictures(grey()).items, SIZE, tmp_path, silent)
+    with pytest.raises(ValueError, match="read-only"):
+        store.images_NHWC[0] = 0
+
+
+@pytest.mark.parametrize("change", ["pixel", "order", "fewer", "size"])
+def test_other_bytes_another_order_or_another_size_is_another_entry(tmp_path, change):
+    arrays, size = grey(), SIZE
+    open_store(Pictures(arrays).items, SIZE, tmp_path, silent)
+    if change == "pixel":
+        arrays[-1] = arrays[-1] ^ np.uint8(1)
+    elif change == "order":
+        arrays = arrays[::-1]
+    elif change == "fewer":
+        arrays = arrays[:-1]
+    else:
+        size = SIZE + 1
+    pictures = Pictures(arrays)
+    store = open_store(pictures.items, size, tmp_path, silent)
+    assert pictures.num_decoded == len(arrays) == len(store.images_NHWC)
+    assert len(list((tmp_path / "images").iterdir())) == 2
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def garble(path):
+    path.write_bytes(b"not what was here")
+
+
+def fewer_images(path):
+    np.save(path, np.zeros((2, SIZE, SIZE, 1), dtype=np.uint8))
+
+
+def one_line_less(path):
+    path.write_text("\n".join(path.read_text().split()[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("images.npy", Path.unlink),
+        ("images.npy", cut),
+        ("images.npy", garble),
+        ("images.npy", fewer_images),
+        ("digests.txt", Path.unlink),
+        ("digests.txt", one_line_less),
+        ("digests.txt", garble),
+    ],
+)
+def test_a_torn_entry_is_built_again(tmp_path, name, damage):
+    whole = open_store(Pictures(grey()).items, SIZE, tmp_path, silent)
+    expected = np.array(whole.images_NHWC)
+    damage(entry_of(tmp_path) / name)
+    pictures = Pictures(grey())
+    store = open_store(pictures.items, SIZE, tmp_path, silent)
+    assert pictures.num_decoded == 5
+    assert np.array_equal(store.images_NHWC, expected)
+    assert store.digests == whole.digests
+    assert len(list((tmp_path / "images").iterdir())) == 1
+
+
+def test_what_was_deleted_is_built_again(tmp_path):
+    digests = open_store(Pictures(grey()).items, SIZE, tmp_path, silent).digests
+    shutil.rmtree(tmp_path / "images")
+    assert open_store(Pictures(grey()).items, SIZE, tmp_path, silent).digests == digests
+
+
+def test_a_killed_writer_leaves_nothing_that_is_believed(tmp_path):
+    code = (
+        "import os, signal\nfrom pathlib import Path\n"
+        "from test_store import Pictures, SIZE, grey\n"
+        "from transfer.data.store import open_store\n"
+        "def die(what, done, total):\n"
+        "    if done > 64: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"open_store(Pictures(grey(100)).items, SIZE, Path({str(tmp_path)!r}), die)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"},
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert all(path.name.startswith(".") for path in (tmp_path / "images").iterdir())
+    pictures = Pictures(grey(100))
+    store = open_store(pictures.items, SIZE, tmp_path, silent)
+    assert pictures.num_decoded == 100
+    assert np.array_equal(store.images_NHWC[..., 0], pictures.arrays)
+
+
+@pytest.mark.parametrize("read", [open_store, pixel_digests])
+def test_unreadable_images_are_counted_and_the_first_three_named_and_nothing_is_kept(
+    tmp_path, read
+):
+    pictures = Pictures(grey(8), names=[f"train/a/{i}.png" for i in range(8)])
+    for i in (1, 3, 4, 6):
+        pictures.contents[i] = BAD + b"truncated"
+    arguments = (SIZE, tmp_path, silent) if read is open_store else (tmp_path, silent)
+    with pytest.raises(ValueError) as error:
+        read(pictures.items, *arguments)
+    assert str(error.value) == (
+        "4 of 8 images can't be read: train/a/1.png (truncated), train/a/3.png (truncated), "
+        "train/a/4.png (truncated), ...; replace or remove them."
+    )
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_an_interruption_leaves_nothing_and_is_passed_on(tmp_path):
+    def interrupt(what, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_store(Pictures(grey()).items, SIZE, tmp_path, interrupt)
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+def test_progress_counts_up_to_all_images(tmp_path):
+    told = []
+    items = Pictures(grey(150)).items
+    open_store(items, SIZE, tmp_path, lambda *told_now: told.append(told_now))
+    assert [done for _, done, _ in told] == [64, 128, 150]
+    assert {(what, total) for what, _, total in told} == {("decoding", 150)}
+
+
+def test_digests_name_pixels_and_shape_and_not_bytes(tmp_path):
+    base = np.zeros((2, 8), dtype=np.uint8)
+    arrays = [base, base.copy(), base.reshape(4, 4), base + np.uint8(1)]
+    digests = pixel_digests(Pictures(arrays).items, tmp_path, silent)
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_the_store_and_the_digests_agree_on_what_an_image_is(tmp_path):
+    items = Pictures([*grey(3, size=20), colour()]).items
+    assert open_store(items, SIZE, tmp_path, silent).digests == pixel_digests(
+        items, tmp_path, silent
+    )
+
+
+def test_digests_keep_no_pixel_and_are_computed_once(tmp_path):
+    first, second = Pictures(grey(5, size=64)), Pictures(grey(5, size=64))
+    digests = pixel_digests(first.items, tmp_path, silent)
+    (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert kept.read_text().split() == list(digests)
+    assert {len(digest) for digest in digests} == {64}
+    assert pixel_digests(second.items, tmp_path, silent) == digests
+    assert second.num_decoded == 0
+
+
+def test_digests_that_miss_a_line_are_computed_again(tmp_path):
+    digests = pixel_digests(Pictures(grey()).items, tmp_path, silent)
+    one_line_less(next((tmp_path / "digests").iterdir()))
+    assert pixel_digests(Pictures(grey()).items, tmp_path, silent) == digests

