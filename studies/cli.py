@@ -29,7 +29,7 @@ Storage = Annotated[str, typer.Option(help="Database URL, or a SQLite file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Name = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="The study; without: the only one.")
+    str | None, typer.Argument(metavar="[NAME]", help="A study; without one: all studies.")
 ]
 
 
@@ -136,6 +136,7 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool) -> None:
 def status(
     name: Name = None,
     storage: Storage = DEFAULT_STORAGE,
+    named: Annotated[str | None, typer.Option("--name", help="The same as NAME.")] = None,
     json_: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -143,9 +144,9 @@ def status(
     from studies.status import print_status, status_json
 
     if json_:
-        _print_json(status_json(storage, name))
+        _print_json(status_json(storage, name or named))
     else:
-        print_status(_stdout(), storage, name)
+        print_status(_stdout(), storage, name or named)
 
 
 @app.command()

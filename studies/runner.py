@@ -11,7 +11,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from studies.comparison import interim_verdict
-from studies.errors import StudyFailedError, UserError
+from studies.errors import NoDatabaseError, StudyFailedError, UserError
 from studies.handout import Handout, Plan, hand_out, num_probes, remaining, room
 from studies.objective import Objective
 from studies.preparation import Prepared, find_source, prepare, study_name
@@ -29,7 +29,7 @@ from studies.records import (
 )
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
-from studies.storage import StudyStorage, open_existing, open_storage
+from studies.storage import StudyStorage, check_place, open_existing, open_storage
 from studies.workers import fail_orphans, hand_out_lock, owner_lock
 from transfer.activations import Activations
 from transfer.device import describe_device, versions
@@ -113,11 +113,11 @@ def _look_up(options: StudyOptions) -> tuple[str | None, StudyRecord | None]:
 
 
 def _stored(options: StudyOptions, name: str) -> StudyRecord | None:
+    check_place(options.storage)
     try:
         storage = open_existing(options.storage)
-    except UserError:
-        open_storage(options.storage)  # New or empty: creates it, or says what is wrong with it.
-        return None
+    except NoDatabaseError:
+        return None  # It is created when everything else is known to be right.
     if name not in study_names(storage):
         return None
     return read_study(load_study(storage, name))

@@ -19,7 +19,7 @@ from optuna.storages._rdb.models import BaseModel as OptunaTables
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
-from studies.errors import UserError
+from studies.errors import NoDatabaseError, UserError
 
 DEFAULT_STORAGE = "sqlite:///studies.db"
 BUSY_TIMEOUT_SECONDS = 60
@@ -71,6 +71,13 @@ def open_storage(text: str) -> StudyStorage:
         raise UserError(f"{files} can't be written ({error.strerror}).") from None
 
 
+def check_place(text: str) -> None:
+    """Raise ``UserError`` where `open_storage` could not create a database, and create none."""
+    _, path, _ = _parse(text)
+    if path is not None:
+        _check_writable(path)
+
+
 def _use_write_ahead_log(database: RDBStorage, path: Path) -> None:
     """To be called when the schema is known to be ours: it writes to the file."""
     try:
@@ -90,7 +97,9 @@ def open_existing(text: str) -> StudyStorage:
     if path is None:
         return _opened(url, path, files, read_only=True)
     if not path.is_file() or path.stat().st_size == 0:
-        raise UserError(f"No study database at {path}; start one with `python -m studies run`.")
+        raise NoDatabaseError(
+            f"No study database at {path}; start one with `python -m studies run`."
+        )
     _check_file(path)
     return _opened(url, path, files, read_only=True)
 

@@ -77,7 +77,9 @@ def test_a_shift_changes_every_test_image_and_no_test_label():
 
 def test_a_shift_changes_normal_test_images_most():
     images, labels_N = drawn("test", size=64)
-    change_N = np.abs(images - drawn("test", size=64, shift=2.0)[0].astype(float)).mean(axis=(1, 2))
+    change_N = np.abs(images - drawn("test", size=64, shift=2.0)[0].astype(float)).mean(
+        axis=(1, 2)
+    )
     assert change_N[labels_N == 0].mean() > 1.3 * change_N[labels_N != 0].mean()
 
 
