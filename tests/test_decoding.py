@@ -196,3 +196,15 @@ def test_shrinking_averages_so_that_fine_stripes_do_not_alias():
 def test_every_suffix_that_is_looked_for_can_be_decoded():
     known = Image.registered_extensions()
     assert {known[suffix] for suffix in decoding.SUFFIXES} <= set(Image.OPEN)
+
+
+def test_sixteen_bit_colour_is_refused_and_not_cut_to_eight_bits() -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(range(12))) * 2)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    with pytest.raises(UnreadableImageError, match="8 bits"):
+        decode_image(b"\x89PNG\r\n\x1a\n" + b"".join(parts))

@@ -116,3 +116,10 @@ def test_logits_that_are_not_finite_give_nan_and_no_exception(value, num_classes
 
 def test_every_metric_that_a_study_may_be_judged_by_is_measured():
     assert set(measured([[1, 0], [0, 1]], [0, 1])) == set(METRICS)
+
+
+def test_two_class_auroc_is_exact_where_probabilities_saturate() -> None:
+    margins = torch.tensor([30.0, 40.0, 50.0, 60.0])
+    logits_NC = torch.stack([torch.zeros(4), margins], dim=1)
+    labels_N = torch.tensor([0, 0, 1, 1])
+    assert classification_metrics(logits_NC, labels_N)["auroc"] == 1.0

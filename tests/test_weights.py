@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import resnet34
 
 from transfer import weights as weights_module
-from transfer.backbones import block_tensors, original_network
+from transfer.backbones import block_tensors, original_network, pool
 from transfer.catalog import BACKBONES
 from transfer.weights import WeightFile, WeightsNotFoundError, find_weights, load_blocks
 
@@ -372,3 +372,11 @@ def test_the_shared_mobilenet_weights_load_without_classifier():
     loaded, expected = load_blocks(found).state_dict(), load_file(SHARED)
     assert len(loaded) == len(expected)
     assert all(torch.equal(tensor, expected[f"features.{key}"]) for key, tensor in loaded.items())
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "mobilenet_v2", "resnet18"])
+def test_random_weights_give_features_that_a_head_can_learn_from(backbone):
+    blocks = load_blocks(find_weights(backbone, weights="random", seed=1))
+    with torch.no_grad():
+        features_ND = pool(blocks(torch.randn(8, 3, 64, 64)))
+    assert features_ND.std(dim=0).median() > 1e-3

@@ -42,9 +42,9 @@ def classification_metrics(logits_NC: Tensor, labels_N: Tensor) -> dict[str, flo
 
 
 def _auroc(logits_NC: Tensor, labels_N: Tensor, num_classes: int) -> float:
-    # In double precision a sigmoid doesn't saturate to ties where float32 would.
+    # Ranks of the margin order images exactly; probabilities of confident ones saturate to ties.
     if num_classes == 2:
-        return float(
-            binary_auroc(torch.sigmoid((logits_NC[:, 1] - logits_NC[:, 0]).double()), labels_N)
-        )
+        margin_N = logits_NC[:, 1].double() - logits_NC[:, 0].double()
+        ranks_N = torch.unique(margin_N, return_inverse=True)[1].double()
+        return float(binary_auroc(ranks_N / ranks_N.max().clamp(min=1), labels_N))
     return float(multiclass_auroc(logits_NC.double().softmax(dim=1), labels_N, num_classes))

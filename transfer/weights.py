@@ -117,7 +117,27 @@ def load_blocks(weight_file: WeightFile) -> nn.Sequential:
         network = original_network(name)
     if weight_file.path is not None:
         _copy_weights(weight_file.path, name, network)
-    return split_into_blocks(name, network).eval()
+    blocks = split_into_blocks(name, network)
+    if weight_file.path is None:
+        _settle_batch_norm(blocks, weight_file.seed)
+    return blocks.eval()
+
+
+@torch.no_grad()
+def _settle_batch_norm(blocks: nn.Sequential, seed: int) -> None:
+    """Give BatchNorm of random blocks the statistics of noise that it sees.
+
+    With the initial ones (mean 0, variance 1) in eval mode the features of MobileNetV2 shrink to
+    1e-10, and a head on them can learn nothing: no control at all.
+    """
+    noise = torch.Generator().manual_seed(seed)
+    norms = [module for module in blocks.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    blocks.train()(torch.randn(16, 3, 64, 64, generator=noise))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def _local_places(backbone: str, weights_dir: Path | None) -> list[tuple[str, Path | None]]:

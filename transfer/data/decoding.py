@@ -30,6 +30,9 @@ def decode_image(content: bytes) -> Pixels:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content)) as image:
+                # Pillow would cut 16-bit colour to 8 bits without a word.
+                if any(";16" in str(tile[3]) for tile in image.tile):
+                    raise UnreadableImageError("more than 8 bits a channel")
                 image.load()
                 return _to_pixels(ImageOps.exif_transpose(image))
     except UnreadableImageError:

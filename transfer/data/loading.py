@@ -78,7 +78,9 @@ def load_data(
     test = source.splits["test"]
     test_digests = pixel_digests(test, cache_dir, on_progress)
     # Sorting by pixels makes split and batches the same however the files are named or packed.
-    rows = np.array(sorted(range(len(pool)), key=lambda i: (store.digests[i], pool.names[i])))
+    rows = np.array(
+        sorted(range(len(pool)), key=lambda i: (store.digests[i], pool.labels_N[i], pool.names[i]))
+    )
     labels = pool.labels_N[rows]
     if "val" in source.splits:
         is_val = rows >= len(source.splits["train"])

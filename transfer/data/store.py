@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock
 
 from transfer.cache import written_whole
 from transfer.data.decoding import Pixels, UnreadableImageError, resize
@@ -45,14 +46,19 @@ def open_store(
         ValueError: images that can't be read, named.
     """
     entry = cache_dir / "images" / _key(items, f"size={image_size}")
-    stored = _read_entry(entry, len(items))
-    if stored is None:
-        try:
-            _build(entry, items, image_size, 1, on_progress)
-        except _ColourFoundError:
-            _build(entry, items, image_size, 3, on_progress)
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    # Of several processes that want the same entry one builds it and the others wait.
+    locks = cache_dir / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{entry.name}.lock"):
         stored = _read_entry(entry, len(items))
-        assert stored is not None
+        if stored is None:
+            try:
+                _build(entry, items, image_size, 1, on_progress)
+            except _ColourFoundError:
+                _build(entry, items, image_size, 3, on_progress)
+            stored = _read_entry(entry, len(items))
+            assert stored is not None
     return stored
 
 
@@ -114,7 +120,6 @@ def _decoded(items: Items, on_progress: OnProgress, what: str) -> Iterator[Pixel
 def _build(
     entry: Path, items: Items, image_size: int, channels: int, on_progress: OnProgress
 ) -> None:
-    entry.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name}-"))
     try:
         shape = (len(items), image_size, image_size, channels)
@@ -130,7 +135,7 @@ def _build(
             images[i] = small[..., None] if small.ndim == 2 else small
         images.flush()
         (temporary / "digests.txt").write_text("\n".join(digests), encoding="ascii")
-        if entry.exists():  # Torn, or built by another process in the meantime: replace it.
+        if entry.exists():  # Torn: replace it.
             shutil.rmtree(entry, ignore_errors=True)
         temporary.rename(entry)
     finally:
