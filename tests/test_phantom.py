@@ -92,6 +92,13 @@ def test_classes_are_balanced_however_many_images_are_taken(split, num_classes):
         assert counts.max() - counts.min() <= 1
 
 
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+def test_the_order_of_the_classes_is_shuffled(num_classes):
+    _, labels_N = drawn(classes=num_classes)
+    assert not np.array_equal(labels_N, np.sort(labels_N))
+    assert not np.array_equal(labels_N[num_classes:], labels_N[:-num_classes])
+
+
 def test_a_larger_split_begins_with_the_smaller():
     few, many = drawn(train=20), drawn(train=60)
     assert same(few, [part[:20] for part in many])
@@ -142,6 +149,15 @@ def test_no_threshold_on_brightness_or_spread_tells_the_classes_apart(statistic)
         images_NHW, labels_N = drawn(train=200, seed=seed)
         accuracies.append(best_threshold_accuracy(statistic(images_NHW), labels_N))
     assert np.mean(accuracies) <= 0.65
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_opacities_leave_the_brightness_and_spread_of_an_image_as_they_were(num_classes):
+    without, _ = drawn(contrast=0.0, classes=num_classes)
+    strong, _ = drawn(contrast=2.0, classes=num_classes)
+    for statistic in (np.mean, np.std):
+        change_N = statistic(strong, axis=(1, 2)) - statistic(without, axis=(1, 2))
+        assert np.abs(change_N).max() < 2.0  # grey values; clipping at 0 and 255 moves some
 
 
 def test_the_best_threshold_is_the_best():

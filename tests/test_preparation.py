@@ -1,0 +1,138 @@
+"""What must be right before the first trial, and what a stored study refuses."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from studies.errors import UserError
+from studies.preparation import Prepared, find_source, prepare
+from studies.progress import LineProgress
+from studies.records import StudyRecord
+from studies.settings import StudyOptions
+from transfer.backbones import block_tensors, original_network
+from transfer.weights import WeightsNotFoundError
+
+DATA = "phantom:train=20,test=10,size=32"
+SMALL = {"data": DATA, "backbones": ("mobilenet_v2",)}
+
+
+class Said(LineProgress):
+    """Keeps what a person would read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(autouse=True)
+def nothing_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No hub cache, no package, no network; the number of threads is put back."""
+    threads = torch.get_num_threads()
+
+    def unreachable(*args: object, **kwargs: object) -> None:
+        raise URLError("unreachable")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr("transfer.weights._packaged_path", lambda *args: None)
+    yield
+    torch.set_num_threads(threads)
+
+
+def write_weights(folder: Path, backbone: str, seed: int) -> None:
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(seed)
+    tensors = block_tensors(backbone, original_network(backbone))
+    contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
+    save_file(contiguous, folder / f"{backbone}.safetensors")
+
+
+def prepared(
+    tmp_path: Path,
+    stored: StudyRecord | None = None,
+    said: Said | None = None,
+    **given: object,
+) -> Prepared:
+    options = StudyOptions(cache_dir=tmp_path / "cache", **{"data": DATA, **given})
+    return prepare(options, find_source(options, stored), stored, said or Said())
+
+
+def record(study: Prepared) -> StudyRecord:
+    return StudyRecord(identity=study.identity, trials=8, timeout_seconds=None)
+
+
+def test_backbones_without_weights_are_left_out_and_named_with_the_way_to_get_them(
+    tmp_path: Path,
+) -> None:
+    write_weights(tmp_path / "w", "resnet18", seed=0)
+    said = Said()
+    options = StudyOptions(data=DATA, weights_dir=tmp_path / "w", cache_dir=tmp_path / "cache")
+    # Not the phantom by name, so the default space: nobody asked for its backbones.
+    folder = replace(find_source(options, None), name="images")
+    study = prepare(options, folder, None, said)
+    assert study.space.backbones == ("resnet18",)
+    assert sorted(study.identity["left_out"]) == ["efficientnet_lite0", "mobilenet_v2", "resnet50"]
+    assert [line for line in said.lines if "Left out" in line and "--weights-dir" in line]
+    assert study.identity["opening"][0]["backbone"] == "resnet18"
+
+
+@pytest.mark.parametrize("given", [{"backbones": ("resnet50",)}, {"space": "coursework"}, {}])
+def test_what_was_asked_for_by_name_and_has_no_weights_ends_the_run(
+    tmp_path: Path, given: dict[str, object]
+) -> None:
+    with pytest.raises(WeightsNotFoundError, match="--weights-dir"):
+        prepared(tmp_path, **given)
+
+
+def test_resuming_with_another_weight_file_of_the_same_backbone_is_refused(tmp_path: Path) -> None:
+    given = {**SMALL, "weights_dir": tmp_path / "w"}
+    write_weights(tmp_path / "w", "mobilenet_v2", seed=0)
+    stored = record(prepared(tmp_path, **given))
+    prepared(tmp_path, stored, **given)
+    write_weights(tmp_path / "w", "mobilenet_v2", seed=1)
+    with pytest.raises(UserError, match="weights of mobilenet_v2"):
+        prepared(tmp_path, stored, **given)
+
+
+def test_threads_are_those_of_the_created_study(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    stored = record(prepared(tmp_path, weights="random", **SMALL))
+    torch.set_num_threads(2)
+    prepared(tmp_path, stored, weights="random", **SMALL)
+    assert torch.get_num_threads() == 1
+
+
+def test_a_resumed_study_takes_what_is_not_given_from_the_stored_one(tmp_path: Path) -> None:
+    stored = record(prepared(tmp_path, weights="random", epochs=3, seed=7, **SMALL))
+    study = prepared(tmp_path, stored, data=None)
+    assert (study.settings.epochs, study.settings.seed, study.settings.trials) == (3, 7, 8)
+    assert study.identity == stored.identity
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"epochs": 4}, "epochs"),
+        ({"seed": 1}, "seed"),
+        ({"image_size": 64}, "image_size"),
+        ({"data": "phantom:train=22,test=10,size=32"}, "other training images"),
+        ({"data": "phantom:train=20,test=12,size=32"}, "other test images"),
+        ({"strategies": ("fine_tuning",)}, "space"),
+        ({"backbones": ("resnet18",)}, "space"),
+    ],
+)
+def test_a_change_is_refused_by_name(
+    tmp_path: Path, change: dict[str, object], named: str
+) -> None:
+    given = {**SMALL, "weights": "random", "epochs": 3}
+    stored = record(prepared(tmp_path, **given))
+    with pytest.raises(UserError, match=named):
+        prepared(tmp_path, stored, **{**given, **change})
