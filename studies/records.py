@@ -3,7 +3,6 @@
 The only module that knows the keys of stored attributes. Never imports torch.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from studies.errors import UserError
 from studies.storage import DEFAULT_STORAGE, StudyStorage, open_existing
 
 if TYPE_CHECKING:
@@ -298,15 +298,8 @@ def load_study(storage: StudyStorage, name: str) -> optuna.Study:
     Raises:
         UserError: there is none.
     """
-    from studies.errors import UserError
-
     try:
         return optuna.load_study(study_name=name, storage=storage.database)
     except KeyError:
         names = ", ".join(study_names(storage)) or "none yet"
         raise UserError(f"No study '{name}' in {storage.url}; there are: {names}.") from None
-
-
-def to_json(value: object) -> str:
-    """JSON without NaN or infinity: what is not finite is a defect, not a value."""
-    return json.dumps(value, allow_nan=False)

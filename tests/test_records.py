@@ -1,6 +1,5 @@
 """Records: what is written is read back; what counts; which trial is best; the table of trials."""
 
-import json
 import subprocess
 import sys
 
@@ -18,7 +17,6 @@ from studies.records import (
     read_study,
     read_trials,
     study_names,
-    to_json,
     trials,
     write_claim,
     write_duplicate,
@@ -218,12 +216,6 @@ def test_the_table_has_a_row_a_trial_and_field_names_as_columns(study, storage):
 
 def test_the_table_of_a_study_without_trials_is_empty(study, storage):
     assert len(trials("s", storage.url)) == 0
-
-
-def test_json_refuses_what_is_not_finite():
-    assert json.loads(to_json({"a": 1.5})) == {"a": 1.5}
-    with pytest.raises(ValueError):
-        to_json(float("nan"))
 
 
 def test_to_read_records_torch_is_not_imported():
