@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.errors import UserError
-from studies.storage import DEFAULT_STORAGE, StudyStorage, open_existing
+from studies.storage import DEFAULT_STORAGE, StudyStorage, load_study, open_existing
 
 if TYPE_CHECKING:
     import pandas
@@ -282,24 +281,3 @@ def table_row(record: TrialRecord) -> dict[str, Any]:
         "reason": record.reason,
         "duplicate_of": record.duplicate_of,
     }
-
-
-def study_names(storage: StudyStorage) -> list[str]:
-    """Names of the studies in the database, the latest last; repeats and controls left out."""
-    summaries = optuna.get_all_study_summaries(storage=storage.database, include_best_trial=False)
-    names = [s for s in summaries if "/" not in s.study_name]
-    names.sort(key=lambda s: (s.datetime_start or datetime.max, s.study_name))
-    return [s.study_name for s in names]
-
-
-def load_study(storage: StudyStorage, name: str) -> optuna.Study:
-    """The Optuna study ``name``.
-
-    Raises:
-        UserError: there is none.
-    """
-    try:
-        return optuna.load_study(study_name=name, storage=storage.database)
-    except KeyError:
-        names = ", ".join(study_names(storage)) or "none yet"
-        raise UserError(f"No study '{name}' in {storage.url}; there are: {names}.") from None

@@ -20,16 +20,21 @@ from studies.records import (
     StudyRecord,
     TrialRecord,
     count_states,
-    load_study,
     read_study,
     read_trials,
-    study_names,
     write_identity,
     write_totals,
 )
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
-from studies.storage import StudyStorage, check_place, open_existing, open_storage
+from studies.storage import (
+    StudyStorage,
+    check_place,
+    load_study,
+    open_existing,
+    open_storage,
+    study_names,
+)
 from studies.workers import fail_orphans, hand_out_lock, owner_lock
 from transfer.activations import Activations
 from transfer.device import describe_device, versions

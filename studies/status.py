@@ -10,12 +10,10 @@ from studies.records import (
     StudyRecord,
     TrialRecord,
     count_states,
-    load_study,
     read_study,
     read_trials,
-    study_names,
 )
-from studies.storage import StudyStorage, open_existing
+from studies.storage import StudyStorage, load_study, open_existing, study_names
 from studies.tables import trial_json, trials_table
 
 

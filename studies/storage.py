@@ -1,13 +1,14 @@
 """Open the study's database safely, and the folder beside it for artifacts and locks.
 
 SQLite gets a write-ahead log, 60 s of patience with other writers and full synchronisation. A file
-that isn't ours is refused, never written over. Knows nothing of what is stored.
+that isn't ours is refused, never written over. Knows studies by name, not what is stored of them.
 """
 
 import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -198,3 +199,24 @@ def _opened(url: str, path: Path | None, files: Path, *, read_only: bool = False
             raise UserError(_locked(path)) from None
         raise UserError(f"The database can't be opened: {' '.join(cause.split())[:200]}") from None
     return StudyStorage(url=url, path=path, files=files, database=database)
+
+
+def study_names(storage: StudyStorage) -> list[str]:
+    """Names of the studies in the database, the latest last; repeats and controls left out."""
+    summaries = optuna.get_all_study_summaries(storage=storage.database, include_best_trial=False)
+    names = [s for s in summaries if "/" not in s.study_name]
+    names.sort(key=lambda s: (s.datetime_start or datetime.max, s.study_name))
+    return [s.study_name for s in names]
+
+
+def load_study(storage: StudyStorage, name: str) -> optuna.Study:
+    """The Optuna study ``name``.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return optuna.load_study(study_name=name, storage=storage.database)
+    except KeyError:
+        names = ", ".join(study_names(storage)) or "none yet"
+        raise UserError(f"No study '{name}' in {storage.url}; there are: {names}.") from None

@@ -7,16 +7,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from studies.errors import UserError
 from studies.records import (
     INTERRUPTED,
     SCHEMA,
     best_trials,
     count_states,
-    load_study,
     read_study,
     read_trials,
-    study_names,
     trials,
     write_claim,
     write_duplicate,
@@ -185,23 +182,6 @@ def test_a_study_of_a_newer_version_is_refused(study):
     write_totals(study, 12, None)
     with pytest.raises(ValueError, match="newer version"):
         read_study(study)
-
-
-def test_a_study_that_is_not_there_is_refused_with_those_that_are(study, storage):
-    with pytest.raises(UserError, match=r"No study 'other'.*there are: s\."):
-        load_study(storage, "other")
-
-
-def test_repeats_and_controls_are_no_studies_of_their_own(study, storage):
-    optuna.create_study(storage=storage.database, study_name="s/confirm")
-    assert study_names(storage) == ["s"]
-
-
-def test_the_study_begun_last_is_named_last(study, storage):
-    later = optuna.create_study(storage=storage.database, study_name="a")
-    study.tell(study.ask(), 1.0)
-    later.tell(later.ask(), 1.0)
-    assert study_names(storage) == ["s", "a"]
 
 
 def test_the_table_has_a_row_a_trial_and_field_names_as_columns(study, storage):

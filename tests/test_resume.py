@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from studies.records import TrialRecord, load_study, read_trials
-from studies.storage import open_existing
+from studies.records import TrialRecord, read_trials
+from studies.storage import load_study, open_existing
 
 SPACE = """
 name = "tiny"

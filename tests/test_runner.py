@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from studies.cli import main
-from studies.records import load_study, read_trials
-from studies.storage import open_existing
+from studies.records import read_trials
+from studies.storage import load_study, open_existing
 
 SPACE = """
 name = "tiny"

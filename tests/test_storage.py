@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text as sql
 
 from studies.errors import UserError
-from studies.storage import open_existing, open_storage
+from studies.storage import load_study, open_existing, open_storage, study_names
 
 SQLITE_SYNCHRONOUS_FULL = 2
 
@@ -191,3 +191,28 @@ def test_eight_processes_open_one_new_database_together(tmp_path):
         process.join()
     assert errors.empty(), errors.get()
     assert [process.exitcode for process in processes] == [0] * 8
+
+
+def database_with_study(folder):
+    storage = open_storage(url(folder / "studies.db"))
+    return storage, optuna.create_study(storage=storage.database, study_name="s")
+
+
+def test_a_study_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    storage, study = database_with_study(tmp_path)
+    with pytest.raises(UserError, match=r"No study 'other'.*there are: s\."):
+        load_study(storage, "other")
+
+
+def test_repeats_and_controls_are_no_studies_of_their_own(tmp_path):
+    storage, study = database_with_study(tmp_path)
+    optuna.create_study(storage=storage.database, study_name="s/confirm")
+    assert study_names(storage) == ["s"]
+
+
+def test_the_study_begun_last_is_named_last(tmp_path):
+    storage, study = database_with_study(tmp_path)
+    later = optuna.create_study(storage=storage.database, study_name="a")
+    study.tell(study.ask(), 1.0)
+    later.tell(later.ask(), 1.0)
+    assert study_names(storage) == ["s", "a"]
