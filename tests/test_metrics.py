@@ -123,3 +123,10 @@ def test_two_class_auroc_is_exact_where_probabilities_saturate() -> None:
     logits_NC = torch.stack([torch.zeros(4), margins], dim=1)
     labels_N = torch.tensor([0, 0, 1, 1])
     assert classification_metrics(logits_NC, labels_N)["auroc"] == 1.0
+
+
+def test_an_accuracy_is_the_plain_share_of_right_images() -> None:
+    labels_N = torch.arange(400) % 2
+    logits_NC = torch.nn.functional.one_hot(labels_N, 2).float()
+    logits_NC[386:] = logits_NC[386:].flip(1)
+    assert classification_metrics(logits_NC, labels_N)["accuracy"] == 0.965

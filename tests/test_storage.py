@@ -199,13 +199,13 @@ def database_with_study(folder):
 
 
 def test_a_study_that_is_not_there_is_refused_with_those_that_are(tmp_path):
-    storage, study = database_with_study(tmp_path)
+    storage, _ = database_with_study(tmp_path)
     with pytest.raises(UserError, match=r"No study 'other'.*there are: s\."):
         load_study(storage, "other")
 
 
 def test_repeats_and_controls_are_no_studies_of_their_own(tmp_path):
-    storage, study = database_with_study(tmp_path)
+    storage, _ = database_with_study(tmp_path)
     optuna.create_study(storage=storage.database, study_name="s/confirm")
     assert study_names(storage) == ["s"]
 
