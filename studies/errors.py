@@ -7,10 +7,6 @@ class UserError(ValueError):
     """The user can mend this: one line with thing, law and way out. Exit code 2."""
 
 
-class NoDatabaseError(UserError):
-    """There is no study database (yet) where one was looked for."""
-
-
 class StudyFailedError(RuntimeError):
     """The study ran and has no result. Exit code 1."""
 

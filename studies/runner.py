@@ -11,7 +11,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from studies.comparison import interim_verdict
-from studies.errors import NoDatabaseError, StudyFailedError, UserError
+from studies.errors import StudyFailedError, UserError
 from studies.handout import Handout, Plan, hand_out, num_probes, remaining, room
 from studies.objective import Objective
 from studies.preparation import Prepared, find_source, prepare, study_name
@@ -30,8 +30,8 @@ from studies.signals import StopSignals
 from studies.storage import (
     StudyStorage,
     check_place,
+    has_database,
     load_study,
-    open_existing,
     open_storage,
     study_names,
 )
@@ -119,10 +119,10 @@ def _look_up(options: StudyOptions) -> tuple[str | None, StudyRecord | None]:
 
 def _stored(options: StudyOptions, name: str) -> StudyRecord | None:
     check_place(options.storage)
-    try:
-        storage = open_existing(options.storage)
-    except NoDatabaseError:
+    if not has_database(options.storage):
         return None  # It is created when everything else is known to be right.
+    # Not read-only: a process that is creating it is waited for, a schema cut short is completed.
+    storage = open_storage(options.storage)
     if name not in study_names(storage):
         return None
     return read_study(load_study(storage, name))

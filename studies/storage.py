@@ -20,7 +20,7 @@ from optuna.storages._rdb.models import BaseModel as OptunaTables
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
-from studies.errors import NoDatabaseError, UserError
+from studies.errors import UserError
 
 DEFAULT_STORAGE = "sqlite:///studies.db"
 BUSY_TIMEOUT_SECONDS = 60
@@ -79,6 +79,12 @@ def check_place(text: str) -> None:
         _check_writable(path)
 
 
+def has_database(text: str) -> bool:
+    """Whether there is something to open: an empty file is a database yet to be created."""
+    _, path, _ = _parse(text)
+    return path is None or path.is_dir() or (path.exists() and path.stat().st_size > 0)
+
+
 def _use_write_ahead_log(database: RDBStorage, path: Path) -> None:
     """To be called when the schema is known to be ours: it writes to the file."""
     try:
@@ -97,10 +103,8 @@ def open_existing(text: str) -> StudyStorage:
     url, path, files = _parse(text)
     if path is None:
         return _opened(url, path, files, read_only=True)
-    if not path.is_file() or path.stat().st_size == 0:
-        raise NoDatabaseError(
-            f"No study database at {path}; start one with `python -m studies run`."
-        )
+    if not has_database(text):
+        raise UserError(f"No study database at {path}; start one with `python -m studies run`.")
     _check_file(path)
     return _opened(url, path, files, read_only=True)
 
@@ -197,6 +201,11 @@ def _opened(url: str, path: Path | None, files: Path, *, read_only: bool = False
         cause = str(error.__cause__ or error)
         if "locked" in cause:
             raise UserError(_locked(path)) from None
+        if read_only and ("readonly" in cause or "no such table" in cause):
+            raise UserError(
+                f"The database {path} is not complete: it is being created, or its creation was "
+                "cut short; `python -m studies run` completes it."
+            ) from None
         raise UserError(f"The database can't be opened: {' '.join(cause.split())[:200]}") from None
     return StudyStorage(url=url, path=path, files=files, database=database)
 

@@ -215,7 +215,6 @@ def test_a_study_whose_trials_all_fail_exits_with_1_and_the_reason(home, capsys,
     assert [state for _, _, state, _, _ in table()] == ["FAIL"] * 3
 
 
-@pytest.mark.slow
 def test_two_runs_at_once_on_one_study_reach_exactly_the_total(home):
     command = [sys.executable, "-m", "studies", *RUN, "--trials", "7"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -8,10 +8,19 @@ from contextlib import closing
 
 import optuna
 import pytest
+from optuna.storages._rdb.models import BaseModel as OptunaTables
 from sqlalchemy import text as sql
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateTable
 
 from studies.errors import UserError
-from studies.storage import load_study, open_existing, open_storage, study_names
+from studies.storage import (
+    has_database,
+    load_study,
+    open_existing,
+    open_storage,
+    study_names,
+)
 
 SQLITE_SYNCHRONOUS_FULL = 2
 
@@ -216,3 +225,34 @@ def test_the_study_begun_last_is_named_last(tmp_path):
     study.tell(study.ask(), 1.0)
     later.tell(later.ask(), 1.0)
     assert study_names(storage) == ["s", "a"]
+
+
+@pytest.fixture(params=["studies", "version_info"])
+def cut_short(request, tmp_path):
+    """A database whose creation was killed: one table is there, the others aren't."""
+    path = tmp_path / "studies.db"
+    with closing(sqlite3.connect(path)) as connection:
+        table = CreateTable(OptunaTables.metadata.tables[request.param])
+        connection.execute(str(table.compile(dialect=sqlite.dialect())))
+        connection.commit()
+    return path
+
+
+def test_a_database_cut_short_is_completed_by_a_run(cut_short):
+    assert has_database(url(cut_short))
+    storage = open_storage(url(cut_short))
+    optuna.create_study(storage=storage.database, study_name="s")
+    assert study_names(open_existing(url(cut_short))) == ["s"]
+
+
+def test_a_database_cut_short_is_said_to_be_so_to_a_reader(cut_short):
+    before = cut_short.read_bytes()
+    with pytest.raises(UserError, match=r"not complete.*studies run"):
+        open_existing(url(cut_short))
+    assert cut_short.read_bytes() == before
+
+
+def test_an_empty_or_missing_file_is_no_database_yet(tmp_path):
+    assert not has_database(url(tmp_path / "none.db"))
+    (tmp_path / "empty.db").touch()
+    assert not has_database(url(tmp_path / "empty.db"))
