@@ -18,7 +18,14 @@ DepthShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class SpaceError(ValueError):
-    """A space breaks a law; the message names the key, the value and the law."""
+    """A space breaks a law; the message names the key, the value and the law.
+
+    ``at`` is the place in the file as table and key names, as far as it is known.
+    """
+
+    def __init__(self, message: str, at: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.at = at
 
 
 class Parameter(BaseModel):
@@ -41,9 +48,14 @@ class Parameter(BaseModel):
     @property
     def key(self) -> str:
         """The name in the database: a range for each strategy needs a name for each."""
-        if self.strategy is None or self.name == "num_unfrozen_layers":
+        if self.strategy is None or FIELDS[self.name].fine_tuning_only:
             return self.name
         return f"{self.name}@{self.strategy}"
+
+    @property
+    def table(self) -> tuple[str, ...]:
+        """The table in a file that declares it."""
+        return (self.name,) if self.strategy is None else (self.name, self.strategy)
 
     @property
     def is_integer(self) -> bool:
@@ -142,24 +154,41 @@ class SearchSpace(BaseModel):
 
     def size(self) -> int | None:
         """Number of configurations, or None where a range is continuous."""
-        total = 0
-        for backbone, strategy in itertools.product(self.backbones, self.strategies):
-            values = [p.values() for p in self.below(backbone, strategy)]
-            if any(v is None for v in values):
-                return None
-            total += math.prod(len(v) for v in values if v is not None)
-        return total
+        ranges = (
+            p
+            for backbone, strategy in itertools.product(self.backbones, self.strategies)
+            for p in self.below(backbone, strategy)
+        )
+        if any(p.values() is None for p in ranges):
+            return None
+        return self.num_combinations()
+
+    def num_combinations(self) -> int:
+        """Number of combinations of all values that can be listed; continuous ranges count 1."""
+        return sum(
+            math.prod(len(p.values() or (0,)) for p in self.below(backbone, strategy))
+            for backbone, strategy in itertools.product(self.backbones, self.strategies)
+        )
 
     def narrowed(
-        self, *, backbones: Iterable[str] | None = None, strategies: Iterable[str] | None = None
+        self,
+        *,
+        backbones: Iterable[str] | None = None,
+        strategies: Iterable[str] | None = None,
+        depths: Mapping[str, int] | None = None,
     ) -> "SearchSpace":
         """The same space over other backbones, or over some of its strategies.
+
+        Args:
+            depths: number of blocks of backbones that the space need not know yet.
 
         Raises:
             SpaceError: a strategy that the space does not have. Whether the backbones are known
                 is ``checks.check``'s to say.
         """
+        backbones = None if backbones is None else tuple(dict.fromkeys(backbones))
         chosen = {"backbone": backbones, "strategy": strategies}
+        more = {name: depths[name] for name in backbones or () if depths and name in depths}
         for strategy in strategies or ():
             if strategy not in self.strategies:
                 raise SpaceError(
@@ -174,11 +203,13 @@ class SearchSpace(BaseModel):
             for p in self.parameters
         )
         kept = tuple(b for b in self.baselines if strategies is None or b.strategy in strategies)
-        space = self.model_copy(update={"parameters": parameters, "baselines": kept})
-        return space
+        known = {**self.depths, **more}
+        return self.model_copy(
+            update={"parameters": parameters, "baselines": kept, "depths": known}
+        )
 
     def baseline_configuration(self, baseline: Baseline, backbone: str) -> dict[str, Value]:
-        """The baseline on one backbone, by database key.
+        """The baseline on one backbone, by database key; a recipe not stated is left as it is off.
 
         Raises:
             SpaceError: a value is missing, unknown or outside the space.
@@ -187,7 +218,8 @@ class SearchSpace(BaseModel):
         parameters = self.below(backbone, baseline.strategy)
         unknown = set(given) - {p.name for p in parameters}
         if unknown:
-            raise SpaceError(f"baseline key '{min(unknown)}' is not a parameter of this space")
+            key = min(unknown)
+            raise SpaceError(f"baseline key '{key}' is not a parameter of this space", (key,))
         values: dict[str, Value] = {"backbone": backbone, "strategy": baseline.strategy}
         for parameter in parameters:
             values[parameter.key] = self._baseline_value(baseline, parameter, backbone)
@@ -203,11 +235,20 @@ class SearchSpace(BaseModel):
         elif only is not None and len(only) == 1:
             value = only[0]
         else:
+            value = self._default(baseline, parameter)
+        if not parameter.contains(value):
+            raise SpaceError(
+                f"baseline value {parameter.name}={value!r} lies outside the space",
+                (parameter.name,),
+            )
+        return value
+
+    def _default(self, baseline: Baseline, parameter: Parameter) -> Value:
+        default = FIELDS[parameter.name].default
+        if default is None:
             way = " (depth_share)" if parameter.name == "num_unfrozen_layers" else ""
             raise SpaceError(f"a {baseline.strategy} baseline must state {parameter.name}{way}")
-        if not parameter.contains(value):
-            raise SpaceError(f"baseline value {parameter.name}={value!r} lies outside the space")
-        return value
+        return default
 
 
 def share_of_depth(depth_share: float, depth: int) -> int:

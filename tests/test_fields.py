@@ -5,7 +5,14 @@ import dataclasses
 import pytest
 
 from search_spaces.fields import FIELDS, STRATEGIES
-from transfer.config import OPTIMIZERS, Strategy, TransferConfig
+from transfer.config import (
+    BATCH_NORMS,
+    CLASS_WEIGHTS,
+    HEAD_INITS,
+    OPTIMIZERS,
+    Strategy,
+    TransferConfig,
+)
 
 RIGHT = {
     "backbone": "resnet18",
@@ -22,6 +29,15 @@ CANDIDATES = {
     "optimizer": ["adamw", "adam", "sgd", "lion", ""],
     "weight_decay": [-0.1, 0.0, 0.1],
     "dropout": [-0.1, 0.0, 0.99, 1.0, 1.5],
+    "head_init": ["random", "probe", "zero", ""],
+    "layer_decay": [-0.5, 0.0, 0.1, 1.0, 1.1],
+    "gradual_unfreezing": [-0.1, 0.0, 0.99, 1.0],
+    "batch_norm": ["train", "frozen", "eval"],
+    "label_smoothing": [-0.1, 0.0, 0.99, 1.0],
+    "class_weights": ["none", "balanced", "inverse"],
+    "mixup": [-0.1, 0.0, 0.2, 3.0],
+    "ema_decay": [-0.1, 0.0, 0.999, 1.0],
+    "num_views": [-1, 0, 1, 8],
 }
 
 
@@ -51,10 +67,37 @@ def test_what_a_training_run_requires_may_be_searched():
     assert required <= set(FIELDS)
 
 
-def test_both_know_the_same_strategies_and_optimizers():
+def test_the_defaults_are_those_of_a_training_run():
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(TransferConfig)
+        if field.name in FIELDS and field.default is not dataclasses.MISSING
+    }
+    del defaults["num_unfrozen_layers"]  # Its default is for feature extraction, which has none.
+    assert {name: FIELDS[name].default for name in defaults} == defaults
+    assert all(FIELDS[name].default is None for name in FIELDS.keys() - defaults.keys())
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].fine_tuning_only])
+def test_what_is_for_fine_tuning_only_is_refused_to_a_frozen_backbone(name):
+    other = [v for v in CANDIDATES[name] if FIELDS[name].holds(v) and v != FIELDS[name].default]
+    frozen = {**RIGHT, "strategy": "feature_extraction", "num_unfrozen_layers": 0}
+    TransferConfig(**frozen)
+    with pytest.raises(ValueError, match=f"`{name} == .* must hold for feature extraction"):
+        TransferConfig(**{**frozen, name: other[-1]})
+
+
+def test_both_know_the_same_strategies_and_choices():
     assert tuple(Strategy) == STRATEGIES
-    assert all(FIELDS["optimizer"].holds(name) for name in OPTIMIZERS)
-    assert FIELDS["optimizer"].law == f"one of {', '.join(OPTIMIZERS)}"
+    choices = {
+        "optimizer": OPTIMIZERS,
+        "head_init": HEAD_INITS,
+        "batch_norm": BATCH_NORMS,
+        "class_weights": CLASS_WEIGHTS,
+    }
+    for name, values in choices.items():
+        assert all(FIELDS[name].holds(value) for value in values)
+        assert FIELDS[name].law == f"one of {', '.join(values)}"
 
 
 @pytest.mark.parametrize(

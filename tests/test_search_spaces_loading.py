@@ -1,5 +1,6 @@
 """Spaces are read from presets and TOML files; what is wrong is said in one line."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -210,10 +211,56 @@ def test_a_malformed_space_is_one_line_with_the_file_and_the_key_or_law(load, tm
     with pytest.raises(SpaceError) as error:
         load(text)
     message = str(error.value)
-    assert message.startswith(f"{tmp_path / 'mine.toml'}: ")
+    assert re.match(rf"{re.escape(str(tmp_path))}/mine\.toml(:[1-9][0-9]*)?: ", message)
     assert said in message
     assert message.endswith(".") and not message.endswith("..")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (toml(batch_size="[batch_size]\n# eight\nchoices = [0]"), "choices = [0]"),
+        (toml(learning_rate="[learning_rate]\nlow = 1\nhigh = 0.1"), "low = 1"),
+        (toml(learning_rate="[learning_rate]\nlow = 1e-4\nhigh = -1"), "low = 1e-4"),
+        (toml(batch_size="[batch_size]\nvalues = [8]"), "values = [8]"),
+        (toml(batch_size="[batch_size]"), "[batch_size]"),
+        (toml(batch_size="", strategy="[ strategy ]\nchoices = ['x']"), "choices = ['x']"),
+        (toml(layers="[num_unfrozen_layers.fine_tuning]\nlow = 99"), "[num_unfrozen_layers.fine"),
+        (toml(layers="num_unfrozen_layers.fine_tuning.low = 0"), "[batch_size]"),
+        (toml(name="name = 3"), "name = 3"),
+        (toml(suggested="[suggested]\nepochs = 0"), "epochs = 0"),
+        (toml(baselines=f"{BASELINE}\n{BASELINE.replace('16', '17')}"), "batch_size = 17"),
+        (toml(baselines=f"{BASELINE}\n{BASELINE}\nmomentum = 1"), "momentum = 1"),
+        (toml(backbone='[backbone]\nchoices = ["resnet51"]'), 'choices = ["resnet51"]'),
+        (toml(unknown="[momentum]\nlow = 1"), "[momentum]"),
+    ],
+)
+def test_an_error_names_the_line_of_the_key_or_of_its_table(load, text, line):
+    with pytest.raises(SpaceError) as error:
+        load(text)
+    number = int(re.search(r"mine\.toml:(\d+): ", str(error.value))[1])
+    assert text.splitlines()[number - 1].startswith(line)
+
+
+def test_a_backbone_that_is_not_listed_is_looked_up_when_it_is_chosen(tmp_path):
+    class More(dict):
+        """Knows one network more than it lists, and why another is refused."""
+
+        def __contains__(self, name):
+            return super().__contains__(name) or name in ("other:net", "other:refused")
+
+        def __getitem__(self, name):
+            if name == "other:refused":
+                raise ValueError("it has no layers")
+            return 7 if name == "other:net" else super().__getitem__(name)
+
+    path = tmp_path / "mine.toml"
+    path.write_text(toml(backbone='[backbone]\nchoices = ["other:net"]'), encoding="utf-8")
+    assert load_space(path, More(DEPTHS)).depths == {**DEPTHS, "other:net": 7}
+    path.write_text(toml(backbone='[backbone]\nchoices = ["other:refused"]'), encoding="utf-8")
+    with pytest.raises(SpaceError, match=r"mine\.toml:3: it has no layers\.$"):
+        load_space(path, More(DEPTHS))
 
 
 def test_a_path_with_dots_is_named_as_it_was_given(tmp_path, monkeypatch):

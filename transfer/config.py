@@ -1,11 +1,16 @@
 """``TransferConfig``: everything that fixes one training run. Knows neither torch nor Optuna."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 METRICS = ("accuracy", "balanced_accuracy", "auroc", "f1", "loss")
 OPTIMIZERS = ("adamw", "adam", "sgd")
+HEAD_INITS = ("random", "probe")
+CLASS_WEIGHTS = ("none", "balanced")
+BATCH_NORMS = ("train", "frozen")
 
 
 class Strategy(StrEnum):
@@ -22,6 +27,20 @@ class TransferConfig:
     ``num_unfrozen_layers`` counts blocks from the output side; ``epochs`` is the most that are
     trained and ``patience`` how many epochs without a better one end the run.
 
+    The recipe, off by default (``transfer.recipes`` has the sources):
+
+    - ``head_init``: ``probe`` starts the head from a logistic regression on the frozen features.
+    - ``layer_decay``: factor of the learning rate from one layer to the one before it.
+    - ``gradual_unfreezing``: share of ``epochs`` within which the layers are unfrozen one by one.
+    - ``batch_norm``: ``frozen`` keeps the statistics of BatchNorm in trained layers as they are.
+    - ``label_smoothing``: share of the target that is spread evenly over the classes.
+    - ``class_weights``: ``balanced`` weighs the loss of a class by the inverse of its frequency.
+    - ``mixup``: alpha of the Beta distribution that shares of mixed images are drawn from.
+    - ``ema_decay``: decay of the moving average of the weights that is validated and kept.
+    - ``num_views``: variants of every training image, itself included; an epoch shows one.
+
+    The first four belong to fine-tuning alone: with a frozen backbone they mean nothing.
+
     Raises:
         ValueError: a value breaks its law; the message states law and value.
     """
@@ -34,6 +53,15 @@ class TransferConfig:
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     dropout: float = 0.2
+    head_init: str = "random"
+    layer_decay: float = 1.0
+    gradual_unfreezing: float = 0.0
+    batch_norm: str = "train"
+    label_smoothing: float = 0.0
+    class_weights: str = "none"
+    mixup: float = 0.0
+    ema_decay: float = 0.0
+    num_views: int = 1
     epochs: int = 15
     patience: int = 5
     metric: str = "accuracy"
@@ -42,27 +70,49 @@ class TransferConfig:
     def __post_init__(self) -> None:
         _choice("strategy", self.strategy, tuple(Strategy))
         object.__setattr__(self, "strategy", Strategy(self.strategy))
+        for name, choices in _CHOICES.items():
+            _choice(name, getattr(self, name), choices)
+        for name, (holds, law) in _LAWS.items():
+            _law(holds(getattr(self, name)), law, "every run", name, getattr(self, name))
         k = self.num_unfrozen_layers
-        if self.strategy is Strategy.FEATURE_EXTRACTION:
-            _law(
-                k == 0, "num_unfrozen_layers == 0", "feature extraction", "num_unfrozen_layers", k
-            )
-        else:
+        if self.strategy is Strategy.FINE_TUNING:
             _law(k >= 1, "num_unfrozen_layers >= 1", "fine-tuning", "num_unfrozen_layers", k)
-        rate_is_right = math.isfinite(self.learning_rate) and self.learning_rate > 0
-        _law(rate_is_right, "learning_rate > 0", "every run", "learning_rate", self.learning_rate)
-        for name in ("batch_size", "epochs", "patience"):
-            _law(getattr(self, name) >= 1, f"{name} >= 1", "every run", name, getattr(self, name))
-        _law(
-            self.weight_decay >= 0,
-            "weight_decay >= 0",
-            "every run",
-            "weight_decay",
-            self.weight_decay,
-        )
-        _law(0 <= self.dropout < 1, "0 <= dropout < 1", "every run", "dropout", self.dropout)
-        _choice("optimizer", self.optimizer, OPTIMIZERS)
-        _choice("metric", self.metric, METRICS)
+            return
+        for name, only in _OF_FEATURE_EXTRACTION.items():
+            value = getattr(self, name)
+            _law(value == only, f"{name} == {only}", "feature extraction", name, value)
+
+
+_CHOICES = {
+    "optimizer": OPTIMIZERS,
+    "head_init": HEAD_INITS,
+    "batch_norm": BATCH_NORMS,
+    "class_weights": CLASS_WEIGHTS,
+    "metric": METRICS,
+}
+# Each predicate is written so that NaN breaks it.
+_LAWS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "learning_rate": (lambda v: 0 < v < math.inf, "learning_rate > 0"),
+    "batch_size": (lambda v: v >= 1, "batch_size >= 1"),
+    "weight_decay": (lambda v: 0 <= v < math.inf, "weight_decay >= 0"),
+    "dropout": (lambda v: 0 <= v < 1, "0 <= dropout < 1"),
+    "layer_decay": (lambda v: 0 < v <= 1, "0 < layer_decay <= 1"),
+    "gradual_unfreezing": (lambda v: 0 <= v < 1, "0 <= gradual_unfreezing < 1"),
+    "label_smoothing": (lambda v: 0 <= v < 1, "0 <= label_smoothing < 1"),
+    "mixup": (lambda v: 0 <= v < math.inf, "mixup >= 0"),
+    "ema_decay": (lambda v: 0 <= v < 1, "0 <= ema_decay < 1"),
+    "num_views": (lambda v: v >= 1, "num_views >= 1"),
+    "epochs": (lambda v: v >= 1, "epochs >= 1"),
+    "patience": (lambda v: v >= 1, "patience >= 1"),
+}
+# Fields that mean nothing where no layer of the backbone trains, and the value they then have.
+_OF_FEATURE_EXTRACTION: dict[str, Any] = {
+    "num_unfrozen_layers": 0,
+    "head_init": "random",
+    "layer_decay": 1.0,
+    "gradual_unfreezing": 0.0,
+    "batch_norm": "train",
+}
 
 
 def is_better(metric: str, value: float, than: float) -> bool:
