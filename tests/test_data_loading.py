@@ -1,5 +1,10 @@
 """A data set's order, split and fingerprints follow from its pixels; the test split is sealed."""
 
+import csv
+import io
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,9 +43,9 @@ def by_pixels(data, split):
 
 @pytest.fixture
 def load(tmp_path):
-    def load_text(text, **given):
+    def load_text(text, *, group_pattern=None, **given):
         options = {"image_size": SIZE, "seed": 0, "cache_dir": tmp_path / "cache", **given}
-        return load_data(open_source(text), **options)
+        return load_data(open_source(text, group_pattern=group_pattern), **options)
 
     return load_text
 
@@ -191,3 +196,288 @@ def test_positions_are_in_the_datas_order_and_images_have_the_asked_size(load):
     assert data.image_size == 24
     assert data.images(np.array([3, 1])).shape == (2, 24, 24, 1)
     assert np.array_equal(data.images(np.array([3, 1]))[1], data.images(np.array([1]))[0])
+
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def write_arrays(root, splits):
+    """Write splits as a folder of .npy files; splits of None are images without splits."""
+    root.mkdir()
+    for split, images in splits.items():
+        for name in {label for _, label in images}:
+            array = np.stack([image for image, label in images if label == name])
+            np.save(root / f"{'test_' if split == 'test' else ''}{name}.npy", array)
+    return str(root)
+
+
+def write_manifest(root, splits, group=None):
+    """Write splits as one folder of numbered files and a manifest."""
+    root.mkdir()
+    rows = [(split, *one) for split, images in splits.items() for one in images]
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["label", "path", "remark", *(["group"] if group else []), "split"])
+    for i, (split, image, label) in enumerate(rows[::-1]):
+        Image.fromarray(image).save(root / f"{i}.png")
+        known = [group(image)] if group else []
+        writer.writerow([label, f"{i}.png", "none", *known, split])
+    text = table.getvalue()
+    if splits.keys() == {""}:
+        text = "\n".join(line.rpartition(",")[0] for line in text.splitlines())
+    (root / "manifest.csv").write_text(text)
+    return str(root / "manifest.csv")
+
+
+PACKINGS = {"folder": write, "arrays": write_arrays, "manifest": write_manifest}
+
+
+def recoloured(splits, kind):
+    """The same splits with some images in colour, of 16 bits, or twice."""
+
+    def change(i, image):
+        if kind == "colour" and i % 3 == 0:
+            return np.stack([image, image, 255 - image], axis=-1)
+        if kind == "16 bits":
+            return image.astype(np.uint16) * np.uint16(200 + i)
+        return image
+
+    def repeated(images):
+        return images + images[:6] if kind == "twice" else images
+
+    return {
+        split: repeated([(change(i, image), label) for i, (image, label) in enumerate(images)])
+        for split, images in splits.items()
+    }
+
+
+def everything(data):
+    """All that must be the same for the same pictures, however they are packed."""
+    arrays = (data.train.positions_N, data.val.positions_N, data.images(np.arange(len(data))))
+    labels = (data.train.labels_N, data.val.labels_N)
+    return [array.tolist() for array in arrays + labels] + [
+        data.fingerprint,
+        data.pixels_fingerprint,
+        data.test_fingerprint,
+        data.digests,
+        data.counts,
+        data.window,
+        data.shapes,
+        data.made_splits,
+    ]
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["given splits", "made splits"])
+@pytest.mark.parametrize("kind", ["grey", "16 bits", "twice"])
+def test_the_same_pictures_as_folder_arrays_and_manifest_are_the_same_data(
+    load, whole, tmp_path, kind, made
+):
+    if made:
+        whole = {"": whole["train"] + whole["test"]}
+    splits = recoloured(whole, kind)
+    loaded = [load(pack(tmp_path / name, splits)) for name, pack in PACKINGS.items()]
+    assert everything(loaded[0]) == everything(loaded[1]) == everything(loaded[2])
+    assert loaded[0].made_splits == (("val", "test") if made else ("val",))
+    assert (loaded[0].window is None) == (kind != "16 bits")
+
+
+def test_colour_pictures_are_the_same_as_folder_and_manifest(load, whole, tmp_path):
+    splits = recoloured(whole, "colour")
+    first, second = (
+        load(PACKINGS[name](tmp_path / name, splits)) for name in ("folder", "manifest")
+    )
+    assert everything(first) == everything(second)
+    assert first.images_NHWC.shape[3] == 3
+    assert first.modes == {"L": 26, "RGB": 14}
+
+
+def test_an_image_in_train_and_val_does_not_make_the_order_depend_on_names(load, whole, tmp_path):
+    train, val = whole["train"][:30], whole["train"][30:] + whole["train"][:5]
+    splits = {"train": train, "val": val, "test": whole["test"]}
+    first, second = (
+        load(PACKINGS[name](tmp_path / name, splits)) for name in ("folder", "manifest")
+    )
+    assert everything(first) == everything(second)
+
+
+def all_images(whole):
+    return {"": whole["train"] + whole["test"]}
+
+
+def test_made_splits_hold_every_image_once_and_every_class(load, whole, tmp_path):
+    data = load(write(tmp_path / "images", all_images(whole)))
+    for name, (train, val, test) in {"NORMAL": (16, 5, 5), "OPACITY": (16, 5, 5)}.items():
+        counts = [data.counts[split][name] for split in ("train", "val", "test")]
+        assert sum(counts) == 26
+        assert np.abs(np.subtract(counts, (train, val, test))).max() <= 1
+    assert len(data) == 52 - sum(data.counts["test"].values())
+
+
+def test_the_made_test_split_follows_neither_the_seed_nor_the_names(load, whole, tmp_path):
+    text = write(tmp_path / "images", all_images(whole))
+    renamed = write(tmp_path / "renamed", {"": all_images(whole)[""][::-1]}, name="x{:03d}")
+    first, *others = [load(text, seed=seed) for seed in range(4)] + [load(renamed)]
+    assert {other.test_fingerprint for other in others} == {first.test_fingerprint}
+    assert {other.fingerprint for other in others} == {first.fingerprint}
+    assert len({tuple(data.val.positions_N) for data in [first, *others]}) == 4
+
+
+def test_the_seal_no_pixel_of_a_made_test_split_is_in_the_images_nor_in_the_cache(
+    load, whole, tmp_path
+):
+    data = load(write(tmp_path / "images", all_images(whole)), image_size=32)
+    pool = {image.tobytes() for image in data.images_NHWC}
+    test = {image.tobytes() for image, _ in all_images(whole)[""]} - pool
+    assert len(test) == sum(data.counts["test"].values()) == 52 - len(pool)
+    kept = [path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert not any(image in content for image in test for content in kept)
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["given splits", "made splits"])
+def test_repeated_pixels_are_never_parted(load, whole, tmp_path, made):
+    images = whole["train"] + whole["train"][:15] + whole["train"][:5]
+    splits = {"": images} if made else {"train": images, "test": whole["test"]}
+    text = write(tmp_path / "images", splits)
+    times = Counter(image.tobytes() for image, _ in images)
+    for seed in range(5):
+        data = load(text, seed=seed, image_size=32)
+        for split in (data.train, data.val):
+            found = Counter(image.tobytes() for image in data.images(split.positions_N))
+            assert all(count == times[image] for image, count in found.items())
+
+
+def subject(image):
+    """Eight subjects, told by the pixels so that the packing does not matter."""
+    return f"p{int(image[:4, :4].sum()) % 8}"
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["given splits", "made splits"])
+def test_groups_are_never_parted_whatever_the_seed(load, whole, tmp_path, made):
+    splits = all_images(whole) if made else whole
+    text = write_manifest(tmp_path / "images", splits, group=subject)
+    groups = open_source(text).splits["all" if made else "train"]
+    group_of = dict(zip(groups.names, groups.groups, strict=True))
+    for seed in range(20):
+        data = load(text, seed=seed)
+        train, val = (
+            {group_of[data.names[i]] for i in split.positions_N}
+            for split in (data.train, data.val)
+        )
+        assert train.isdisjoint(val)
+        assert all(count for counts in data.counts.values() for count in counts.values())
+        if made:
+            in_test = set(group_of) - set(data.names)
+            assert {group_of[name] for name in in_test}.isdisjoint(train | val)
+    assert data.num_groups == 8
+
+
+def test_subjects_of_other_names_are_the_same_data_and_other_subjects_are_not(
+    load, whole, tmp_path
+):
+    def write_groups(name, group):
+        return load(write_manifest(tmp_path / name, whole, group=group))
+
+    data = write_groups("one", subject)
+    renamed = write_groups("two", lambda image: f"patient {9 - int(subject(image)[1])}")
+    moved = write_groups("three", lambda image: "p0" if subject(image) == "p1" else subject(image))
+    without = load(write_manifest(tmp_path / "four", whole))
+    assert everything(data) == everything(renamed)
+    assert len({data.fingerprint, moved.fingerprint, without.fingerprint}) == 3
+    assert data.pixels_fingerprint == moved.pixels_fingerprint == without.pixels_fingerprint
+    assert data.test_fingerprint == moved.test_fingerprint == without.test_fingerprint
+    assert (data.num_groups, without.num_groups) == (8, None)
+
+
+def test_a_pattern_gives_the_groups_that_a_column_would_give(load, whole, tmp_path):
+    text = write_manifest(tmp_path / "one", whole, group=subject)
+    for split, images in whole.items():
+        for i, (image, label) in enumerate(images):
+            path = tmp_path / "two" / split / label / f"{subject(image)}-{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    assert everything(load(text)) == everything(load(str(tmp_path / "two"), group_pattern=r"^p\d"))
+
+
+@pytest.mark.parametrize("change", ["pixels", "labels"])
+def test_the_seal_sixteen_bit_test_images_do_not_move_the_window(load, whole, tmp_path, change):
+    splits = recoloured(whole, "16 bits")
+    before = load(write_arrays(tmp_path / "one", splits))
+    other = np.full((32, 32), 65_535, dtype=np.uint16)
+    splits["test"] = [(other - np.uint16(i), label) for i, (_, label) in enumerate(splits["test"])]
+    after = load(write_arrays(tmp_path / "two", splits))
+    assert before.window == after.window
+    assert same_training_data(before, after)
+    assert before.test_fingerprint != after.test_fingerprint
+
+
+def test_the_window_is_that_of_the_given_training_images(load, tmp_path):
+    def constant(*values):
+        return [
+            (np.full((8, 8), value + i, dtype=np.uint16), label)
+            for value in values
+            for i, label in enumerate(("a", "b"))
+        ]
+
+    splits = {
+        "train": constant(1000, 2000, 3000),
+        "val": constant(9, 50_000),
+        "test": constant(60_000, 1),
+    }
+    data = load(write(tmp_path / "images", splits), image_size=8)
+    assert data.window == (1000, 3001)
+    assert data.shapes == {"8x8": 10} and data.modes == {"I;16": 10}
+
+
+def test_three_classes_without_splits_are_all_everywhere(load, tmp_path):
+    root, rng = tmp_path / "arrays", np.random.default_rng(0)
+    root.mkdir()
+    for name, count in {"a": 10, "b": 5, "c": 3}.items():
+        np.save(root / f"{name}.npy", rng.integers(0, 256, (count, 9, 7, 3), dtype=np.uint8))
+    data = load(str(root))
+    assert data.classes == ("a", "b", "c")
+    assert all(count > 0 for counts in data.counts.values() for count in counts.values())
+    assert data.counts["test"] == {"a": 2, "b": 1, "c": 1}
+    assert data.shapes == {"7x9": 14}
+
+
+def test_a_class_too_small_for_made_splits_is_refused_by_name(load, tmp_path):
+    root, rng = tmp_path / "arrays", np.random.default_rng(0)
+    root.mkdir()
+    for name, count in {"many": 10, "few": 2}.items():
+        np.save(root / f"{name}.npy", rng.integers(0, 256, (count, 9, 7), dtype=np.uint8))
+    with pytest.raises(ValueError, match="but class 'few' has 2; add images") as error:
+        load(str(root))
+    assert "\n" not in str(error.value)
+
+
+def test_pixels_of_an_npz_file_that_are_damaged_are_refused_in_one_line(load, tmp_path):
+    # Large enough that opening, which reads the header, does not come to the end.
+    images = np.random.default_rng(0).integers(0, 256, (8, 99, 99), dtype=np.uint8)
+    path = tmp_path / "set.npz"
+    np.savez(path, train_images=images, train_labels=np.arange(8) % 2)
+    content = bytearray(path.read_bytes())
+    content[content.index(images[3].tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"set.npz: train_images is damaged \(") as error:
+        load(str(path))
+    assert "\n" not in str(error.value)
+
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
+
+
+@needs_shared
+def test_the_chest_x_rays_are_the_same_data_as_folder_and_by_their_manifest(load):
+    folder, manifest = (
+        load(str(SHARED / "chest_xray" / name), image_size=32) for name in ("", "manifest.csv")
+    )
+    assert everything(folder) == everything(manifest)
+    assert folder.counts["test"] == {"NORMAL": 200, "PNEUMONIA": 200}
+
+
+@needs_shared
+def test_pneumoniamnist_keeps_its_given_splits(load):
+    data = load(str(SHARED / "pneumoniamnist.npz"), image_size=28)
+    assert (len(data.train), len(data.val)) == (4708, 524)
+    assert sum(data.counts["test"].values()) == 624
+    assert data.made_splits == ()

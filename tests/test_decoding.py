@@ -1,4 +1,4 @@
-"""Image files become 8-bit pixels, grey where they are grey; what can't be used says why."""
+"""Image files become pixels of 8 or 16 bits, grey where grey; what can't be used says why."""
 
 import io
 import struct
@@ -10,10 +10,21 @@ import pytest
 from PIL import Image
 
 from transfer.data import decoding
-from transfer.data.decoding import UnreadableImageError, as_grey, decode_image, resize
+from transfer.data.decoding import (
+    UnreadableImageError,
+    as_grey,
+    decode_array,
+    decode_image,
+    encode_array,
+    resize,
+)
 
 GREY_HW = np.array([[0, 50, 100], [150, 200, 255]], dtype=np.uint8)
 COLOUR_HW3 = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 14
+
+
+def decoded(content):
+    return decode_image(content).pixels
 
 
 def encoded(image, format="PNG", **options):
@@ -35,40 +46,40 @@ def palette(*colours):
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "GIF"])
 def test_grey_files_keep_every_value(format):
-    assert np.array_equal(decode_image(encoded(Image.fromarray(GREY_HW), format)), GREY_HW)
+    assert np.array_equal(decoded(encoded(Image.fromarray(GREY_HW), format)), GREY_HW)
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
 def test_colour_files_keep_every_value(format):
-    assert np.array_equal(decode_image(encoded(Image.fromarray(COLOUR_HW3), format)), COLOUR_HW3)
+    assert np.array_equal(decoded(encoded(Image.fromarray(COLOUR_HW3), format)), COLOUR_HW3)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_an_image_whose_channels_agree_is_grey(mode):
     image = Image.fromarray(GREY_HW).convert(mode)
-    assert np.array_equal(decode_image(encoded(image)), GREY_HW)
+    assert np.array_equal(decoded(encoded(image)), GREY_HW)
 
 
 def test_one_pixel_of_colour_makes_an_image_coloured():
     pixels = np.stack([GREY_HW] * 3, axis=-1)
     pixels[1, 2, 1] -= 1
-    assert np.array_equal(decode_image(encoded(Image.fromarray(pixels))), pixels)
+    assert np.array_equal(decoded(encoded(Image.fromarray(pixels))), pixels)
 
 
 def test_black_and_white_becomes_0_and_255():
     bits = Image.fromarray(GREY_HW > 120)
-    assert np.array_equal(decode_image(encoded(bits)), np.where(GREY_HW > 120, 255, 0))
+    assert np.array_equal(decoded(encoded(bits)), np.where(GREY_HW > 120, 255, 0))
 
 
 def test_a_palette_is_looked_up():
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (1, 2, 3), (4, 5, 6), (7, 8, 9)]
-    pixels = decode_image(encoded(palette(*colours)))
+    pixels = decoded(encoded(palette(*colours)))
     assert np.array_equal(pixels.reshape(6, 3), colours)
 
 
 def test_a_palette_of_greys_is_grey():
     values = [7, 0, 250, 3, 4, 99]
-    pixels = decode_image(encoded(palette(*[(v, v, v) for v in values])))
+    pixels = decoded(encoded(palette(*[(v, v, v) for v in values])))
     assert np.array_equal(pixels, np.reshape(values, (2, 3)))
 
 
@@ -86,7 +97,7 @@ def test_a_palette_of_greys_is_grey():
     ],
 )
 def test_transparency_is_laid_over_black(image, options, expected):
-    pixels = decode_image(encoded(image, **options))
+    pixels = decoded(encoded(image, **options))
     assert np.array_equal(pixels, np.broadcast_to(expected, pixels.shape))
     assert pixels.ndim == 2 + np.ndim(expected)
 
@@ -96,7 +107,7 @@ def test_transparency_is_laid_over_black(image, options, expected):
     [((0, 0, 0, 0), 255), ((0, 0, 0, 255), 0), ((255, 0, 0, 0), [0, 255, 255])],
 )
 def test_inks_become_light(inks, expected):
-    pixels = decode_image(encoded(filled("CMYK", inks), "TIFF"))
+    pixels = decoded(encoded(filled("CMYK", inks), "TIFF"))
     assert np.array_equal(pixels, np.broadcast_to(expected, pixels.shape))
     assert pixels.ndim == 2 + np.ndim(expected)
 
@@ -115,7 +126,7 @@ def test_inks_become_light(inks, expected):
 def test_the_orientation_in_exif_is_applied(orientation, turned):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert np.array_equal(decode_image(encoded(Image.fromarray(GREY_HW), exif=exif)), turned)
+    assert np.array_equal(decoded(encoded(Image.fromarray(GREY_HW), exif=exif)), turned)
 
 
 def noise(format):
@@ -141,10 +152,11 @@ def png_of_size(width, height):
         (noise("JPEG")[:1000], "truncated"),
         (noise("BMP")[:1000], "truncated"),
         (noise("TIFF")[:1000], ""),
-        (encoded(Image.fromarray(GREY_HW.astype(np.uint16) * 257)), "more than 8 bits"),
-        (encoded(Image.fromarray(GREY_HW.astype(np.uint16)), "TIFF"), "more than 8 bits"),
-        (encoded(Image.fromarray(GREY_HW.astype(np.int32)), "TIFF"), "more than 8 bits"),
-        (encoded(Image.fromarray(GREY_HW.astype(np.float32)), "TIFF"), "more than 8 bits"),
+        (encoded(Image.fromarray(GREY_HW.astype(np.float32)), "TIFF"), "is defined for F"),
+        (encoded(Image.fromarray(GREY_HW - np.int32(1)), "TIFF"), "from -1 to 254, but 0 to"),
+        (encoded(Image.fromarray(GREY_HW * np.int32(300)), "TIFF"), "to 76500, but 0 to 65535"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 3 2\n", "not an image"),
+        (b"P5 3 2 255\n" + bytes(6), "not an image"),
         (png_of_size(60_000, 60_000), "implausibly many pixels"),
         (png_of_size(10_000, 10_000), "implausibly many pixels"),
     ],
@@ -166,7 +178,7 @@ def test_damage_anywhere_gives_pixels_or_a_reason_and_nothing_else(format):
             for place in rng.integers(0, min(len(whole), 200), 4):
                 damaged[place] = rng.integers(0, 256)
             try:
-                assert decode_image(bytes(damaged)).dtype == np.uint8
+                assert decoded(bytes(damaged)).dtype in (np.uint8, np.uint16)
             except UnreadableImageError as error:
                 assert str(error)
 
@@ -198,13 +210,139 @@ def test_every_suffix_that_is_looked_for_can_be_decoded():
     assert {known[suffix] for suffix in decoding.SUFFIXES} <= set(Image.OPEN)
 
 
-def test_sixteen_bit_colour_is_refused_and_not_cut_to_eight_bits() -> None:
-    def chunk(kind: bytes, content: bytes) -> bytes:
+def png(values_HWC, colour_type, *more):
+    """A PNG file of 16 bits a channel, which Pillow can't write in colour."""
+
+    def chunk(kind, content):
         checksum = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + checksum
 
-    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
-    rows = zlib.compress((b"\0" + bytes(range(12))) * 2)
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b""))
-    with pytest.raises(UnreadableImageError, match="8 bits"):
-        decode_image(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    height, width = values_HWC.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in values_HWC))
+    chunks = [(b"IHDR", header), *more, (b"IDAT", rows), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
+
+
+DEEP_HW = np.array([[0, 1, 256], [40_000, 65_534, 65_535]], dtype=np.uint16)
+DEEP_HW3 = np.arange(18, dtype=np.uint16).reshape(2, 3, 3) * 3001
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(Image.fromarray(DEEP_HW)),
+        encoded(Image.fromarray(DEEP_HW), "TIFF"),
+        encoded(Image.fromarray(DEEP_HW.astype(">u2")), "TIFF"),
+        encoded(Image.fromarray(DEEP_HW), "TIFF", compression="tiff_deflate"),
+        encoded(Image.fromarray(DEEP_HW.astype(np.int32)), "TIFF"),
+        encoded(Image.fromarray(np.uint16(65535) - DEEP_HW), "TIFF", tiffinfo={262: 0}),
+        png(DEEP_HW[..., None], 0),
+        png(np.stack([DEEP_HW] * 3, axis=-1), 2),
+    ],
+    ids=["PNG", "TIFF", "big-endian", "packed", "32 bits", "white is zero", "raw", "RGB"],
+)
+def test_sixteen_bit_grey_keeps_every_value(content):
+    pixels = decoded(content)
+    assert (pixels.dtype, pixels.dtype.isnative) == (np.uint16, True)
+    assert np.array_equal(pixels, DEEP_HW)
+
+
+def test_sixteen_bit_colour_keeps_every_value():
+    pixels, mode = decode_image(png(DEEP_HW3, 2))
+    assert (pixels.dtype, mode) == (np.uint16, "RGB;16")
+    assert np.array_equal(pixels, DEEP_HW3)
+
+
+def test_sixteen_bit_colour_is_turned_as_its_exif_says():
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = png(DEEP_HW3, 2, (b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")))
+    assert np.array_equal(decoded(turned), DEEP_HW3[::-1, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("pixel", "colour_type", "expected"),
+    [
+        ((60_000, 65_535), 4, 60_000),
+        ((60_000, 0), 4, 0),
+        ((60_000, 13_107), 4, 12_000),
+        ((50_000, 40_000, 5, 13_107), 6, [10_000, 8_000, 1]),
+    ],
+)
+def test_sixteen_bit_transparency_is_laid_over_black(pixel, colour_type, expected):
+    values = np.broadcast_to(np.array(pixel, dtype=np.uint16), (2, 3, len(pixel)))
+    pixels = decoded(png(values, colour_type))
+    assert np.array_equal(pixels, np.broadcast_to(expected, pixels.shape))
+    assert (pixels.dtype, pixels.ndim) == (np.uint16, 2 + np.ndim(expected))
+
+
+def colour_tiff(compression=None):
+    """A TIFF file of 16 bits a channel, of one black pixel, made by hand."""
+    tags = [(256, 1), (257, 1), (258, 16), (262, 2), (273, 200), (277, 3), (278, 1), (279, 6)]
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    bits = struct.pack("<HHII", 258, 3, 3, 180)
+    entries = entries[:24] + bits + entries[36:]
+    start = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
+    return start.ljust(180, b"\0") + struct.pack("<HHH", 16, 16, 16).ljust(20, b"\0") + bytes(6)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (colour_tiff(), "PNG files only"),
+        (png(DEEP_HW3, 2, (b"tRNS", bytes(6))), "transparent colour"),
+        (png(DEEP_HW[..., None], 0, (b"tRNS", bytes(2))), "transparent colour"),
+        (png(DEEP_HW3, 2)[:-30], ""),
+    ],
+    ids=["colour TIFF", "colour with tRNS", "grey with tRNS", "truncated"],
+)
+def test_sixteen_bit_images_without_a_defined_conversion_are_refused(content, reason):
+    with pytest.raises(UnreadableImageError) as error:
+        decode_image(content)
+    assert reason in str(error.value)
+    assert str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode"),
+    [
+        (encoded(filled("1", 1)), "1"),
+        (encoded(filled("L", 7)), "L"),
+        (encoded(filled("P", 0)), "P"),
+        (encoded(filled("RGBA", (1, 2, 3, 4))), "RGBA"),
+        (encoded(filled("CMYK", (1, 2, 3, 4)), "TIFF"), "CMYK"),
+        (encoded(filled("RGB", (5, 5, 5))), "RGB"),
+        (encoded(filled("RGB", (5, 5, 5)), "JPEG"), "RGB"),
+        (encoded(Image.fromarray(DEEP_HW)), "I;16"),
+        (encode_array(GREY_HW), "L"),
+        (encode_array(DEEP_HW), "I;16"),
+        (encode_array(DEEP_HW3), "RGB;16"),
+    ],
+)
+def test_the_mode_an_image_came_in_is_told(content, mode):
+    decode = decode_array if content[:1] in b"<|" else decode_image
+    assert decode(content).mode == mode
+
+
+@pytest.mark.parametrize("array", [GREY_HW, COLOUR_HW3, DEEP_HW, DEEP_HW3, DEEP_HW.T])
+def test_an_array_is_the_same_after_encoding(array):
+    for stored in (array, array.astype(array.dtype.newbyteorder(">"))):
+        pixels = decode_array(encode_array(stored)).pixels
+        assert np.array_equal(pixels, array)
+        assert pixels.dtype == array.dtype and pixels.dtype.isnative
+
+
+def test_arrays_of_the_same_bytes_and_another_shape_or_depth_are_other_content():
+    zeros = np.zeros((4, 6), dtype=np.uint8)
+    others = [
+        zeros,
+        zeros.reshape(6, 4),
+        np.zeros((2, 6), np.uint16),
+        np.zeros((2, 4, 3), np.uint8),
+    ]
+    assert len({encode_array(array) for array in others}) == 4
+
+
+def test_an_array_whose_channels_agree_is_grey():
+    assert np.array_equal(decode_array(encode_array(np.stack([DEEP_HW] * 3, -1))).pixels, DEEP_HW)

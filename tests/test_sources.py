@@ -1,4 +1,4 @@
-"""What a source offers is found without opening an image; what it lacks is said with a way out."""
+"""What the user wrote is opened as what it is; what is nothing is refused with what there is."""
 
 import numpy as np
 import pytest
@@ -6,116 +6,101 @@ import pytest
 from transfer.data.phantom import parse_phantom, phantom_images
 from transfer.data.sources import open_source
 
-RIGHT = ("train/a/1.png", "train/a/2.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
+IMAGES = np.zeros((4, 5, 6), dtype=np.uint8)
+LABELS = np.array([0, 1, 0, 1])
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Make files (their content is their path) and empty folders, which end in a slash."""
-
-    def make(paths, name="images"):
-        root = tmp_path / name
-        root.mkdir()
-        for path in paths:
-            if path.endswith("/"):
-                (root / path).mkdir(parents=True)
-                continue
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_text(path)
-        return root
-
-    return make
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def without(*left_out):
-    return [path for path in RIGHT if not path.startswith(left_out)]
-
-
-def test_a_folder_offers_its_classes_its_splits_and_the_bytes_of_its_files(folder):
-    source = open_source(str(folder([*RIGHT, "val/a/1.png", "val/b/1.png"])))
-    assert source.classes == ("a", "b")
-    assert source.splits.keys() == {"train", "val", "test"}
-    train = source.splits["train"]
-    assert train.names == ("train/a/1.png", "train/a/2.png", "train/b/1.png")
-    assert train.labels_N.tolist() == [0, 0, 1]
-    assert [train.read(i).decode() for i in range(len(train))] == list(train.names)
-    assert source.counts()["train"] == {"a": 2, "b": 1}
-
-
-def test_the_val_folder_may_be_missing(folder):
-    assert open_source(str(folder(RIGHT))).splits.keys() == {"train", "test"}
-
-
-def test_images_are_found_at_any_depth_and_by_suffix_whatever_else_lies_there(folder):
-    more = [
-        "train/a/deep/er/3.JPG",
-        "train/a/.hidden.png",
-        "train/a/notes.txt",
-        "train/.git/x.png",
-    ]
-    source = open_source(str(folder([*RIGHT, *more])))
-    assert source.classes == ("a", "b")
-    assert source.splits["train"].names == (
-        "train/a/1.png",
-        "train/a/2.png",
-        "train/a/deep/er/3.JPG",
-        "train/b/1.png",
-    )
+def write_everything(home):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (home / "folder" / split / name).mkdir(parents=True)
+            (home / "folder" / split / name / "1.png").touch()
+    for name in ("a", "b"):
+        (home / "classes" / name).mkdir(parents=True)
+        (home / "classes" / name / "1.png").touch()
+    (home / "arrays").mkdir()
+    for name in ("a", "b"):
+        np.save(home / "arrays" / f"{name}.npy", IMAGES)
+    with (home / "x.NPZ").open("wb") as file:
+        np.savez(file, train_images=IMAGES, train_labels=LABELS)
+    (home / "list.csv").write_text("path,label\nclasses/a/1.png,a\nclasses/b/1.png,b\n")
 
 
 @pytest.mark.parametrize(
-    ("paths", "message"),
+    ("text", "kind", "name"),
     [
-        (without("train"), "has no folder 'train'; it must hold train/CLASS/ and test/CLASS/"),
-        (without("test"), "has no folder 'test'; it must hold train/CLASS/ and test/CLASS/"),
-        (["train/", "test/"], "must hold a folder for each of 2 classes, has none."),
-        (without("train/b"), "must hold a folder for each of 2 classes, has only 'a'."),
-        ([*without("train/b"), "train/b/"], "Class 'b' has no image in"),
-        ([*without("train/b"), "train/b/1.txt"], "Class 'b' has no image in"),
-        (without("test/b"), "Class 'b' has no image in"),
-        ([*without("test/b"), "test/b/"], "Class 'b' has no image in"),
-        ([*RIGHT, "test/c/1.png"], "Class 'c' is in"),
-        ([*RIGHT, "val/"], "Class 'a' has no image in"),
-        ([*RIGHT, "val/a/1.png"], "Class 'b' has no image in"),
-        ([*RIGHT, "val/a/1.png", "val/b/1.png", "val/c/1.png"], "Class 'c' is in"),
+        ("folder", "folder", "folder"),
+        ("folder/", "folder", "folder"),
+        ("classes", "class folders", "classes"),
+        ("arrays", "npy folder", "arrays"),
+        ("x.NPZ", "npz", "x"),
+        ("list.csv", "manifest", "list"),
+        ("./list.csv", "manifest", "list"),
+        ("phantom", "phantom", "phantom"),
     ],
 )
-def test_a_folder_that_is_laid_out_otherwise_is_refused_in_one_line(folder, paths, message):
-    root = folder(paths)
-    with pytest.raises(ValueError) as error:
-        open_source(str(root))
-    assert message in str(error.value)
-    assert str(root) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_split_that_is_wrong_is_named(folder):
-    with pytest.raises(ValueError, match=r"images/val but not in .*images/train\.$"):
-        open_source(str(folder([*RIGHT, "val/a/1.png", "val/c/1.png"])))
-
-
-@pytest.mark.parametrize("text", ["no/such/folder", "phantoms"])
-def test_a_folder_that_is_not_there_is_refused_with_what_data_takes(text, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError) as error:
-        open_source(text)
-    assert str(error.value) == (
-        f"No folder '{text}'; --data takes a folder with train/CLASS, test/CLASS, or phantom."
-    )
+def test_every_kind_of_source_is_known_by_its_looks(home, text, kind, name):
+    write_everything(home)
+    source = open_source(text)
+    assert (source.kind, source.name) == (kind, name)
+    if kind != "phantom":
+        assert source.text == str((home / text).resolve())
 
 
 @pytest.mark.parametrize(
-    ("folder_name", "name"),
-    [("chest_xray", "chest_xray"), ("my images (2)", "my_images__2"), ("__", "study")],
+    "text", ["no/such/folder", "phantoms", "", "no.npz", "x" * 5000, "nul\0", "~nobody/x", "a\nb"]
 )
-def test_the_short_name_of_a_folder_can_name_a_study(folder, folder_name, name):
-    assert open_source(str(folder(RIGHT, folder_name))).name == name
+def test_what_is_not_there_is_refused_with_what_data_takes(home, text):
+    with pytest.raises(ValueError) as error:
+        open_source(text)
+    said = str(error.value)
+    assert said.startswith(f"No data at {text!r}; --data takes ")
+    for word in (
+        "train/CLASS/",
+        "only CLASS/",
+        ".npz",
+        ".npy",
+        ".csv",
+        "medmnist:NAME",
+        "phantom",
+    ):
+        assert word in said
+    assert "\n" not in said
 
 
-def test_the_same_folder_is_the_same_text_however_it_is_written(folder, monkeypatch):
-    root = folder(RIGHT)
-    monkeypatch.chdir(root.parent)
-    assert open_source("images/../images/").text == open_source(str(root)).text
+def test_a_file_of_another_kind_is_refused_with_what_data_takes(home):
+    (home / "images.zip").touch()
+    with pytest.raises(ValueError, match=r"^Can't use 'images.zip'; --data takes "):
+        open_source("images.zip")
+
+
+def test_arrays_beside_class_folders_are_refused(home):
+    write_everything(home)
+    (home / "arrays" / "c").mkdir()
+    with pytest.raises(ValueError, match=r"holds both .npy files \(a.npy\) and folders \(c\)"):
+        open_source("arrays")
+
+
+def test_an_array_that_lies_beside_train_and_test_is_passed_over(home):
+    write_everything(home)
+    np.save(home / "folder" / "features.npy", IMAGES)
+    assert open_source("folder").kind == "folder"
+
+
+@pytest.mark.parametrize("text", ["arrays", "x.NPZ", "phantom", "medmnist:pneumoniamnist"])
+def test_a_group_pattern_is_refused_where_there_are_no_file_names(home, text):
+    write_everything(home)
+    with pytest.raises(
+        ValueError, match=r"^Group pattern 'p' needs file names to search"
+    ) as error:
+        open_source(text, group_pattern="p")
+    assert text in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["phantom", "phantom:train=10,test=12,size=32,classes=3"])
@@ -127,7 +112,7 @@ def test_the_phantom_offers_its_images_at_their_size_without_a_val_split(text):
     images_NHW, labels_N = phantom_images(spec, "test")
     items = source.splits["test"]
     assert np.array_equal(items.labels_N, labels_N)
-    assert np.array_equal(items.decode(items.read(3)), images_NHW[3])
+    assert np.array_equal(items.decode(items.read(3)).pixels, images_NHW[3])
     assert len(set(items.names)) == spec.test
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from studies.statistics import wilson_interval
+from studies.statistics import mean_interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,29 @@ def test_interval_covers_the_truth_as_often_as_it_promises(confidence):
 def test_impossible_counts_are_refused(successes, n):
     with pytest.raises(ValueError):
         wilson_interval(successes, n)
+
+
+def test_interval_of_a_mean_is_the_one_in_students_example():
+    # Student 1908, section VIII: additional hours of sleep by D. hyoscyamine and L. hyoscyamine.
+    more = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
+    low, high = mean_interval(more)
+    assert (low + high) / 2 == pytest.approx(1.58)
+    # t(0.975, 9) = 2.262 and the standard error 0.389 stand in every textbook.
+    assert (high - low) / 2 == pytest.approx(2.262 * 0.389, abs=2e-3)
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+def test_interval_of_a_mean_covers_it_as_often_as_it_promises(n):
+    rng = np.random.default_rng(0)
+    intervals = [mean_interval(rng.normal(3.0, 2.0, size=n), 0.9) for _ in range(3000)]
+    assert np.mean([low <= 3.0 <= high for low, high in intervals]) == pytest.approx(0.9, abs=0.02)
+
+
+def test_interval_of_equal_values_is_that_value():
+    assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_a_mean_of_fewer_than_two_values_has_no_interval(values):
+    with pytest.raises(ValueError, match="2 or more values"):
+        mean_interval(values)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.data.decoding import UnreadableImageError
-from transfer.data.sources import Items
+from transfer.data.decoding import Decoded, UnreadableImageError
+from transfer.data.items import Items
 from transfer.data.store import open_store, pixel_digests
 
 SIZE = 8
@@ -39,7 +39,8 @@ class Pictures:
         self.num_decoded += 1
         if content.startswith(BAD):
             raise UnreadableImageError(content[1:].decode())
-        return self.arrays[content[0]]
+        array = self.arrays[content[0]]
+        return Decoded(array, "RGB" if array.ndim == 3 else "L")
 
 
 def grey(num_images=5, size=SIZE, seed=0):
@@ -119,6 +120,10 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-40])
 
 
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-4])
+
+
 def garble(path):
     path.write_bytes(b"not what was here")
 
@@ -141,6 +146,9 @@ def one_line_less(path):
         ("digests.txt", Path.unlink),
         ("digests.txt", one_line_less),
         ("digests.txt", garble),
+        ("about.json", Path.unlink),
+        ("about.json", cut_short),
+        ("about.json", garble),
     ],
 )
 def test_a_torn_entry_is_built_again(tmp_path, name, damage):
@@ -246,3 +254,77 @@ def test_digests_that_miss_a_line_are_computed_again(tmp_path):
     digests = pixel_digests(Pictures(grey()).items, tmp_path, silent)
     one_line_less(next((tmp_path / "digests").iterdir()))
     assert pixel_digests(Pictures(grey()).items, tmp_path, silent) == digests
+
+
+def deep(*values, shape=(SIZE, SIZE)):
+    return [np.full(shape, value, dtype=np.uint16) for value in values]
+
+
+def test_sixteen_bit_images_share_one_window_of_the_training_images(tmp_path):
+    store = open_store(Pictures(deep(1000, 2000, 3000)).items, SIZE, tmp_path, silent)
+    assert store.window == (1000, 3000)
+    assert store.images_NHWC[:, 0, 0, 0].tolist() == [0, 128, 255]
+
+
+def test_images_behind_the_training_images_do_not_move_the_window(tmp_path):
+    arrays = deep(1000, 2000, 3000, 0, 60_000)
+    store = open_store(Pictures(arrays).items, SIZE, tmp_path, silent, num_train=3)
+    assert store.window == (1000, 3000)
+    assert store.images_NHWC[:, 0, 0, 0].tolist() == [0, 128, 255, 0, 255]
+
+
+def test_another_number_of_training_images_is_another_entry(tmp_path):
+    arrays = deep(1000, 2000, 3000)
+    windows = [
+        open_store(Pictures(arrays).items, SIZE, tmp_path, silent, num_train=n).window
+        for n in (1, 2, 3)
+    ]
+    assert windows == [(1000, 1000), (1000, 2000), (1000, 3000)]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_eight_bit_images_among_sixteen_bit_ones_count_257_fold(tmp_path, place):
+    arrays = [np.full((SIZE, SIZE), 100, dtype=np.uint8), *deep(0, 51_400)]
+    arrays.insert(place, arrays.pop(0))
+    store = open_store(Pictures(arrays).items, SIZE, tmp_path, silent)
+    assert store.window == (0, 51_400)
+    assert store.images_NHWC[place, 0, 0, 0] == 128  # 25700 of 51400
+
+
+@pytest.mark.parametrize("is_colour_deep", [True, False])
+def test_colour_and_sixteen_bits_may_meet_in_one_set(tmp_path, is_colour_deep):
+    colourful = np.zeros((SIZE, SIZE, 3), dtype=np.uint16 if is_colour_deep else np.uint8)
+    colourful[..., 0] = 200
+    arrays = [*deep(300, 300), colourful]
+    images_NHWC = open_store(Pictures(arrays).items, SIZE, tmp_path, silent).images_NHWC
+    assert images_NHWC.shape[3] == 3
+    assert images_NHWC[2, 0, 0, 0] > images_NHWC[2, 0, 0, 1] == 0
+    assert len(set(images_NHWC[0].ravel().tolist())) == 1
+
+
+def test_a_set_of_one_value_is_stored_without_dividing_by_zero(tmp_path):
+    store = open_store(Pictures(deep(700, 700)).items, SIZE, tmp_path, silent)
+    assert store.window == (700, 700)
+    assert (store.images_NHWC == 0).all()
+
+
+def test_eight_bit_images_keep_their_values_and_have_no_window(tmp_path):
+    arrays = grey()
+    store = open_store(Pictures(arrays).items, SIZE, tmp_path, silent)
+    assert store.window is None
+    assert np.array_equal(store.images_NHWC[..., 0], arrays)
+
+
+def test_the_window_sizes_and_modes_are_found_again(tmp_path):
+    arrays = [*deep(5, 9, shape=(4, 6)), *grey(3)]
+    first, second = Pictures(arrays), Pictures(arrays)
+    built = open_store(first.items, SIZE, tmp_path, silent)
+    found = open_store(second.items, SIZE, tmp_path, silent)
+    assert second.num_decoded == 0
+    assert (built.window, built.shapes, built.modes) == (found.window, found.shapes, found.modes)
+    assert (found.shapes, found.modes) == ({"6x4": 2, "8x8": 3}, {"L": 5})
+
+
+def test_an_image_of_sixteen_bits_is_no_image_of_eight(tmp_path):
+    arrays = [np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.uint16), np.zeros((2, 2), np.uint16)]
+    assert len(set(pixel_digests(Pictures(arrays).items, tmp_path, silent))) == 3

@@ -1,40 +1,55 @@
-"""From the bytes of an image file to 8-bit pixels. Knows nothing of data sets or of storage."""
+"""From the bytes of an image to pixels of 8 or 16 bits. Knows nothing of data sets or of storage.
+
+H x W pixels; grey images are (H, W), colour images (H, W, 3); uint8, or uint16 where the file has
+more than 8 bits a channel.
+"""
 
 import io
 import warnings
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
+NativePixels = NDArray[np.uint8] | NDArray[np.uint16]
+AnyDepth = TypeVar("AnyDepth", bound=np.generic)
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+# Pillow looks at the content: without this list it would also run Ghostscript on PostScript.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+_PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
+
+
+class Decoded(NamedTuple):
+    """An image at its own size, and the mode it came in: Pillow's name, as L, P or I;16."""
+
+    pixels: NativePixels
+    mode: str
 
 
 class UnreadableImageError(ValueError):
     """The bytes are not an image that can be used; the message is a short reason."""
 
 
-def decode_image(content: bytes) -> Pixels:
-    """Decode at the image's own size: (H, W) where it is grey, else (H, W, 3).
+def decode_image(content: bytes) -> Decoded:
+    """Decode a file's content at the image's own size.
 
     An EXIF orientation is applied, a palette looked up, transparency laid over black. A colour
     image whose three channels agree everywhere counts as grey.
 
     Raises:
-        UnreadableImageError: damaged, not an image, implausibly large, or of more than 8 bits.
+        UnreadableImageError: damaged, not an image, implausibly large, or of a kind for which no
+            conversion is defined (floating point, negative values, more than 16 bits).
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
-                # Pillow would cut 16-bit colour to 8 bits without a word.
-                if any(";16" in str(tile[3]) for tile in image.tile):
-                    raise UnreadableImageError("more than 8 bits a channel")
-                image.load()
-                return _to_pixels(ImageOps.exif_transpose(image))
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                _refuse_bombs(image)
+                return _decode(image, content)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -45,9 +60,29 @@ def decode_image(content: bytes) -> Pixels:
         raise UnreadableImageError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def _to_pixels(image: Image.Image) -> Pixels:
+def _refuse_bombs(image: Image.Image) -> None:
+    # Filters of warnings are shared between threads: one may miss what another asked for.
+    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
+        raise UnreadableImageError("implausibly many pixels")
+
+
+def _decode(image: Image.Image, content: bytes) -> Decoded:
+    tiles: list[Any] = getattr(image, "tile", [])
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return Decoded(_sixteen_bit_grey(image), "I;16")
+    # Pillow would cut 16-bit colour to 8 bits without a word.
+    if any(";16" in str(tile[3]) for tile in tiles):
+        if image.format != "PNG":
+            raise UnreadableImageError("16-bit colour is read from PNG files only")
+        return _sixteen_bit_colour(content, image)
     if image.mode not in _EIGHT_BIT_MODES:
-        raise UnreadableImageError(f"mode {image.mode} has more than 8 bits a channel")
+        raise UnreadableImageError(f"no conversion to 8 or 16 bits is defined for {image.mode}")
+    mode = image.mode
+    image.load()
+    return Decoded(_eight_bit(ImageOps.exif_transpose(image)), mode)
+
+
+def _eight_bit(image: Image.Image) -> Pixels:
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer)
@@ -56,7 +91,73 @@ def _to_pixels(image: Image.Image) -> Pixels:
     return as_grey(np.asarray(image.convert("RGB")))
 
 
-def as_grey(pixels: Pixels) -> Pixels:
+def _sixteen_bit_grey(image: Image.Image) -> NDArray[np.uint16]:
+    _refuse_transparent_colour(image)
+    tags: Any = getattr(image, "tag_v2", {})
+    # Pillow inverts such files of 8 bits and leaves those of 16 bits as they are.
+    is_inverted = tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
+    image.load()
+    values = np.asarray(ImageOps.exif_transpose(image))
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise UnreadableImageError(f"values from {low} to {high}, but 0 to 65535 must hold")
+    pixels = values.astype(np.uint16)
+    return np.uint16(65535) - pixels if is_inverted else pixels
+
+
+def _sixteen_bit_colour(content: bytes, image: Image.Image) -> Decoded:
+    """Decode a PNG of 16 bits a channel: colour, or grey or colour with transparency."""
+    _refuse_transparent_colour(image)
+    try:
+        # Not at the top: only such files need torch.
+        import torch
+        from torchvision.io import ImageReadMode, decode_image
+    except ImportError:
+        raise UnreadableImageError(
+            "16-bit colour needs the PNG decoder of torchvision.io"
+        ) from None
+    stream = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    planes = decode_image(stream, ImageReadMode.UNCHANGED, apply_exif_orientation=True)
+    values: NDArray[np.uint16] = planes.permute(1, 2, 0).numpy()
+    if values.dtype != np.uint16:
+        raise UnreadableImageError("this torchvision cuts 16-bit colour to 8 bits; update it")
+    has_alpha = values.shape[2] in (2, 4)
+    pixels = _over_black(values) if has_alpha else values
+    pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    mode = {1: "I;16", 2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}[values.shape[2]]
+    return Decoded(as_grey(np.ascontiguousarray(pixels)), mode)
+
+
+def _refuse_transparent_colour(image: Image.Image) -> None:
+    if "transparency" in image.info:
+        raise UnreadableImageError("a transparent colour in a 16-bit image is not supported")
+
+
+def _over_black(values_HWA: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Lay an image whose last channel is alpha over black; without that channel."""
+    colour, alpha = values_HWA[..., :-1].astype(np.uint64), values_HWA[..., -1:].astype(np.uint64)
+    return ((colour * alpha + 32767) // 65535).astype(np.uint16)
+
+
+def encode_array(pixels: NDArray[Any]) -> bytes:
+    """An image of an array as bytes that fix shape, type and values; see ``decode_array``."""
+    little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
+    header = " ".join([little.dtype.str, *map(str, little.shape)])
+    return header.encode() + b"\n" + little.tobytes()
+
+
+def decode_array(content: bytes) -> Decoded:
+    """The image that ``encode_array`` was given. Grey where its channels agree everywhere."""
+    header, _, values = content.partition(b"\n")
+    kind, *shape = header.decode().split()
+    array = np.frombuffer(values, dtype=np.dtype(kind)).reshape([int(side) for side in shape])
+    pixels: NDArray[Any] = array.astype(array.dtype.newbyteorder("="), copy=False)
+    depth = "I;16" if pixels.dtype == np.uint16 else "L"
+    colour = "RGB;16" if pixels.dtype == np.uint16 else "RGB"
+    return Decoded(as_grey(pixels), depth if pixels.ndim == 2 else colour)
+
+
+def as_grey(pixels: NDArray[AnyDepth]) -> NDArray[AnyDepth]:
     """(H, W) where the three channels of (H, W, 3) agree everywhere, else the same pixels."""
     if pixels.ndim == 2:
         return pixels

@@ -5,17 +5,21 @@ pixel nor the label of one image leaves this module.
 """
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transfer.data.decoding import Pixels
-from transfer.data.sources import Items, Source
-from transfer.data.splits import stratified_split
+from transfer.data.groups import Splits, partition_lines, together
+from transfer.data.items import Items, Source, SplitName, joined
+from transfer.data.splits import split_off_test, stratified_split
 from transfer.data.store import OnProgress, open_store, pixel_digests
+from transfer.data.window import Window
+
+GIVEN: tuple[SplitName, ...] = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +37,14 @@ class Split:
 class ImageData:
     """Training and validation images at one size, in an order that depends on their pixels alone.
 
-    ``pixels_fingerprint`` names the images in their order, ``fingerprint`` also their labels and
-    given splits, ``test_fingerprint`` the sealed test images and labels.
+    ``pixels_fingerprint`` names the images in their order, ``fingerprint`` also their labels,
+    given splits and groups, ``test_fingerprint`` the sealed test images and labels.
+
+    For those who look at the data: ``window`` is the range of values that 16-bit images were
+    mapped to 8 bits by; ``digests`` are hashes of the images' pixels in the data's order;
+    ``made_splits`` names those of val and test that were made here; ``num_groups`` counts groups
+    over all images, test images too, where groups are known; ``shapes`` ("WIDTHxHEIGHT") and
+    ``modes`` (Pillow's names) count what training and validation images were before.
     """
 
     images_NHWC: Pixels
@@ -47,6 +57,12 @@ class ImageData:
     pixels_fingerprint: str
     fingerprint: str
     test_fingerprint: str
+    window: Window | None = None
+    digests: tuple[str, ...] = ()
+    made_splits: tuple[str, ...] = ()
+    num_groups: int | None = None
+    shapes: dict[str, int] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
 
     @property
     def image_size(self) -> int:
@@ -73,67 +89,75 @@ def load_data(
     Raises:
         ValueError: unreadable images, or a class too small to be split.
     """
-    pool = _joined([source.splits[name] for name in ("train", "val") if name in source.splits])
-    store = open_store(pool, image_size, cache_dir, on_progress)
-    test = source.splits["test"]
+    parts = _with_test_split(source, cache_dir, on_progress)
+    given = [parts[name] for name in GIVEN if name in parts]
+    pool, test, num_train = joined(given), parts["test"], len(parts["train"])
+    store = open_store(pool, image_size, cache_dir, on_progress, num_train=num_train)
     test_digests = pixel_digests(test, cache_dir, on_progress)
-    # Sorting by pixels makes split and batches the same however the files are named or packed.
-    rows = np.array(
-        sorted(range(len(pool)), key=lambda i: (store.digests[i], pool.labels_N[i], pool.names[i]))
-    )
-    labels = pool.labels_N[rows]
-    if "val" in source.splits:
-        is_val = rows >= len(source.splits["train"])
+    rows = _order(store.digests, pool, num_train)
+    ordered, digests = pool.subset(rows), tuple(store.digests[i] for i in rows)
+    labels, is_val = ordered.labels_N, rows >= num_train
+    if "val" in parts:
         train, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
     else:
-        train, val = stratified_split(labels, seed)
-        is_val = np.zeros(len(rows), dtype=bool)
-    digests = [store.digests[i] for i in rows]
+        together_N = together(digests, ordered.groups)
+        train, val = stratified_split(labels, seed, together_N=together_N, classes=source.classes)
+    lines = _lines(source.classes, labels, digests, is_val)
+    test_lines = _lines(source.classes, test.labels_N, test_digests, [False] * len(test))
     return ImageData(
         images_NHWC=store.images_NHWC,
         rows_N=rows,
-        names=tuple(pool.names[i] for i in rows),
+        names=ordered.names,
         classes=source.classes,
         train=Split(positions_N=train, labels_N=labels[train]),
         val=Split(positions_N=val, labels_N=labels[val]),
-        counts=_counts(source, labels, train, val),
+        counts={
+            "train": _counts(source.classes, labels[train]),
+            "val": _counts(source.classes, labels[val]),
+            "test": _counts(source.classes, test.labels_N),
+        },
         pixels_fingerprint=_hash(digests),
-        fingerprint=_hash(_lines(source.classes, labels, digests, is_val)),
-        test_fingerprint=_hash(
-            sorted(_lines(source.classes, test.labels_N, test_digests, [False] * len(test)))
-        ),
+        fingerprint=_hash(lines + partition_lines(lines, ordered.groups)),
+        test_fingerprint=_hash(sorted(test_lines)),
+        window=store.window,
+        digests=digests,
+        made_splits=tuple(name for name in ("val", "test") if name not in source.splits),
+        num_groups=_num_groups(source),
+        shapes=store.shapes,
+        modes=store.modes,
     )
 
 
-def _joined(parts: list[Items]) -> Items:
-    starts = np.cumsum([0, *(len(part) for part in parts)])
-
-    def read(i: int) -> bytes:
-        part = int(np.searchsorted(starts, i, side="right")) - 1
-        return parts[part].read(i - int(starts[part]))
-
-    return Items(
-        names=tuple(name for part in parts for name in part.names),
-        labels_N=np.concatenate([part.labels_N for part in parts]),
-        read=read,
-        decode=parts[0].decode,
-    )
+def _with_test_split(source: Source, cache_dir: Path, on_progress: OnProgress) -> Splits:
+    """The splits of the source; where it has none, the test images and the others."""
+    if "all" not in source.splits:
+        return source.splits
+    everything = source.splits["all"]
+    digests = pixel_digests(everything, cache_dir, on_progress)
+    rows = _order(digests, everything, len(everything))
+    ordered = everything.subset(rows)
+    together_N = together([digests[i] for i in rows], ordered.groups)
+    rest, test = split_off_test(ordered.labels_N, together_N, source.classes)
+    return {"train": ordered.subset(rest), "test": ordered.subset(test)}
 
 
-def _counts(
-    source: Source,
-    labels_N: NDArray[np.int64],
-    train: NDArray[np.int64],
-    val: NDArray[np.int64],
-) -> dict[str, dict[str, int]]:
-    def count(labels: NDArray[np.int64]) -> dict[str, int]:
-        return {name: int((labels == i).sum()) for i, name in enumerate(source.classes)}
+def _order(digests: Sequence[str], items: Items, num_train: int) -> NDArray[np.int64]:
+    """Sort by pixels, so that split and batches don't depend on how files are named or packed."""
 
-    return {
-        "train": count(labels_N[train]),
-        "val": count(labels_N[val]),
-        "test": source.counts()["test"],
-    }
+    def key(i: int) -> tuple[str, int, bool, str]:
+        return digests[i], int(items.labels_N[i]), i >= num_train, items.names[i]
+
+    return np.array(sorted(range(len(items)), key=key), dtype=np.int64)
+
+
+def _num_groups(source: Source) -> int | None:
+    groups = [items.groups for items in source.splits.values()]
+    known = [names for names in groups if names is not None]
+    return len(set().union(*known)) if known else None
+
+
+def _counts(classes: tuple[str, ...], labels_N: NDArray[np.int64]) -> dict[str, int]:
+    return {name: int((labels_N == i).sum()) for i, name in enumerate(classes)}
 
 
 def _lines(

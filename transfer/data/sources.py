@@ -1,62 +1,76 @@
-"""What a source offers before anything is decoded: classes, splits, names, labels, bytes.
+"""From what the user wrote to a source: which of the kinds it is. Each kind has its own module.
 
-Knows folders and the phantom. Opens no file until ``Items.read`` is called.
+Opens no image: what is found out needs names, headers and labels only.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from transfer.data.decoding import SUFFIXES, Pixels, decode_image
+from transfer.data.arrays import array_items, open_npy_folder, open_npz
+from transfer.data.folders import open_folder
+from transfer.data.items import Items, Source, refuse_pattern
+from transfer.data.manifest import open_manifest
+from transfer.data.medmnist_source import open_medmnist
 from transfer.data.phantom import class_names, parse_phantom, phantom_images
 
-SplitName = Literal["train", "val", "test"]
+__all__ = ["Items", "Source", "open_source"]
+
+WHAT_DATA_TAKES = (
+    "--data takes a folder of images (train/CLASS/ and test/CLASS/, or only CLASS/), an .npz file "
+    "with train_images, train_labels, .., a folder of CLASS.npy files, a .csv manifest with "
+    "path,label, medmnist:NAME, or phantom"
+)
+SPLIT_FOLDERS = ("train", "val", "test")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Items:
-    """The images of one split: ``read`` gives an image's bytes, ``decode`` its pixels."""
-
-    names: tuple[str, ...]
-    labels_N: NDArray[np.int64]
-    read: Callable[[int], bytes]
-    decode: Callable[[bytes], Pixels]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A data set: ``text`` is what the user wrote, ``name`` a short name made of it."""
-
-    text: str
-    name: str
-    classes: tuple[str, ...]
-    splits: dict[SplitName, Items]
-    natural_size: int | None = None
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Number of images of each class in each split."""
-        return {
-            split: {name: int((items.labels_N == i).sum()) for i, name in enumerate(self.classes)}
-            for split, items in self.splits.items()
-        }
-
-
-def open_source(text: str) -> Source:
+def open_source(text: str, *, group_pattern: str | None = None) -> Source:
     """Find out what the data source ``text`` offers.
 
+    ``group_pattern`` is a regular expression that finds in a file's name whose picture it is.
+
     Raises:
-        ValueError: no such folder, no images, classes missing; the message names the way out.
+        ValueError: no such data, no images, classes missing; the message names the way out.
     """
     if text == "phantom" or text.startswith("phantom:"):
+        refuse_pattern(group_pattern, text)
         return _phantom(text)
-    return _folder(text)
+    if text.startswith("medmnist:"):
+        refuse_pattern(group_pattern, text)
+        return open_medmnist(text)
+    try:
+        return _from_path(text, Path(os.path.expanduser(text)), group_pattern)
+    except OSError as error:
+        raise ValueError(f"{text} can't be read ({error.strerror or error}).") from None
+
+
+def _from_path(text: str, path: Path, group_pattern: str | None) -> Source:
+    if text and os.path.isdir(path):
+        if _holds_arrays(path, text):
+            refuse_pattern(group_pattern, text)
+            return open_npy_folder(path)
+        return open_folder(path, text, group_pattern)
+    if os.path.isfile(path) and path.suffix.lower() == ".npz":
+        refuse_pattern(group_pattern, text)
+        return open_npz(path)
+    if os.path.isfile(path) and path.suffix.lower() == ".csv":
+        return open_manifest(path, group_pattern)
+    problem = f"Can't use {text!r}" if text and os.path.exists(path) else f"No data at {text!r}"
+    raise ValueError(f"{problem}; {WHAT_DATA_TAKES}.")
+
+
+def _holds_arrays(folder: Path, text: str) -> bool:
+    """Whether it is a folder of .npy files; one that is also a folder of folders is refused."""
+    found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    if any((folder / split).is_dir() for split in SPLIT_FOLDERS):
+        return False
+    arrays = sorted(path.name for path in found if path.suffix == ".npy")
+    folders = sorted(path.name for path in found if path.is_dir())
+    if arrays and folders:
+        raise ValueError(
+            f"{text} holds both .npy files ({arrays[0]}) and folders ({folders[0]}), so that its "
+            "classes are unclear; move the ones or the others elsewhere."
+        )
+    return bool(arrays)
 
 
 def _phantom(text: str) -> Source:
@@ -64,90 +78,11 @@ def _phantom(text: str) -> Source:
     return Source(
         text=text,
         name="phantom",
+        kind="phantom",
         classes=class_names(spec),
         splits={
-            "train": _array_items("train", *phantom_images(spec, "train")),
-            "test": _array_items("test", *phantom_images(spec, "test")),
+            "train": array_items("train", *phantom_images(spec, "train")),
+            "test": array_items("test", *phantom_images(spec, "test")),
         },
         natural_size=spec.size,
-    )
-
-
-def _array_items(split: str, images_NHW: Pixels, labels_N: NDArray[np.int64]) -> Items:
-    shape = images_NHW.shape[1:]
-    return Items(
-        names=tuple(f"{split}/{i:05d}" for i in range(len(images_NHW))),
-        labels_N=labels_N,
-        read=lambda i: images_NHW[i].tobytes(),
-        decode=lambda content: np.frombuffer(content, dtype=np.uint8).reshape(shape),
-    )
-
-
-def _folder(text: str) -> Source:
-    root = Path(text).expanduser()
-    if not root.is_dir():
-        raise ValueError(
-            f"No folder '{text}'; --data takes a folder with train/CLASS, test/CLASS, or phantom."
-        )
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
-            raise ValueError(
-                f"{text} has no folder '{split}'; it must hold train/CLASS/ and test/CLASS/ "
-                "(and may hold val/CLASS/)."
-            )
-    classes = _class_names(root / "train")
-    if len(classes) < 2:
-        found = f"only '{classes[0]}'" if classes else "none"
-        raise ValueError(
-            f"{root / 'train'} must hold a folder for each of 2 classes, has {found}."
-        )
-    names: list[SplitName] = ["train", "test"]
-    names += ["val"] if (root / "val").is_dir() else []
-    return Source(
-        text=str(root.resolve()),
-        name=_short_name(root.resolve().name),
-        classes=classes,
-        splits={split: _folder_items(root, split, classes) for split in names},
-    )
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    names = (p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return tuple(sorted(names))
-
-
-def _short_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip("._") or "study"
-
-
-def _folder_items(root: Path, split: str, classes: tuple[str, ...]) -> Items:
-    for name in _class_names(root / split):
-        if name not in classes:
-            raise ValueError(f"Class '{name}' is in {root / split} but not in {root / 'train'}.")
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = _images_below(root / split / name)
-        if not found:
-            raise ValueError(
-                f"Class '{name}' has no image in {root / split}; every split must hold it "
-                f"(images end in {', '.join(sorted(SUFFIXES))})."
-            )
-        paths += found
-        labels += [label] * len(found)
-    return Items(
-        names=tuple(path.relative_to(root).as_posix() for path in paths),
-        labels_N=np.array(labels, dtype=np.int64),
-        read=lambda i: paths[i].read_bytes(),
-        decode=decode_image,
-    )
-
-
-def _images_below(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
     )

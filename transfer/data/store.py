@@ -4,48 +4,79 @@ Entries are keyed by the bytes of the images, appear whole or not at all, and ma
 """
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from transfer.cache import written_whole
-from transfer.data.decoding import Pixels, UnreadableImageError, resize
-from transfer.data.sources import Items
+from transfer.data.decoding import Decoded, NativePixels, Pixels, UnreadableImageError, resize
+from transfer.data.items import Items
+from transfer.data.window import NUM_VALUES, Window, find_window, histogram, to_eight_bits
 
 # Part of every key: raise it when decoding, resizing or the layout of an entry changes.
-FORMAT = 1
+FORMAT = 2
 
 OnProgress = Callable[[str, int, int], None]
 CHUNK = 64
 
 
-class DecodedStore(NamedTuple):
-    """``images_NHWC`` (C is 1 where all are grey, else 3) and a digest of each image's pixels."""
+@dataclass(frozen=True, kw_only=True)
+class DecodedStore:
+    """``images_NHWC`` (C is 1 where all are grey, else 3) and a digest of each image's pixels.
+
+    ``window`` is the range that 16-bit images were mapped by, None where all have 8 bits;
+    ``shapes`` ("WIDTHxHEIGHT") and ``modes`` count what the images were before.
+    """
 
     images_NHWC: Pixels
     digests: tuple[str, ...]
+    window: Window | None
+    shapes: dict[str, int]
+    modes: dict[str, int]
+
+
+class _Layout(NamedTuple):
+    channels: int
+    window: Window | None = None
 
 
 class _ColourFoundError(Exception):
     """A colour image turned up while all were taken to be grey."""
 
 
+class _SixteenBitsFoundError(Exception):
+    """A 16-bit image turned up while all were taken to have 8 bits."""
+
+
 def open_store(
-    items: Items, image_size: int, cache_dir: Path, on_progress: OnProgress
+    items: Items,
+    image_size: int,
+    cache_dir: Path,
+    on_progress: OnProgress,
+    *,
+    num_train: int | None = None,
 ) -> DecodedStore:
     """The store of ``items`` at ``image_size`` pixels, built where it is not yet in the cache.
+
+    The first ``num_train`` images (all of them, if None) say by which window 16-bit images become
+    8-bit ones.
 
     Raises:
         ValueError: images that can't be read, named.
     """
-    entry = cache_dir / "images" / _key(items, f"size={image_size}")
+    num_train = len(items) if num_train is None else num_train
+    entry = cache_dir / "images" / _key(items, f"size={image_size} train={num_train}")
     entry.parent.mkdir(parents=True, exist_ok=True)
     # Of several processes that want the same entry one builds it and the others wait.
     locks = cache_dir / "locks"
@@ -53,10 +84,7 @@ def open_store(
     with FileLock(locks / f"{entry.name}.lock"):
         stored = _read_entry(entry, len(items))
         if stored is None:
-            try:
-                _build(entry, items, image_size, 1, on_progress)
-            except _ColourFoundError:
-                _build(entry, items, image_size, 3, on_progress)
+            _build_as_it_must_be(entry, items, image_size, num_train, on_progress)
             stored = _read_entry(entry, len(items))
             assert stored is not None
     return stored
@@ -73,7 +101,7 @@ def pixel_digests(items: Items, cache_dir: Path, on_progress: OnProgress) -> tup
         digests = tuple(path.read_text(encoding="ascii").split())
         if len(digests) == len(items):
             return digests
-    digests = tuple(_digest(pixels) for pixels in _decoded(items, on_progress, "checking"))
+    digests = tuple(_digest(image.pixels) for image in _decoded(items, on_progress, "checking"))
     with written_whole(path) as temporary:
         temporary.write_text("\n".join(digests), encoding="ascii")
     return digests
@@ -86,16 +114,18 @@ def _key(items: Items, what: str) -> str:
     return total.hexdigest()[:32]
 
 
-def _digest(pixels: Pixels) -> str:
-    header = "x".join(map(str, pixels.shape)).encode()
-    return hashlib.sha256(header + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+def _digest(pixels: NativePixels) -> str:
+    depth = "" if pixels.dtype == np.uint8 else " 16 bits"
+    header = "x".join(map(str, pixels.shape)) + depth
+    values = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
+    return hashlib.sha256(header.encode() + values.tobytes()).hexdigest()
 
 
-def _decoded(items: Items, on_progress: OnProgress, what: str) -> Iterator[Pixels]:
+def _decoded(items: Items, on_progress: OnProgress, what: str) -> Iterator[Decoded]:
     """Decode in order, several at a time. Raises ValueError when done if any was unreadable."""
     unreadable: list[str] = []
 
-    def decode(i: int) -> Pixels | str:
+    def decode(i: int) -> Decoded | str:
         try:
             return items.decode(items.read(i))
         except (UnreadableImageError, OSError) as error:
@@ -117,24 +147,50 @@ def _decoded(items: Items, on_progress: OnProgress, what: str) -> Iterator[Pixel
         )
 
 
+def _build_as_it_must_be(
+    entry: Path, items: Items, image_size: int, num_train: int, on_progress: OnProgress
+) -> None:
+    """Take all images to be grey and of 8 bits until one is not."""
+    for channels in (1, 3):
+        try:
+            _build(entry, items, image_size, _Layout(channels), on_progress)
+            return
+        except _ColourFoundError:
+            continue
+        except _SixteenBitsFoundError:
+            break
+    _build(entry, items, image_size, _survey(items, num_train, on_progress), on_progress)
+
+
+def _survey(items: Items, num_train: int, on_progress: OnProgress) -> _Layout:
+    """Look at all images before any is stored, and at the values of the training images."""
+    channels, counts = 1, np.zeros(NUM_VALUES, dtype=np.int64)
+    for i, (pixels, _) in enumerate(_decoded(items, on_progress, "finding the window")):
+        channels = max(channels, 3 if pixels.ndim == 3 else 1)
+        if i < num_train:
+            counts += histogram(pixels)
+    return _Layout(channels, find_window(counts))
+
+
 def _build(
-    entry: Path, items: Items, image_size: int, channels: int, on_progress: OnProgress
+    entry: Path, items: Items, image_size: int, layout: _Layout, on_progress: OnProgress
 ) -> None:
     temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name}-"))
     try:
-        shape = (len(items), image_size, image_size, channels)
+        shape = (len(items), image_size, image_size, layout.channels)
         images = np.lib.format.open_memmap(
             temporary / "images.npy", mode="w+", dtype=np.uint8, shape=shape
         )
-        digests = []
-        for i, pixels in enumerate(_decoded(items, on_progress, "decoding")):
-            if pixels.ndim == 3 and channels == 1:
-                raise _ColourFoundError
+        digests, shapes, modes = [], Counter[str](), Counter[str]()
+        for i, (pixels, mode) in enumerate(_decoded(items, on_progress, "decoding")):
+            images[i] = _to_store(pixels, image_size, layout)
             digests.append(_digest(pixels))
-            small = resize(pixels, image_size)
-            images[i] = small[..., None] if small.ndim == 2 else small
+            shapes[f"{pixels.shape[1]}x{pixels.shape[0]}"] += 1
+            modes[mode] += 1
         images.flush()
         (temporary / "digests.txt").write_text("\n".join(digests), encoding="ascii")
+        about = {"window": layout.window, "shapes": shapes, "modes": modes}
+        (temporary / "about.json").write_text(json.dumps(about), encoding="utf-8")
         if entry.exists():  # Torn: replace it.
             shutil.rmtree(entry, ignore_errors=True)
         temporary.rename(entry)
@@ -142,13 +198,31 @@ def _build(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _to_store(pixels: NativePixels, image_size: int, layout: _Layout) -> NDArray[np.uint8]:
+    """The image as it is stored: (H, W, C), or (H, W, 1) for a grey one, which fits any C."""
+    if pixels.dtype != np.uint8 and layout.window is None:
+        raise _SixteenBitsFoundError
+    if pixels.ndim == 3 and layout.channels == 1:
+        raise _ColourFoundError
+    small = resize(to_eight_bits(pixels, layout.window), image_size)
+    return small[..., None] if small.ndim == 2 else small
+
+
 def _read_entry(entry: Path, num_images: int) -> DecodedStore | None:
     """The entry, or None where it is missing, torn or of another number of images."""
     try:
         images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
         digests = tuple((entry / "digests.txt").read_text(encoding="ascii").split())
-    except (OSError, ValueError):
+        about = json.loads((entry / "about.json").read_text(encoding="utf-8"))
+        window, shapes, modes = about["window"], dict(about["shapes"]), dict(about["modes"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if len(images) != num_images or len(digests) != num_images:
+    if not len(images) == len(digests) == sum(shapes.values()) == num_images:
         return None
-    return DecodedStore(images, digests)
+    return DecodedStore(
+        images_NHWC=images,
+        digests=digests,
+        window=(int(window[0]), int(window[1])) if window else None,
+        shapes=shapes,
+        modes=modes,
+    )

@@ -1,0 +1,167 @@
+"""What `data` shows of a source: its card, as data and printed, and a picture of its pictures.
+
+Knows a source and its loaded data; of the test split counts alone. Trains nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from studies.statistics import wilson_interval
+from transfer.cache import written_whole
+from transfer.data.decoding import resize
+from transfer.data.loading import ImageData
+from transfer.data.sources import Source
+
+EXPECTED_ACCURACY = 0.9
+SPLITS = ("train", "val", "test")
+MOST_SIZES = 3  # shown on the card; the rest is counted
+
+TILES_PER_CLASS = 8
+TILE, GAP, NAME_WIDTH = 128, 4, 160  # pixels
+
+
+def describe(source: Source, data: ImageData) -> dict[str, Any]:
+    """The card as JSON: what the data are, and how sure a study of them can be.
+
+    ``interval_width`` is the width of the 95 % Wilson interval at 90 % accuracy.
+    """
+    num_images = {split: sum(data.counts[split].values()) for split in SPLITS}
+    groups = {"num_groups": data.num_groups, "num_matched": source.num_matched}
+    return {
+        "source": source.text,
+        "kind": source.kind,
+        "classes": list(data.classes),
+        "counts": data.counts,
+        "made_splits": list(data.made_splits),
+        "sizes": data.shapes,
+        "modes": data.modes,
+        "window": list(data.window) if data.window else None,
+        "groups": groups if data.num_groups is not None else None,
+        "ignored_columns": list(source.ignored_columns),
+        "pixels_fingerprint": data.pixels_fingerprint,
+        "fingerprint": data.fingerprint,
+        "test_fingerprint": data.test_fingerprint,
+        "interval_width": {split: _width(num_images[split]) for split in ("val", "test")},
+    }
+
+
+def _width(num_images: int) -> float:
+    low, high = wilson_interval(round(EXPECTED_ACCURACY * num_images), num_images)
+    return high - low
+
+
+def print_card(console: Console, card: Mapping[str, Any]) -> None:
+    """Print what ``describe`` returned: a table of counts, then a line for each fact."""
+    console.print(_counts(card))
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in _facts(card):
+        facts.add_row(Text(name), Text(value))
+    console.print(facts)
+
+
+def _counts(card: Mapping[str, Any]) -> Table:
+    table = Table(box=SIMPLE_HEAD, title=Text("Images"), title_justify="left")
+    table.add_column("class", overflow="fold")
+    for split in SPLITS:
+        made = " (made)" if split in card["made_splits"] else ""
+        table.add_column(split + made, justify="right", no_wrap=True)
+    counts = card["counts"]
+    for name in card["classes"]:
+        table.add_row(Text(name), *(f"{counts[split][name]:,}" for split in SPLITS))
+    totals = (f"{sum(counts[split].values()):,}" for split in SPLITS)
+    table.add_section()
+    table.add_row("all", *totals)
+    return table
+
+
+def _facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [
+        ("source", f"{card['source']} ({card['kind']})"),
+        ("size", _most_frequent(card["sizes"])),
+        ("mode", _most_frequent(card["modes"])),
+    ]
+    if card["window"]:
+        facts.append(("window", "{} to {} become 0 to 255".format(*card["window"])))
+    if card["groups"]:
+        facts.append(("groups", _groups(card["groups"])))
+    if card["ignored_columns"]:
+        facts.append(("ignored", f"columns {', '.join(card['ignored_columns'])}"))
+    for split, width in card["interval_width"].items():
+        facts.append((f"{split} says", f"90 % accuracy +- {50 * width:.1f} % (95 % interval)"))
+    facts.append(("fingerprint", card["fingerprint"][:16]))
+    facts.append(("test fingerprint", card["test_fingerprint"][:16]))
+    return facts
+
+
+def _most_frequent(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name} ({count:,})" for name, count in ordered[:MOST_SIZES])
+    others = len(ordered) - MOST_SIZES
+    return f"{shown} and {others:,} more" if others > 0 else shown
+
+
+def _groups(groups: Mapping[str, Any]) -> str:
+    matched = groups["num_matched"]
+    return f"{groups['num_groups']:,}" + (
+        f" ({matched:,} files matched the pattern)" if matched is not None else ""
+    )
+
+
+def save_preview(data: ImageData, path: Path) -> None:
+    """Save a contact sheet of training images as PNG: a row for each class, its name beside it.
+
+    Raises:
+        ValueError: another suffix than .png, or a folder that can't be written.
+    """
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"The preview is a PNG file, but got '{path}'; let its name end in .png.")
+    try:
+        with written_whole(path) as temporary:
+            _contact_sheet(data).save(temporary, "PNG")
+    except OSError as error:
+        raise ValueError(
+            f"The preview can't be written to {path} ({error.strerror or error}); name another."
+        ) from None
+
+
+def _contact_sheet(data: ImageData) -> Image.Image:
+    rows = [_examples(data, label) for label in range(len(data.classes))]
+    most = max(len(row) for row in rows)
+    size = (NAME_WIDTH + most * (TILE + GAP), len(rows) * (TILE + GAP) + GAP)
+    sheet = Image.new("RGB", size, "white")
+    for number, (name, row) in enumerate(zip(data.classes, rows, strict=True)):
+        top = GAP + number * (TILE + GAP)
+        _write_name(ImageDraw.Draw(sheet), name, top)
+        for place, tile in enumerate(row):
+            sheet.paste(tile, (NAME_WIDTH + place * (TILE + GAP), top))
+    return sheet
+
+
+def _examples(data: ImageData, label: int) -> Sequence[Image.Image]:
+    """Tiles of training images of a class, evenly spread over the data's order."""
+    positions = data.train.positions_N[data.train.labels_N == label]
+    spread = np.linspace(0, len(positions) - 1, min(TILES_PER_CLASS, len(positions)))
+    images_BHWC = data.images(positions[np.rint(spread).astype(np.int64)])
+    return [
+        Image.fromarray(resize(image.squeeze(-1) if image.shape[-1] == 1 else image, TILE))
+        for image in images_BHWC
+    ]
+
+
+def _write_name(draw: ImageDraw.ImageDraw, name: str, top: int) -> None:
+    font = ImageFont.load_default()
+    # The default font may know Latin letters only.
+    text = name.encode("latin-1", "replace").decode("latin-1")
+    cuts = [text, *(text[:length] + "..." for length in range(len(text) - 1, 0, -1))]
+    fitting = next(cut for cut in cuts if draw.textlength(cut, font) <= NAME_WIDTH - 3 * GAP)
+    draw.text((2 * GAP, top + TILE // 2 - 6), fitting, fill="black", font=font)

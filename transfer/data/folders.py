@@ -1,0 +1,97 @@
+"""Folders of image files: train/CLASS, test/CLASS and maybe val/CLASS, or only CLASS.
+
+Finds files by their suffix and reads none of them. Hidden files and folders are passed over.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from transfer.data.decoding import SUFFIXES, decode_image
+from transfer.data.groups import find_groups
+from transfer.data.items import Items, Source, SplitName, short_name
+
+LAYOUT = (
+    "it must hold train/CLASS/ and test/CLASS/ (and may hold val/CLASS/), or only CLASS/ folders, "
+    "of which splits are made"
+)
+
+
+def open_folder(root: Path, text: str, group_pattern: str | None = None) -> Source:
+    """The source of a folder; the text in messages is the user's.
+
+    Raises:
+        ValueError: a split or a class is missing, or the pattern is of no use.
+    """
+    given = [split for split in ("train", "test", "val") if (root / split).is_dir()]
+    for split in ("train", "test"):
+        if given and split not in given:
+            raise ValueError(f"{text} has no folder '{split}'; {LAYOUT}.")
+    classes = _class_names(root / "train" if given else root)
+    if len(classes) < 2:
+        found = f"only '{classes[0]}'" if classes else "none"
+        where = root / "train" if given else text
+        raise ValueError(
+            f"{where} must hold a folder for each of 2 classes or more, has {found}; {LAYOUT}."
+        )
+    splits: dict[SplitName, Items] = {}
+    if given:
+        splits["train"] = _items(root, root / "train", classes)
+        splits["test"] = _items(root, root / "test", classes)
+        if "val" in given:
+            splits["val"] = _items(root, root / "val", classes)
+    else:
+        splits["all"] = _items(root, root, classes)
+    splits, num_matched = find_groups(splits, group_pattern)
+    return Source(
+        text=str(root.resolve()),
+        name=short_name(root.resolve().name),
+        kind="folder" if given else "class folders",
+        classes=classes,
+        splits=splits,
+        num_matched=num_matched,
+    )
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    names = (p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return tuple(sorted(names))
+
+
+def _items(root: Path, folder: Path, classes: tuple[str, ...]) -> Items:
+    for name in _class_names(folder):
+        if name not in classes:
+            raise ValueError(
+                f"Class '{name}' is in {folder} but not in {root / 'train'}; every split must "
+                "hold the same classes."
+            )
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = _images_below(folder / name)
+        if not found:
+            raise ValueError(
+                f"Class '{name}' has no image in {folder}; every split must hold it "
+                f"(images end in {', '.join(sorted(SUFFIXES))})."
+            )
+        paths += found
+        labels += [label] * len(found)
+    return Items(
+        names=tuple(path.relative_to(root).as_posix() for path in paths),
+        labels_N=np.array(labels, dtype=np.int64),
+        read=lambda i: paths[i].read_bytes(),
+        decode=decode_image,
+    )
+
+
+def _images_below(folder: Path) -> list[Path]:
+    def is_hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not is_hidden(path) and path.is_file()
+    )
