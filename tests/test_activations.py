@@ -3,6 +3,8 @@
 Shapes: N images, D features.
 """
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,7 @@ def image_data(num_images=20, *, size=32, seed=0, fingerprint="pixels"):
         pixels_fingerprint=fingerprint,
         fingerprint="all",
         test_fingerprint="test",
+        digests=tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in images_NHW),
     )
 
 
@@ -198,3 +201,56 @@ def test_seconds_are_counted_when_features_are_computed_and_not_when_asked_again
     assert spent > 0
     shared.features(NAME)
     assert shared.seconds == spent
+
+
+def test_features_of_a_view_are_those_of_the_training_images_shown_so(activations):
+    data = image_data()
+    shared = activations(data)
+    train = data.train.positions_N
+    features_ND = shared.features(NAME, view=2)
+    assert features_ND.shape == (len(train), BACKBONES[NAME].num_features)
+    shown = shared.inputs(NAME, DEPTH - 1).at(train, np.full(len(train), 2))
+    blocks = load_blocks(find_weights(NAME, weights="random"))
+    with torch.inference_mode():
+        expected_ND = pool(blocks(shown))
+    torch.testing.assert_close(features_ND, expected_ND, rtol=1e-3, atol=1e-3)
+    assert not torch.equal(features_ND, shared.features(NAME)[train])
+
+
+def test_a_batch_gets_each_image_in_its_own_view(activations):
+    shared = activations()
+    positions_B, views_B = np.array([19, 5, 7, 5]), np.array([1, 0, 2, 1])
+    rows = {position: row for row, position in enumerate(range(5, 20))}
+    expected_BD = torch.stack(
+        [
+            shared.features(NAME, view)[rows[position]]
+            if view
+            else shared.features(NAME)[position]
+            for position, view in zip(positions_B.tolist(), views_B.tolist(), strict=True)
+        ]
+    )
+    assert torch.equal(shared.inputs(NAME, DEPTH).at(positions_B, views_B), expected_BD)
+    images_BCHW = shared.inputs(NAME, 0).at(positions_B, views_B)
+    assert torch.equal(images_BCHW[1], shared.inputs(NAME, 0).at(positions_B[1:2], None)[0])
+    assert not torch.equal(images_BCHW[1], images_BCHW[3])
+
+
+def test_views_are_kept_apart_and_computed_once(activations, tmp_path):
+    first = Computed()
+    shared = activations(on_progress=first)
+    for view in (0, 1, 2, 1, 0):
+        shared.features(NAME, view)
+    assert first.num_batches == len(kept(tmp_path)) == 3
+    again = Computed()
+    other = activations(on_progress=again)
+    assert all(torch.equal(other.features(NAME, v), shared.features(NAME, v)) for v in range(3))
+    assert again.num_batches == 0
+
+
+def test_the_views_of_other_training_images_are_never_answered_from_the_file(activations):
+    activations().features(NAME, 1)
+    resplit, computed = image_data(), Computed()
+    swapped = Split(positions_N=np.arange(15), labels_N=resplit.train.labels_N)
+    object.__setattr__(resplit, "train", swapped)
+    activations(resplit, on_progress=computed).features(NAME, 1)
+    assert computed.num_batches == 1

@@ -113,6 +113,25 @@ def test_fine_tuning_everything_trains_every_parameter(build):
     assert num_trainable_parameters(network) == everything
 
 
+def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_weights(build):
+    network = build()
+    freeze(network, 9, batch_norm="frozen")
+    before = deepcopy(network.state_dict())
+    train_carelessly(network)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert moved_tensors(network, before) == {k for k in before if not k.endswith(statistics)}
+
+
+def test_batch_norm_can_be_let_loose_again(build):
+    network = build()
+    freeze(network, 2, batch_norm="frozen")
+    network.train()
+    norms = [m for m in network.blocks[-2:].modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and not any(norm.training for norm in norms)
+    freeze(network, 2)
+    assert all(norm.training for norm in norms)
+
+
 @pytest.mark.parametrize("num_unfrozen_layers", [-1, 10])
 def test_a_boundary_outside_the_backbone_is_refused(build, num_unfrozen_layers):
     network = build()

@@ -4,6 +4,7 @@ Shapes: N images, C classes.
 """
 
 import importlib.util
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.activations import Activations
+from transfer.activations import Activations, BoundaryInputs
 from transfer.catalog import BACKBONES
 from transfer.config import TransferConfig
 from transfer.data.loading import load_data
 from transfer.data.sources import open_source
+from transfer.recipes import solve_probe
 from transfer.training import DivergedError, EpochRecord, _batches, best_epoch, train
 from transfer.weights import find_weights, load_blocks
 
@@ -23,6 +25,7 @@ CPU = torch.device("cpu")
 # Not MobileNetV2: with random weights in eval mode its features are about 1e-10.
 NAME = "resnet18"
 DEPTH = BACKBONES[NAME].depth
+OF_FINE_TUNING = {"head_init", "layer_decay", "gradual_unfreezing", "batch_norm"}
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +102,148 @@ def test_the_same_configuration_gives_the_same_bits_whatever_ran_before(
         {"optimizer": "adam"},
         {"weight_decay": 0.5},
         {"dropout": 0.5},
+        {"label_smoothing": 0.1},
+        {"class_weights": "balanced"},
+        {"mixup": 0.4},
+        {"ema_decay": 0.9},
+        {"num_views": 3},
+        {"head_init": "probe"},
+        {"layer_decay": 0.5},
+        {"gradual_unfreezing": 0.7},
+        {"batch_norm": "frozen"},
     ],
     ids=str,
 )
-def test_every_searched_value_changes_the_run(activations, changed):
-    assert numbers(train(config(), activations)) != numbers(train(config(**changed), activations))
+def test_every_searched_value_changes_the_run_and_repeats(activations, changed):
+    k = 2 if changed.keys() & OF_FINE_TUNING else 0
+    changed_run = numbers(train(config(k, **changed), activations))
+    assert changed_run != numbers(train(config(k), activations))
+    assert changed_run == numbers(train(config(k, **changed), activations))
+
+
+def test_a_head_started_from_the_probe_knows_from_the_first_step_what_the_probe_knows(
+    activations, data
+):
+    # With next to no learning the run is the probe itself.
+    still = config(1, learning_rate=1e-12, head_init="probe", batch_norm="frozen", epochs=1)
+    result = train(still, activations)
+    train_positions = data.train.positions_N
+    features_ND = activations.features(NAME).numpy()
+    weight_CD, bias_C = solve_probe(features_ND[train_positions], data.train.labels_N)
+    logits_NC = features_ND[data.val.positions_N] @ weight_CD.T + bias_C
+    np.testing.assert_allclose(result.best.val_logits_NC, logits_NC, rtol=1e-3, atol=1e-3)
+
+
+def test_gradual_unfreezing_moves_the_head_alone_at_first_and_every_layer_in_the_end(activations):
+    fresh = load_blocks(find_weights(NAME, weights="random")).state_dict()
+
+    def moved(epochs_run):
+        run = config(2, gradual_unfreezing=0.5, epochs=4, learning_rate=0.01)
+        ended = train(run, activations, lambda record: record.epoch == epochs_run)
+        return {
+            key.removeprefix("blocks.").split(".")[0]
+            for key, tensor in ended.trained_state.items()
+            if key.startswith("blocks.")
+            and not torch.equal(tensor, fresh[key.removeprefix("blocks.")])
+        }
+
+    assert moved(1) == set()
+    last, before_last = str(DEPTH - 1), str(DEPTH - 2)
+    # The best epoch may be an earlier one; whatever moved, moved from the output side.
+    assert moved(4) <= {last, before_last}
+
+
+def test_rates_that_fall_to_nothing_leave_the_deeper_layer_where_it_is(activations):
+    plain, decayed = (
+        train(
+            config(2, layer_decay=decay, batch_norm="frozen", weight_decay=0.0, optimizer="sgd"),
+            activations,
+        ).trained_state
+        for decay in (1.0, 1e-3)
+    )
+    fresh = load_blocks(find_weights(NAME, weights="random")).state_dict()
+
+    def change(state, layer):
+        keys = [k for k in fresh if k.startswith(f"{layer}.") and fresh[k].is_floating_point()]
+        return sum(float((state[f"blocks.{k}"] - fresh[k]).abs().sum()) for k in keys)
+
+    assert change(decayed, DEPTH - 2) < 1e-4 * change(plain, DEPTH - 2)
+    assert 0 < change(decayed, DEPTH - 1) < 0.01 * change(plain, DEPTH - 1)
+
+
+def test_frozen_batch_norm_keeps_its_statistics_in_the_trained_layers(activations):
+    fresh = load_blocks(find_weights(NAME, weights="random")).state_dict()
+
+    def statistics_moved(batch_norm):
+        state = train(config(2, batch_norm=batch_norm, epochs=1), activations).trained_state
+        keys = [key for key in state if key.endswith(("running_mean", "running_var"))]
+        assert keys
+        return {not torch.equal(state[key], fresh[key.removeprefix("blocks.")]) for key in keys}
+
+    assert statistics_moved("train") == {True}
+    assert statistics_moved("frozen") == {False}
+
+
+def test_what_is_validated_and_kept_is_the_average_of_the_weights(activations, data):
+    averaged = train(config(ema_decay=0.9, epochs=2), activations)
+    features_ND = activations.features(NAME)[data.val.positions_N]
+    weight, bias = (averaged.trained_state[f"head.1.{name}"] for name in ("weight", "bias"))
+    logits_NC = torch.nn.functional.linear(features_ND, weight, bias).numpy()
+    np.testing.assert_allclose(averaged.best.val_logits_NC, logits_NC, rtol=1e-4, atol=1e-4)
+    # Averaging doesn't change what is trained, only what is looked at.
+    plain = train(config(epochs=2), activations)
+    assert [r.train for r in averaged.history] == [r.train for r in plain.history]
+    assert averaged.best.val != plain.best.val
+
+
+@pytest.mark.parametrize("num_unfrozen_layers", [0, 2])
+def test_training_sees_every_view_of_every_image_and_validation_the_image_alone(
+    activations, data, monkeypatch, num_unfrozen_layers
+):
+    seen = []
+    inputs = activations.inputs
+
+    def watched(backbone, boundary):
+        given = inputs(backbone, boundary)
+
+        def at(positions_B, views_B=None):
+            seen.append((positions_B, views_B))
+            return given.at(positions_B, views_B)
+
+        return BoundaryInputs(start=given.start, at=at)
+
+    monkeypatch.setattr(activations, "inputs", watched)
+    train(config(num_unfrozen_layers, num_views=3, epochs=3), activations)
+    shown = Counter(
+        (int(position), int(view))
+        for positions_B, views_B in seen
+        if views_B is not None
+        for position, view in zip(positions_B, views_B, strict=True)
+    )
+    assert shown == {(int(p), view): 1 for p in data.train.positions_N for view in range(3)}
+    validated = {int(p) for positions_B, views_B in seen if views_B is None for p in positions_B}
+    assert validated == set(data.val.positions_N.tolist())
+
+
+def test_both_strategies_see_the_same_views_in_the_same_order(activations, monkeypatch):
+    orders = []
+    for k in (0, 2):
+        seen, inputs = [], activations.inputs
+
+        def watched(backbone, boundary, seen=seen, inputs=inputs):
+            given = inputs(backbone, boundary)
+
+            def at(positions_B, views_B=None):
+                seen.append((positions_B.tolist(), None if views_B is None else views_B.tolist()))
+                return given.at(positions_B, views_B)
+
+            return BoundaryInputs(start=given.start, at=at)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(activations, "inputs", watched)
+            train(config(k, num_views=4, epochs=3), activations)
+        orders.append(seen)
+    assert orders[0] == orders[1]
 
 
 @pytest.mark.parametrize("num_unfrozen_layers", [0, 1, "depth"])

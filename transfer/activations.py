@@ -1,7 +1,7 @@
 """Outputs at the freeze boundary: what the frozen blocks give, computed once and kept.
 
-Kept today: the pooled features behind the last block (boundary = depth), which every feature
-extraction shares. A lower boundary starts from the images. ``inputs`` alone decides where
+Kept today: the pooled features behind the last block (boundary = depth) of every image and of
+the training images' views, which every feature extraction shares. A lower boundary starts from the images. ``inputs`` alone decides where
 a run starts, so that more boundaries can be kept without its callers knowing.
 
 Legend: N images, B images of a batch, C channels, h w height and width, D features.
@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -21,14 +22,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from transfer.backbones import pool
+from transfer.backbones import find_spec, pool
 from transfer.cache import written_whole
-from transfer.catalog import backbone_spec
 from transfer.data.loading import ImageData
+from transfer.views import show_views
 from transfer.weights import WeightFile, load_blocks
 
 # Part of every key: raise it when what is computed or its layout changes.
-FORMAT = 1
+FORMAT = 2
 BATCH_SIZE = 64
 
 OnProgress = Callable[[str, int, int], None]
@@ -37,10 +38,14 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryInputs:
-    """What a run starts from: ``at(positions_B)`` is what ``start`` blocks made of them."""
+    """What a run starts from.
+
+    ``at(positions_B, views_B)`` is what ``start`` blocks made of these views of the images, or of
+    the images themselves where ``views_B`` is None.
+    """
 
     start: int
-    at: Callable[[Positions], Tensor]
+    at: Callable[[Positions, Positions | None], Tensor]
 
 
 class Activations:
@@ -65,7 +70,7 @@ class Activations:
         self._folder = cache_dir / "activations"
         self._on_progress = on_progress
         self._blocks: dict[str, nn.Sequential] = {}
-        self._features: dict[str, Tensor] = {}
+        self._features: dict[tuple[str, int], Tensor] = {}
 
     def blocks(self, backbone: str, boundary: int) -> nn.Sequential:
         """The pretrained blocks on the device: shared below the boundary, a copy above it."""
@@ -74,24 +79,37 @@ class Activations:
 
     def inputs(self, backbone: str, boundary: int) -> BoundaryInputs:
         """Start from the nearest kept boundary at or below ``boundary``."""
-        if boundary == backbone_spec(backbone).depth:
-            features_ND = self.features(backbone)
-            return BoundaryInputs(start=boundary, at=lambda positions: features_ND[positions])
-        return BoundaryInputs(start=0, at=lambda positions: self._images(backbone, positions))
+        if boundary == find_spec(backbone).depth:
+            return BoundaryInputs(start=boundary, at=partial(self._features_at, backbone))
+        return BoundaryInputs(start=0, at=partial(self._images, backbone))
 
-    def features(self, backbone: str) -> Tensor:
-        """Pooled features of all images, in the data's order: (N, D), float32, on the device."""
-        if backbone not in self._features:
+    def features(self, backbone: str, view: int = 0) -> Tensor:
+        """Pooled features, float32, on the device, in the data's order.
+
+        (N, D) of all images for view 0; of the training images alone for another view.
+        """
+        if (backbone, view) not in self._features:
             started = perf_counter()
-            path = self._folder / f"{self._key(backbone)}.safetensors"
-            features_ND = _read(path, (len(self.data), backbone_spec(backbone).num_features))
+            positions_N = self.data.train.positions_N if view else np.arange(len(self.data))
+            path = self._folder / f"{self._key(backbone, view)}.safetensors"
+            features_ND = _read(path, (len(positions_N), find_spec(backbone).num_features))
             if features_ND is None:
-                features_ND = self._compute(backbone)
+                features_ND = self._compute(backbone, positions_N, view)
                 with written_whole(path) as temporary:
                     save_file({"features": features_ND}, temporary)
-            self._features[backbone] = features_ND.to(self.device)
+            self._features[backbone, view] = features_ND.to(self.device)
             self.seconds += perf_counter() - started
-        return self._features[backbone]
+        return self._features[backbone, view]
+
+    def _features_at(
+        self, backbone: str, positions_B: Positions, views_B: Positions | None = None
+    ) -> Tensor:
+        features_BD = self.features(backbone)[positions_B]
+        for view in np.unique(views_B[views_B > 0]) if views_B is not None else ():
+            these = np.flatnonzero(views_B == view)
+            rows = np.searchsorted(self.data.train.positions_N, positions_B[these])
+            features_BD[these] = self.features(backbone, int(view))[rows]
+        return features_BD
 
     def _pretrained(self, backbone: str) -> nn.Sequential:
         if backbone not in self._blocks:
@@ -100,28 +118,35 @@ class Activations:
         return self._blocks[backbone]
 
     @torch.inference_mode()
-    def _compute(self, backbone: str) -> Tensor:
-        blocks, num_images = self._pretrained(backbone), len(self.data)
+    def _compute(self, backbone: str, positions_N: Positions, view: int) -> Tensor:
+        blocks, num_images = self._pretrained(backbone), len(positions_N)
+        what = f"features of {backbone}" + (f", view {view}" if view else "")
+        views_B = np.full(BATCH_SIZE, view) if view else None
         parts = []
         for start in range(0, num_images, BATCH_SIZE):
             # The last batch is filled up, so that an image's features don't depend on its company.
-            positions = np.arange(start, start + BATCH_SIZE) % num_images
-            features_BD = pool(blocks(self._images(backbone, positions)))
+            positions_B = positions_N[np.arange(start, start + BATCH_SIZE) % num_images]
+            features_BD = pool(blocks(self._images(backbone, positions_B, views_B)))
             parts.append(features_BD[: num_images - start].float().cpu())
-            done = min(start + BATCH_SIZE, num_images)
-            self._on_progress(f"features of {backbone}", done, num_images)
+            self._on_progress(what, min(start + BATCH_SIZE, num_images), num_images)
         return torch.cat(parts)
 
-    def _images(self, backbone: str, positions: Positions) -> Tensor:
+    def _images(
+        self, backbone: str, positions_B: Positions, views_B: Positions | None = None
+    ) -> Tensor:
         """Normalised images, (B, 3, H, W), float32, channels last, on the device."""
-        spec = backbone_spec(backbone)
-        images_BHWC = torch.from_numpy(self.data.images(positions)).to(self.device)
+        spec = find_spec(backbone)
+        images_BHWC = torch.from_numpy(self.data.images(positions_B)).to(self.device)
+        images_BCHW = images_BHWC.permute(0, 3, 1, 2).float()
+        if views_B is not None:
+            digests = [self.data.digests[i] for i in positions_B]
+            images_BCHW = show_views(images_BCHW, digests, views_B)
         mean = torch.tensor(spec.mean, device=self.device).view(1, 3, 1, 1)
         std = torch.tensor(spec.std, device=self.device).view(1, 3, 1, 1)
-        images_BCHW = images_BHWC.permute(0, 3, 1, 2).float().div(255)
-        return ((images_BCHW - mean) / std).contiguous(memory_format=torch.channels_last)
+        normalised = (images_BCHW.div(255) - mean) / std
+        return normalised.contiguous(memory_format=torch.channels_last)
 
-    def _key(self, backbone: str) -> str:
+    def _key(self, backbone: str, view: int) -> str:
         """Everything that may change a bit of the features."""
         parts = (
             f"format={FORMAT}",
@@ -132,8 +157,14 @@ class Activations:
             f"torch={torch.__version__}",
             f"device={self.device.type}",
             f"threads={torch.get_num_threads()}",
+            # Only the training images have other views, and which these are depends on the split.
+            f"view={view} {_hash(self.data.train.positions_N) if view else ''}",
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _hash(positions_N: Positions) -> str:
+    return hashlib.sha256(positions_N.tobytes()).hexdigest()
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:

@@ -9,12 +9,15 @@ from torch import nn
 from transfer.backbones import TransferNetwork
 
 
-def freeze(network: TransferNetwork, num_unfrozen_layers: int) -> None:
+def freeze(
+    network: TransferNetwork, num_unfrozen_layers: int, *, batch_norm: str = "train"
+) -> None:
     """Let the last `num_unfrozen_layers` blocks and the head train, and nothing else.
 
     Frozen blocks get no gradients and stay in eval mode, also after `network.train()`: neither
-    their parameters nor their BatchNorm statistics can move. Can be called again with another
-    boundary. Raises ValueError unless 0 <= num_unfrozen_layers <= number of blocks.
+    their parameters nor their BatchNorm statistics can move. With `batch_norm="frozen"` the
+    statistics of the trained blocks stay as well, while their weights train. Can be called again
+    with another boundary. Raises ValueError unless 0 <= num_unfrozen_layers <= number of blocks.
     """
     depth = len(network.blocks)
     if not 0 <= num_unfrozen_layers <= depth:
@@ -24,6 +27,7 @@ def freeze(network: TransferNetwork, num_unfrozen_layers: int) -> None:
             f"0 trains the head alone, {depth} trains everything."
         )
     network.num_frozen_blocks = depth - num_unfrozen_layers
+    network.batch_norm_is_frozen = batch_norm == "frozen"
     for index, block in enumerate(network.blocks):
         _set_trainable(block, index >= network.num_frozen_blocks)
     _set_trainable(network.head, True)

@@ -5,6 +5,7 @@ Legend: E epochs, N validation images, B images of a batch, C classes, D feature
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -12,23 +13,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from transfer.activations import Activations, Positions
-from transfer.backbones import TransferNetwork, pool
-from transfer.catalog import backbone_spec
+from transfer.backbones import TransferNetwork, find_spec, pool
 from transfer.config import TransferConfig, is_better
 from transfer.data.loading import Split
 from transfer.device import memory_bytes, reset_peak_memory
-from transfer.freezing import freeze, num_trainable_parameters, trainable_parameters
+from transfer.freezing import freeze, num_trainable_parameters
 from transfer.metrics import classification_metrics
+from transfer.recipes import (
+    Mixing,
+    WeightAverage,
+    loss_function,
+    num_layers_unfrozen,
+    parameter_groups,
+    start_head_from_probe,
+)
 
 VAL_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch, counted from 1. ``train`` is measured while training (dropout and all)."""
+    """One epoch, counted from 1. ``train`` is measured on the way: with dropout, views and mixup."""
 
     epoch: int
     train: dict[str, float]
@@ -99,7 +106,7 @@ def train(
     return TrainingResult(
         history=tuple(history),
         best_epoch=best,
-        num_trainable_parameters=num_trainable_parameters(run.network),
+        num_trainable_parameters=run.num_trainable_parameters,
         activation_seconds=activations.seconds - seconds_before,
         peak_memory_bytes=peak_bytes,
         trained_state=best_state,
@@ -107,12 +114,12 @@ def train(
 
 
 class _Run:
-    """The state of one training: network, optimiser, and the stream that orders the batches."""
+    """The state of one training: network, optimiser, and the streams that order and mix."""
 
     def __init__(self, config: TransferConfig, activations: Activations) -> None:
-        spec = backbone_spec(config.backbone)
+        spec = find_spec(config.backbone)
+        self.config = config
         self.data, self.device = activations.data, activations.device
-        self.batch_size = config.batch_size
         self.boundary = spec.depth - config.num_unfrozen_layers
         torch.manual_seed(config.seed)
         self.network = TransferNetwork(
@@ -121,17 +128,35 @@ class _Run:
             len(self.data.classes),
             config.dropout,
         ).to(self.device)
-        freeze(self.network, config.num_unfrozen_layers)
+        self._freeze(config.num_unfrozen_layers)
+        self.num_trainable_parameters = num_trainable_parameters(self.network)
         self.inputs = activations.inputs(config.backbone, self.boundary)
         self.optimizer = _optimizer(config, self.network)
+        train, labels_N = self.data.train, self._labels(self.data.train)
+        if config.head_init == "probe":
+            features_ND = activations.features(config.backbone)[train.positions_N]
+            start_head_from_probe(self.network.head, features_ND, labels_N)
+        self.loss = loss_function(config, labels_N, len(self.data.classes))
+        self.mixing = Mixing(config.mixup, config.seed)
         # Drawn apart from dropout, so that the order of the batches doesn't depend on the network.
         self.order = np.random.default_rng(config.seed)
+        # Every image goes through its views in turn, from one of its own: an epoch has them all.
+        self.first_view_N = np.random.default_rng([config.seed, 2]).integers(
+            config.num_views, size=len(train)
+        )
+        self.average = (
+            WeightAverage(self._trained_tensors(), config.ema_decay) if config.ema_decay else None
+        )
+
+    def _freeze(self, num_unfrozen_layers: int) -> None:
+        freeze(self.network, num_unfrozen_layers, batch_norm=self.config.batch_norm)
 
     def epoch(self, epoch: int) -> EpochRecord:
         started = perf_counter()
         train_metrics = self._train(epoch)
         trained = perf_counter()
-        val_logits_NC = self.predict(self.data.val.positions_N)
+        with self._averaged():
+            val_logits_NC = self.predict(self.data.val.positions_N)
         if not torch.isfinite(val_logits_NC).all():
             raise DivergedError(epoch)
         val_metrics = classification_metrics(val_logits_NC, self._labels(self.data.val))
@@ -147,17 +172,23 @@ class _Run:
     def _train(self, epoch: int) -> dict[str, float]:
         """One pass over the training images; returns the metrics seen on the way."""
         labels_N = self._labels(self.data.train)
+        views_N = (self.first_view_N + epoch - 1) % self.config.num_views
+        self._freeze(num_layers_unfrozen(epoch, self.config))
         self.network.train()
         logits, labels = [], []
-        for index_B in _batches(len(self.data.train), self.batch_size, self.order):
+        for index_B in _batches(len(self.data.train), self.config.batch_size, self.order):
             labels_B = labels_N[index_B]
-            logits_BC = self._forward(self.data.train.positions_N[index_B])
-            loss = cross_entropy(logits_BC, labels_B)
+            x = self._boundary(self.data.train.positions_N[index_B], views_N[index_B])
+            x, loss_function = self.mixing(x, labels_B, self.loss)
+            logits_BC = self._above(x)
+            loss = loss_function(logits_BC, labels_B)
             if not torch.isfinite(loss):
                 raise DivergedError(epoch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
+            if self.average is not None:
+                self.average.update()
             logits.append(logits_BC.detach())
             labels.append(labels_B)
         return classification_metrics(torch.cat(logits), torch.cat(labels))
@@ -168,14 +199,21 @@ class _Run:
         self.network.eval()
         starts = range(0, len(positions_N), VAL_BATCH_SIZE)
         return torch.cat(
-            [self._forward(positions_N[start : start + VAL_BATCH_SIZE]) for start in starts]
+            [
+                self._above(self._boundary(positions_N[start : start + VAL_BATCH_SIZE]))
+                for start in starts
+            ]
         )
 
-    def _forward(self, positions_B: Positions) -> Tensor:
-        x = self.inputs.at(positions_B)
+    def _boundary(self, positions_B: Positions, views_B: Positions | None = None) -> Tensor:
+        """What the frozen blocks give: activations, or pooled features_BD where all are frozen."""
+        x = self.inputs.at(positions_B, views_B)
         with torch.no_grad():
             for block in self.network.blocks[self.inputs.start : self.boundary]:
                 x = block(x)
+        return x
+
+    def _above(self, x: Tensor) -> Tensor:
         for block in self.network.blocks[self.boundary :]:
             x = block(x)
         logits_BC: Tensor = self.network.head(x if x.ndim == 2 else pool(x))
@@ -184,11 +222,19 @@ class _Run:
     def _labels(self, split: Split) -> Tensor:
         return torch.from_numpy(split.labels_N).to(self.device)
 
+    def _averaged(self) -> AbstractContextManager[None]:
+        return self.average.applied() if self.average else nullcontext()
+
     def trained_state(self) -> dict[str, Tensor]:
-        """A copy of the tensors above the boundary: trained blocks, buffers too, and the head."""
+        """A copy of the tensors above the boundary as they are validated."""
+        with self._averaged():
+            return {key: tensor.clone() for key, tensor in self._trained_tensors().items()}
+
+    def _trained_tensors(self) -> dict[str, Tensor]:
+        """The tensors above the boundary themselves: trained blocks, buffers too, and the head."""
         frozen = tuple(f"blocks.{i}." for i in range(self.boundary))
         state = self.network.state_dict()
-        return {k: v.detach().clone() for k, v in state.items() if not k.startswith(frozen)}
+        return {key: tensor for key, tensor in state.items() if not key.startswith(frozen)}
 
 
 def _batches(
@@ -214,12 +260,11 @@ def best_epoch(history: Sequence[EpochRecord], metric: str) -> int:
 
 
 def _optimizer(config: TransferConfig, network: TransferNetwork) -> torch.optim.Optimizer:
-    parameters = trainable_parameters(network)
-    rate, decay = config.learning_rate, config.weight_decay
+    groups = parameter_groups(network, config.learning_rate, config.layer_decay)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=config.weight_decay)
     kinds: dict[str, type[torch.optim.Adam]] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
     }
-    return kinds[config.optimizer](parameters, lr=rate, weight_decay=decay)
+    return kinds[config.optimizer](groups, weight_decay=config.weight_decay)

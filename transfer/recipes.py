@@ -1,0 +1,203 @@
+"""What a recipe adds to plain training: the head's start, rates by layer, loss, mixing, averaging.
+
+Knows tensors and one ``TransferConfig``; nothing of images, epochs' records or the study.
+
+Legend: N images, B images of a batch, C classes, D features.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from transfer.backbones import TransferNetwork
+from transfer.config import TransferConfig
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+# Inverse regularisation strengths among which the probe's is chosen by cross-validation.
+PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+def parameter_groups(
+    network: TransferNetwork, learning_rate: float, layer_decay: float
+) -> list[dict[str, Any]]:
+    """The trained parameters with a rate for each layer: the head has ``learning_rate``.
+
+    The layer that lies i layers below the head has ``learning_rate * layer_decay ** i``:
+    discriminative fine-tuning of Howard and Ruder 2018 (arXiv:1801.06146), one factor a layer as
+    in Clark et al. 2020 (arXiv:2003.10555).
+    """
+    layers = [network.head, *reversed(network.blocks)]
+    groups = [
+        {
+            "params": [p for p in layer.parameters() if p.requires_grad],
+            "lr": learning_rate * layer_decay**distance,
+        }
+        for distance, layer in enumerate(layers)
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def num_layers_unfrozen(epoch: int, config: TransferConfig) -> int:
+    """How many layers train in ``epoch``, counted from 1.
+
+    Gradual unfreezing of Howard and Ruder 2018 (arXiv:1801.06146): the head alone in the first
+    epoch, then from the output side one layer after the other, evenly, until all
+    ``num_unfrozen_layers`` train behind the share ``gradual_unfreezing`` of the epochs.
+    """
+    steps = config.gradual_unfreezing * config.epochs
+    if epoch > steps:
+        return config.num_unfrozen_layers
+    return int(config.num_unfrozen_layers * (epoch - 1) / steps)
+
+
+def loss_function(config: TransferConfig, labels_N: Tensor, num_classes: int) -> Loss:
+    """Cross-entropy of logits_BC and labels_B with label smoothing and class weights.
+
+    Label smoothing: Szegedy et al. 2016 (arXiv:1512.00567), section 7. Balanced weights, N / (C *
+    images of the class) in the training images ``labels_N``: King and Zeng 2001.
+    """
+    weight_C = None
+    if config.class_weights == "balanced":
+        counts_C = torch.bincount(labels_N, minlength=num_classes)
+        weight_C = len(labels_N) / (num_classes * counts_C.clamp(min=1).float())
+
+    def loss(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+        return cross_entropy(
+            logits_BC, labels_B, weight=weight_C, label_smoothing=config.label_smoothing
+        )
+
+    return loss
+
+
+class Mixing:
+    """Mixup of Zhang et al. 2018 (arXiv:1710.09412) where the trained part begins.
+
+    With every layer trained that is the image itself; above frozen layers it is their output:
+    manifold mixup of Verma et al. 2019 (arXiv:1806.05236) at one fixed layer, so that what the
+    frozen layers give can be kept.
+    """
+
+    def __init__(self, alpha: float, seed: int) -> None:
+        self._alpha = alpha
+        # A stream of its own: neither the order of the batches nor dropout depends on mixing.
+        self._rng = np.random.default_rng([seed, 1])
+
+    def __call__(self, x: Tensor, labels_B: Tensor, loss: Loss) -> tuple[Tensor, Loss]:
+        """Mix a batch with itself in another order; returns it and the loss that fits.
+
+        Every image keeps the larger share of itself, so that ``labels_B`` stays its main label.
+        """
+        if self._alpha == 0:
+            return x, loss
+        share = float(self._rng.beta(self._alpha, self._alpha))
+        share = max(share, 1 - share)
+        partners_B = torch.from_numpy(self._rng.permutation(len(x))).to(x.device)
+
+        def mixed_loss(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+            partner = loss(logits_BC, labels_B[partners_B])
+            return share * loss(logits_BC, labels_B) + (1 - share) * partner
+
+        return share * x + (1 - share) * x[partners_B], mixed_loss
+
+
+class WeightAverage:
+    """Exponential moving average of tensors by name, to be validated and kept in their place.
+
+    Polyak and Juditsky 1992. The decay is warmed up as min(decay, (1 + t) / (10 + t)) at step t,
+    as in TensorFlow's ExponentialMovingAverage: a short training would otherwise keep its start.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], decay: float) -> None:
+        self._tensors = tensors
+        self._decay = decay
+        self._step = 0
+        self._average = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the tensors as they are now; counters are copied, not averaged."""
+        self._step += 1
+        decay = min(self._decay, (1 + self._step) / (10 + self._step))
+        for name, tensor in self._tensors.items():
+            if tensor.is_floating_point():
+                self._average[name].lerp_(tensor, 1 - decay)
+            else:
+                self._average[name].copy_(tensor)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let the tensors hold their average within the block, and their own values behind it."""
+        own = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
+        self._set(self._average)
+        try:
+            yield
+        finally:
+            self._set(own)
+
+    @torch.no_grad()
+    def _set(self, values: Mapping[str, Tensor]) -> None:
+        for name, tensor in self._tensors.items():
+            tensor.copy_(values[name])
+
+
+def start_head_from_probe(head: nn.Sequential, features_ND: Tensor, labels_N: Tensor) -> None:
+    """Give the head the weights of a solved probe: linear probing, then fine-tuning (LP-FT).
+
+    Kumar et al. 2022 (arXiv:2202.10054): from a random head the first steps distort pretrained
+    features; from the solved probe they have little reason to.
+
+    Args:
+        features_ND: pooled frozen features of the training images.
+        labels_N: their labels; every class occurs.
+    """
+    weight_CD, bias_C = solve_probe(features_ND.cpu().numpy(), labels_N.cpu().numpy())
+    linear = head[-1]
+    assert isinstance(linear, nn.Linear)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(weight_CD))
+        linear.bias.copy_(torch.from_numpy(bias_C))
+
+
+def solve_probe(
+    features_ND: NDArray[np.float32], labels_N: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logistic regression on standardised features: weight_CD and bias_C for features as given.
+
+    Its L2 penalty is chosen by three-fold cross-validation on the log loss.
+    """
+    # Here, not above: it takes a second to import.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+
+    mean_D, std_D = features_ND.mean(axis=0), features_ND.std(axis=0)
+    std_D = np.where(std_D > 0, std_D, 1.0).astype(np.float64)
+    standardised_ND = (features_ND - mean_D) / std_D
+    num_folds = min(3, int(np.unique(labels_N, return_counts=True)[1].min()))
+    probe = (
+        LogisticRegressionCV(
+            Cs=PROBE_STRENGTHS,
+            cv=num_folds,
+            scoring="neg_log_loss",
+            max_iter=1000,
+            l1_ratios=(0.0,),
+            use_legacy_attributes=False,
+        )
+        if num_folds > 1
+        else LogisticRegression(C=0.01, max_iter=1000)
+    )
+    with warnings.catch_warnings():
+        # A start need not be the optimum to the last digit.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        probe.fit(standardised_ND, labels_N)
+    weight_CD, bias_C = probe.coef_ / std_D, probe.intercept_
+    if len(weight_CD) == 1:  # Two classes have one margin: half of it for each, with its sign.
+        weight_CD, bias_C = (np.concatenate([-both, both]) / 2 for both in (weight_CD, bias_C))
+    return weight_CD, bias_C - weight_CD @ mean_D
