@@ -4,22 +4,28 @@ Shapes: N images, C classes, D features, c channels, h x w pixels.
 """
 
 from collections import Counter
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
-from torchvision.ops import SqueezeExcitation
 
+from transfer import generic
 from transfer.backbones import (
     TransferNetwork,
+    all_depths,
     block_tensors,
+    check_image_size,
+    find_backbone,
+    find_spec,
     original_head,
     original_network,
     pool,
     split_into_blocks,
 )
-from transfer.catalog import BACKBONES
+from transfer.catalog import BACKBONES, depths
+from transfer.freezing import freeze
+from transfer.generic import UnknownBackboneError
 
 
 @pytest.fixture(scope="module", params=BACKBONES)
@@ -41,17 +47,6 @@ def blocks(name, network):
 @pytest.fixture
 def images_N3hw():
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-
-
-def tensorflow_convolution(conv: nn.Conv2d, inputs_Nchw: torch.Tensor) -> torch.Tensor:
-    """'SAME' as TensorFlow documents it: size / stride outputs, the odd pixel after the image."""
-    pads = []
-    for size, kernel, stride in zip(
-        reversed(inputs_Nchw.shape[2:]), conv.kernel_size, conv.stride, strict=True
-    ):
-        total = max(kernel - (size % stride or stride), 0)
-        pads += [total // 2, total - total // 2]
-    return F.conv2d(F.pad(inputs_Nchw, pads), conv.weight, stride=conv.stride, groups=conv.groups)
 
 
 @torch.inference_mode()
@@ -94,9 +89,105 @@ def test_no_block_writes_into_its_input(blocks, images_N3hw):
         activations_Nchw = outputs_Nchw
 
 
-def test_unknown_backbone_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match=r"Unknown backbone 'vgg16'; choose from .*resnet50"):
-        original_network("vgg16")
+def one_step(network: TransferNetwork, num_unfrozen_layers: int) -> None:
+    freeze(network, num_unfrozen_layers)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    images_N3hw = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    nn.functional.cross_entropy(network.train()(images_N3hw), torch.arange(4)).backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["torchvision:mnasnet0_5", "timm:test_vit4"])
+def test_the_frozen_layers_of_a_cut_network_are_bit_identical_after_training(name):
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    spec, blocks = find_spec(name), split_into_blocks(name, original_network(name))
+    for num_unfrozen_layers in (0, 1, spec.depth):
+        network = TransferNetwork(deepcopy(blocks), spec.num_features, 4, dropout=0.0)
+        before = deepcopy(network.state_dict())
+        one_step(network, num_unfrozen_layers)
+        frozen = tuple(f"blocks.{i}." for i in range(spec.depth - num_unfrozen_layers))
+        moved = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+        assert not any(key.startswith(frozen) for key in moved)
+        assert "head.1.weight" in moved
+        assert num_unfrozen_layers == 0 or any(
+            key.startswith(f"blocks.{spec.depth - 1}.") for key in moved
+        )
+
+
+def test_an_unknown_backbone_is_refused_with_the_choices_and_what_was_meant():
+    with pytest.raises(UnknownBackboneError) as error:
+        original_network("resnet51")
+    message = str(error.value)
+    assert message.startswith("Unknown backbone 'resnet51'; choose from efficientnet_lite0, resn")
+    assert "squeezenet1_1, torchvision:NAME, timm:NAME. Did you mean resnet50, " in message
+
+
+def test_a_backbone_is_found_once_in_a_process(monkeypatch):
+    found = find_backbone("torchvision:alexnet")
+    monkeypatch.setattr(generic, "torchvision_backbone", None)
+    assert find_backbone("torchvision:alexnet") is found
+    assert find_spec("torchvision:alexnet") is found.spec
+
+
+def test_a_refusal_is_found_once_in_a_process(monkeypatch):
+    with pytest.raises(ValueError) as first:
+        find_backbone("torchvision:squeezenet1_0")
+    monkeypatch.setattr(generic, "torchvision_backbone", None)
+    with pytest.raises(ValueError) as second:
+        find_backbone("torchvision:squeezenet1_0")
+    assert str(first.value) == str(second.value)
+
+
+def test_looking_a_network_up_leaves_the_global_random_state_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    find_backbone("torchvision:shufflenet_v2_x1_0")
+    check_image_size("torchvision:shufflenet_v2_x1_0", 64)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_depths_iterate_over_the_table_and_find_every_name():
+    found = all_depths()
+    assert dict(found) == depths()
+    assert len(found) == len(BACKBONES)
+    assert found["torchvision:resnet18"] == found["resnet18"]
+    assert "torchvision:resnet18" in found
+    assert "resnet51" not in found
+    with pytest.raises(KeyError):
+        found["torchvision:resnet51"]
+    with pytest.raises(ValueError, match="can't be cut into layers"):
+        found["torchvision:squeezenet1_0"]
+
+
+@pytest.mark.parametrize("image_size", [32, 64, 100])
+def test_every_backbone_of_the_table_takes_images_of_any_usual_size(name, image_size):
+    check_image_size(name, image_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "own_size"),
+    [("densenet121", 16, 224), ("timm:test_maxvit", 64, 160)],
+)
+def test_an_image_size_that_does_not_fit_is_refused_with_the_one_that_does(
+    name, image_size, own_size
+):
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    with pytest.raises(ValueError) as error:
+        check_image_size(name, image_size)
+    message = str(error.value)
+    assert message.startswith(
+        f"Backbone '{name}' can't take images of {image_size} x {image_size} pixels ("
+    )
+    assert f"its own size is {own_size} x {own_size}: give --image-size {own_size}" in message
+    assert "\n" not in message
+    check_image_size(name, own_size)
+
+
+def test_pool_leaves_features_as_they_are():
+    features_ND = torch.randn(2, 5)
+    assert pool(features_ND) is features_ND
 
 
 def test_pool_is_the_mean_over_pixels():
@@ -128,20 +219,3 @@ def test_head_depends_on_the_global_seed_alone():
     small, large = nn.Sequential(nn.Conv2d(3, 8, 1)), nn.Sequential(nn.Conv2d(3, 8, 7))
     assert torch.equal(head_weight(0, small), head_weight(0, large))
     assert not torch.equal(head_weight(0, small), head_weight(1, small))
-
-
-@pytest.mark.parametrize("size", [32, 33, 34, 7, 2, 1])
-def test_efficientnet_lite0_pads_every_stride_like_tensorflow(size):
-    network = original_network("efficientnet_lite0")
-    strided = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
-    assert [conv.kernel_size[0] for conv in strided] == [3, 3, 5, 3, 5]
-    for conv in strided:
-        inputs_Nchw = torch.randn(1, conv.in_channels, size, size + 1)
-        assert torch.equal(conv(inputs_Nchw), tensorflow_convolution(conv, inputs_Nchw))
-
-
-def test_efficientnet_lite0_has_neither_silu_nor_squeeze_and_excitation():
-    modules = list(original_network("efficientnet_lite0").modules())
-    assert not any(isinstance(module, nn.SiLU | SqueezeExcitation) for module in modules)
-    # Stem and last convolution, one in the first block, two in each of the other fifteen.
-    assert sum(isinstance(module, nn.ReLU6) for module in modules) == 2 + 1 + 2 * 15

@@ -6,30 +6,23 @@ import sys
 import pytest
 import torch
 from torch import nn
-from torchvision.models import MobileNet_V2_Weights, ResNet18_Weights, ResNet50_Weights
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import get_model_weights
 
 from transfer.backbones import original_network
 from transfer.catalog import BACKBONES, backbone_spec, depths
 
 STATED = {
-    "mobilenet_v2": MobileNet_V2_Weights.IMAGENET1K_V1,
-    "resnet18": ResNet18_Weights.IMAGENET1K_V1,
-    "resnet50": ResNet50_Weights.IMAGENET1K_V1,
+    name: get_model_weights(name).IMAGENET1K_V1
+    for name in BACKBONES
+    if name != "efficientnet_lite0"
 }
 
 
-def count_macs(network: nn.Module, image_13hw: torch.Tensor) -> int:
-    macs = 0
-
-    def add(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        nonlocal macs
-        macs += output.numel() * module.weight[0].numel()
-
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(add)
-    network.eval()(image_13hw)
-    return macs
+def count_macs(network: nn.Module, image_13hw: torch.Tensor) -> float:
+    with FlopCounterMode(display=False) as counter:
+        network.eval()(image_13hw)
+    return counter.get_total_flops() / 2
 
 
 def test_catalog_does_not_import_torch():
@@ -42,7 +35,9 @@ def test_unknown_backbone_names_the_choices():
         backbone_spec("resnet51")
     assert str(error.value) == (
         "Unknown backbone 'resnet51'; "
-        "choose from efficientnet_lite0, mobilenet_v2, resnet18, resnet50."
+        "choose from efficientnet_lite0, resnet18, resnet34, resnet50, mobilenet_v2, "
+        "mobilenet_v3_small, mobilenet_v3_large, efficientnet_b0, densenet121, convnext_tiny, "
+        "squeezenet1_1."
     )
 
 
@@ -50,9 +45,16 @@ def test_every_backbone_is_found_under_its_own_name():
     assert [backbone_spec(name).name for name in BACKBONES] == list(BACKBONES)
     assert depths() == {
         "efficientnet_lite0": 18,
-        "mobilenet_v2": 19,
         "resnet18": 9,
+        "resnet34": 17,
         "resnet50": 17,
+        "mobilenet_v2": 19,
+        "mobilenet_v3_small": 13,
+        "mobilenet_v3_large": 17,
+        "efficientnet_b0": 18,
+        "densenet121": 63,
+        "convnext_tiny": 19,
+        "squeezenet1_1": 9,
     }
 
 

