@@ -20,8 +20,9 @@ def with_overrides(space: SearchSpace, texts: Iterable[str]) -> SearchSpace:
     A baseline takes a value that is then the only one; one that lies outside is left out.
 
     Raises:
-        SpaceError: a text is not of the form, names no field, or breaks a law.
+        SpaceError: the space breaks a law, or a text does, is not of the form, names no field.
     """
+    check(space)
     for text in texts:
         try:
             parameter = _parse(text, space)

@@ -25,36 +25,58 @@ app = typer.Typer(
     help="Hyperparameter studies of transfer learning on small image data sets.",
 )
 
+
+def _option(text: str, default: object = None, **given: Any) -> Any:
+    shown = "" if default is None else f" [default: {default}]"
+    return typer.Option(*given.pop("flags", ()), help=f"{text}{shown}", **given)
+
+
+SOURCES = "Folder of images, .npz, folder of .npy, .csv manifest, medmnist:NAME or phantom."
 Storage = Annotated[str, typer.Option(help="Database URL, or a SQLite file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Name = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="A study; without one: all studies.")
 ]
-
-
-def _option(text: str, default: object = None) -> Any:
-    shown = "" if default is None else f" [default: {default}]"
-    return typer.Option(help=f"{text}{shown}")
+GroupPattern = Annotated[
+    str | None,
+    _option("Regular expression on file names: images of one group (patient) stay together."),
+]
+Set = Annotated[
+    list[str] | None,
+    _option("Give a parameter anew, as learning_rate@fine_tuning=1e-6..1e-3.", flags=["--set"]),
+]
+Backbones = Annotated[
+    str | None, _option("Backbones, comma-separated; torchvision:NAME and timm:NAME as well.")
+]
+BackboneModule = Annotated[
+    Path | None, _option("Python file with backbones of your own. Its code is run.")
+]
+Strategies = Annotated[
+    str | None, _option("feature_extraction, fine_tuning, or both, comma-separated.")
+]
+ImageSize = Annotated[
+    int | None, _option("Side of the square images in pixels.", DEFAULTS["image_size"])
+]
+WeightsDir = Annotated[Path | None, _option("Folder with NAME.safetensors or NAME.pth.")]
+CacheDir = Annotated[
+    Path | None,
+    _option("Folder of decoded images and features.", "STUDIES_CACHE_DIR, else the user's"),
+]
 
 
 @app.command()
 def run(
     name: Annotated[str | None, _option("Name of the study.", "from the data")] = None,
-    data: Annotated[
-        str | None,
-        _option(
-            "Folder with train/CLASS, test/CLASS (val/CLASS), or phantom[:key=value,..].",
-            "phantom",
-        ),
-    ] = None,
+    data: Annotated[str | None, _option(SOURCES, "phantom")] = None,
+    group_pattern: GroupPattern = None,
     space: Annotated[
         str | None, _option("Search space: a preset or a TOML file.", "default; demo with phantom")
     ] = None,
-    backbones: Annotated[str | None, _option("Backbones to search, comma-separated.")] = None,
-    strategies: Annotated[
-        str | None, _option("feature_extraction, fine_tuning, or both, comma-separated.")
-    ] = None,
+    set_: Set = None,
+    backbones: Backbones = None,
+    backbone_module: BackboneModule = None,
+    strategies: Strategies = None,
     trials: Annotated[int | None, _option("Trials in total.", DEFAULTS["trials"])] = None,
     timeout: Annotated[
         float | None, _option("Seconds of trials in total; no new trial behind that.")
@@ -67,22 +89,21 @@ def run(
         str | None,
         _option("accuracy, balanced_accuracy, auroc, f1 or loss.", DEFAULTS["metric"]),
     ] = None,
-    image_size: Annotated[
-        int | None, _option("Side of the square images in pixels.", DEFAULTS["image_size"])
+    image_size: ImageSize = None,
+    num_views: Annotated[
+        int | None,
+        _option(
+            "Views of each training image, itself one.", DEFAULTS["num_views"], flags=["--views"]
+        ),
     ] = None,
     seed: Annotated[int | None, _option("Seed of search and training.", DEFAULTS["seed"])] = None,
     storage: Storage = DEFAULT_STORAGE,
     weights: Annotated[
         str | None, _option("imagenet, or random as a control.", DEFAULTS["weights"])
     ] = None,
-    weights_dir: Annotated[
-        Path | None, _option("Folder with NAME.safetensors or NAME.pth.")
-    ] = None,
+    weights_dir: WeightsDir = None,
     device: Annotated[str | None, _option("auto, cpu, cuda, cuda:1.", DEFAULTS["device"])] = None,
-    cache_dir: Annotated[
-        Path | None,
-        _option("Folder of decoded images and features.", "STUDIES_CACHE_DIR, else the user's"),
-    ] = None,
+    cache_dir: CacheDir = None,
     sampler: Annotated[str | None, _option("tpe or random.", DEFAULTS["sampler"])] = None,
     pruner: Annotated[str | None, _option("median or none.", DEFAULTS["pruner"])] = None,
     no_confirm: Annotated[
@@ -99,8 +120,10 @@ def run(
     given = {
         key: value
         for key, value in locals().items()
-        if value is not None and key not in ("no_confirm", "config", "json_", "debug")
+        if value is not None and key not in ("no_confirm", "config", "json_", "debug", "set_")
     }
+    if set_:
+        given["set"] = set_
     if storage == DEFAULT_STORAGE:
         del given["storage"]
     if no_confirm:
@@ -109,17 +132,16 @@ def run(
 
 
 def _run(given: dict[str, Any], config: Path | None, *, as_json: bool) -> None:
-    from studies.progress import LineProgress, LiveProgress, is_terminal
-    from studies.runner import progress_context, run_study
+    from studies.progress import start_progress
+    from studies.runner import run_study
     from studies.settings import read_options
     from studies.signals import StopSignals
     from studies.tables import print_summary, resume_command, summary_json
 
     options = read_options(given, config)
-    progress = LiveProgress() if is_terminal() else LineProgress()
     named: list[str] = []
     try:
-        with StopSignals() as signals, progress_context(progress):
+        with StopSignals() as signals, start_progress() as progress:
             summary = run_study(options, progress, signals, named.append)
     except Interrupted:
         name = named[0] if named else options.name
@@ -147,6 +169,114 @@ def status(
         _print_json(status_json(storage, name or named))
     else:
         print_status(_stdout(), storage, name or named)
+
+
+@app.command()
+def data(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)],
+    group_pattern: GroupPattern = None,
+    preview: Annotated[
+        Path | None, _option("Save training images of every class as this PNG file.")
+    ] = None,
+    image_size: ImageSize = None,
+    weights_dir: WeightsDir = None,
+    cache_dir: CacheDir = None,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Classes, splits, sizes and groups of a source, and what `run` will do with it."""
+    from studies.data_card import print_card
+    from studies.outlook import look_at_data, print_outlook
+    from studies.progress import start_progress
+    from studies.settings import read_options
+
+    given = {
+        "data": source,
+        "group_pattern": group_pattern,
+        "image_size": image_size,
+        "weights_dir": weights_dir,
+        "cache_dir": cache_dir,
+    }
+    options = read_options({key: value for key, value in given.items() if value is not None})
+    with start_progress() as progress:
+        found = look_at_data(options, preview, progress)
+    if json_:
+        _print_json(found)
+        return
+    print_card(_stdout(), found)
+    print_outlook(_stdout(), found["run"])
+    if preview is not None:
+        _stdout().print(f"Training images: {preview}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def backbones(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Without one: the table.")
+    ] = None,
+    backbone_module: BackboneModule = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Images a second, here.")] = False,
+    image_size: ImageSize = None,
+    weights_dir: WeightsDir = None,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Task A's table: layers, parameters, GMACs, ImageNet accuracy, weights at hand or how to."""
+    from studies.backbone_table import look_at_backbones, print_backbones
+    from studies.progress import start_progress
+
+    with start_progress() as progress:
+        rows = look_at_backbones(
+            names or [],
+            module=backbone_module,
+            weights_dir=weights_dir,
+            measure=measure,
+            image_size=image_size or DEFAULTS["image_size"],
+            progress=progress,
+        )
+    if json_:
+        _print_json({"backbones": rows})
+    else:
+        print_backbones(_stdout(), rows)
+
+
+@app.command()
+def spaces(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME|FILE]", help="Without one: those shipped.")
+    ] = None,
+    set_: Set = None,
+    backbones: Backbones = None,
+    strategies: Strategies = None,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """The search spaces; or one with its ranges, conditions, baselines and size."""
+    from studies.settings import names_of
+    from studies.space_table import (
+        open_space,
+        presets_json,
+        print_presets,
+        print_space,
+        space_json,
+    )
+
+    if name is None:
+        if json_:
+            _print_json(presets_json())
+        else:
+            print_presets(_stdout())
+        return
+    space = open_space(
+        name,
+        backbones=names_of(backbones),
+        strategies=names_of(strategies),
+        overrides=set_ or (),
+    )
+    if json_:
+        _print_json(space_json(space))
+    else:
+        print_space(_stdout(), space)
 
 
 @app.command()

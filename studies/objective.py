@@ -110,7 +110,7 @@ class Objective:
     def _config(self, handout: Handout) -> TransferConfig:
         settings = self.settings
         return TransferConfig(
-            **handout.fields,
+            **{"num_views": settings.num_views, **handout.fields},
             epochs=settings.epochs,
             patience=settings.patience,
             metric=settings.metric,

@@ -3,6 +3,7 @@
 Knows what identifies a study and refuses to go on with another one. Runs no trial.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,14 @@ from typing import Any
 import torch
 
 from search_spaces import SearchSpace, load_space
-from search_spaces.checks import check
+from search_spaces.overrides import with_overrides
 from studies.errors import UserError
 from studies.handout import opening
 from studies.progress import Progress
 from studies.records import StudyRecord
 from studies.settings import DEFAULTS, FIXED, StudyOptions, StudySettings, decide
+from transfer.backbones import all_depths, backbones_from_file, check_image_size
 from transfer.cache import cache_folder
-from transfer.catalog import depths
 from transfer.data.loading import ImageData, load_data
 from transfer.data.sources import Source, open_source
 from transfer.device import choose_device, make_deterministic, num_threads
@@ -53,20 +54,23 @@ def prepare(
     """
     device = choose_device(options.device or DEFAULTS["device"])
     cache_dir = cache_folder(options.cache_dir)
-    space, by_name = _space(options, source, stored)
-    settings = decide(
-        options,
-        name=study_name(options, source),
-        stored=_stored_settings(stored),
-        suggested={"image_size": source.natural_size, **space.suggested},
-    )
+    own = _own_backbones(options, stored, progress)
+    space, by_name = choose_space(options, source, stored, own)
+    settings = settings_for(options, source, space, stored)
     if stored is not None:
         _refuse_differences(_asked(options), stored.settings, settings.name)
+    if options.num_views and any(p.name == "num_views" for p in space.parameters):
+        raise UserError(
+            f"Space '{space.name}' searches num_views: leave --views out, "
+            f"or fix it with --set num_views={options.num_views}."
+        )
     weights, left_out = _weights(options, settings, space, by_name)
     if left_out:
         space = space.narrowed(backbones=tuple(weights))
         for message in left_out.values():
             progress.message(f"Left out: {message}")
+    for backbone in space.backbones:
+        check_image_size(backbone, settings.image_size)
     make_deterministic(stored.identity["threads"] if stored else num_threads())
     data = load_data(
         source,
@@ -80,12 +84,15 @@ def prepare(
         "space": space.model_dump(mode="json"),
         "data": {
             "source": source.text,
+            "group_pattern": _group_pattern(options, stored),
+            "window": data.window,
             "classes": list(data.classes),
             "counts": data.counts,
             "fingerprint": data.fingerprint,
             "test_fingerprint": data.test_fingerprint,
         },
         "weights": {name: file.sha256 for name, file in weights.items()},
+        "backbone_module": None if own is None else {"file": own.file, "sha256": own.sha256},
         "left_out": left_out,
         "threads": torch.get_num_threads(),
         "opening": stored.opening if stored else opening(space, settings.trials),
@@ -103,23 +110,85 @@ def prepare(
     )
 
 
+def settings_for(
+    options: StudyOptions, source: Source, space: SearchSpace, stored: StudyRecord | None
+) -> StudySettings:
+    """The settings of a study of ``source``, with what the space and the data suggest."""
+    return decide(
+        options,
+        name=study_name(options, source),
+        stored=_stored_settings(stored),
+        suggested={"image_size": source.natural_size, **space.suggested},
+    )
+
+
 def find_source(options: StudyOptions, stored: StudyRecord | None) -> Source:
     """The data asked for, else those of the stored study, else the phantom."""
-    given = options.data
-    return open_source(given or (stored.identity["data"]["source"] if stored else "phantom"))
+    text = stored.identity["data"]["source"] if stored else "phantom"
+    text = text if options.data is None else options.data
+    return open_source(text, group_pattern=_group_pattern(options, stored))
 
 
-def _space(
-    options: StudyOptions, source: Source, stored: StudyRecord | None
+def _group_pattern(options: StudyOptions, stored: StudyRecord | None) -> str | None:
+    if options.group_pattern is not None or stored is None:
+        return options.group_pattern
+    pattern: str | None = stored.identity["data"].get("group_pattern")
+    return pattern
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnBackbones:
+    """Backbones from a file of the user's: their names, and which file it was."""
+
+    names: tuple[str, ...]
+    file: str
+    sha256: str
+
+
+def _own_backbones(
+    options: StudyOptions, stored: StudyRecord | None, progress: Progress
+) -> OwnBackbones | None:
+    """Run the file of --backbone-module, and say so.
+
+    A stored study names its file, but only the user may have it run: nothing loads code from data.
+    """
+    before = stored.identity.get("backbone_module") if stored else None
+    path = options.backbone_module
+    if path is None:
+        if before is None:
+            return None
+        raise UserError(
+            f"Study '{options.name}' has backbones from {before['file']}; give "
+            "--backbone-module FILE again to let that code run."
+        )
+    if not path.is_file():
+        raise UserError(f"No file {path}; --backbone-module takes a Python file.")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    if before is not None and before["sha256"] != sha256:
+        raise UserError(f"{path} has changed since the study was created; choose another --name.")
+    progress.message(f"Running the code in {path}, for its backbones.")
+    names = backbones_from_file(path)
+    return OwnBackbones(names=tuple(names), file=str(path.resolve()), sha256=sha256)
+
+
+def choose_space(
+    options: StudyOptions,
+    source: Source,
+    stored: StudyRecord | None,
+    own: OwnBackbones | None,
 ) -> tuple[SearchSpace, bool]:
     """The space, and whether its backbones were asked for by name."""
-    asked = options.space or options.backbones or options.strategies
+    asked = options.space or options.backbones or options.strategies or options.set
     if stored is not None and not asked:
         return SearchSpace(**stored.identity["space"]), True
-    default = "demo" if source.name == "phantom" and not options.backbones else "default"
-    space = load_space(options.space or default, depths())
-    space = space.narrowed(backbones=options.backbones, strategies=options.strategies)
-    check(space)
+    default = "demo" if source.kind == "phantom" and not options.backbones else "default"
+    depths = all_depths()
+    space = load_space(options.space or default, depths)
+    backbones = options.backbones
+    if own is not None and backbones is None:
+        backbones = (*space.backbones, *own.names)
+    space = space.narrowed(backbones=backbones, strategies=options.strategies, depths=depths)
+    space = with_overrides(space, options.set or ())
     by_name = bool(options.space or options.backbones) or default == "demo"
     return space, by_name
 
@@ -164,9 +233,9 @@ def _asked(options: StudyOptions) -> dict[str, Any]:
 
 def _refuse_differences(asked: Mapping[str, Any], stored: Mapping[str, Any], name: str) -> None:
     different = [
-        f"{key} (stored {stored[key]}, asked for {value})"
+        f"{key} (stored {stored.get(key, DEFAULTS[key])}, asked for {value})"
         for key, value in asked.items()
-        if value != stored[key]
+        if value != stored.get(key, DEFAULTS[key])
     ]
     if different:
         raise UserError(_refusal(name, different))
@@ -175,7 +244,7 @@ def _refuse_differences(asked: Mapping[str, Any], stored: Mapping[str, Any], nam
 def _refuse_changes(identity: Mapping[str, Any], stored: StudyRecord, name: str) -> None:
     old, different = stored.identity, []
     if identity["data"]["fingerprint"] != old["data"]["fingerprint"]:
-        different.append("data (other training images or labels)")
+        different.append("data (other training images, labels or groups)")
     if identity["data"]["test_fingerprint"] != old["data"]["test_fingerprint"]:
         different.append("data (other test images or labels)")
     different += [

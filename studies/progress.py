@@ -5,6 +5,7 @@ Everything goes to stderr, so that stdout is free for the result. Knows records;
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -188,5 +189,6 @@ def _minutes(seconds: float) -> str:
     return f"{whole // 60}:{whole % 60:02d} min"
 
 
-def is_terminal() -> bool:
-    return sys.stderr.isatty()
+def start_progress() -> AbstractContextManager[Progress]:
+    """The screen where stderr is a terminal, lines elsewhere; to be entered."""
+    return LiveProgress() if sys.stderr.isatty() else nullcontext(LineProgress())

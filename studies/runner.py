@@ -3,7 +3,6 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -253,8 +252,3 @@ def _no_result(name: str, records: Sequence[TrialRecord]) -> str:
         f"No trial of study '{name}' is complete: {counts['fail']} failed, "
         f"{counts['pruned']} pruned{last}."
     )
-
-
-def progress_context(progress: Progress) -> AbstractContextManager[object]:
-    """Enter ``progress`` where it is a screen that has to be opened and closed."""
-    return progress if isinstance(progress, AbstractContextManager) else nullcontext()

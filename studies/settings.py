@@ -27,6 +27,7 @@ DEFAULTS: Mapping[str, Any] = {
     "patience": 5,
     "metric": "accuracy",
     "image_size": 224,
+    "num_views": 1,
     "seed": 0,
     "weights": "imagenet",
     "sampler": "tpe",
@@ -35,7 +36,17 @@ DEFAULTS: Mapping[str, Any] = {
 }
 
 # What a study is created with and can't be changed, beside its data, space, weights and threads.
-FIXED = ("metric", "epochs", "patience", "image_size", "seed", "weights", "sampler", "pruner")
+FIXED = (
+    "metric",
+    "epochs",
+    "patience",
+    "image_size",
+    "num_views",
+    "seed",
+    "weights",
+    "sampler",
+    "pruner",
+)
 
 
 class StudyOptions(BaseModel):
@@ -45,8 +56,11 @@ class StudyOptions(BaseModel):
 
     name: str | None = None
     data: str | None = None
+    group_pattern: str | None = None
     space: str | None = None
+    set: tuple[str, ...] | None = None
     backbones: tuple[str, ...] | None = None
+    backbone_module: Path | None = None
     strategies: tuple[StrategyName, ...] | None = None
     trials: Count | None = None
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -54,6 +68,7 @@ class StudyOptions(BaseModel):
     patience: Count | None = None
     metric: Metric | None = None
     image_size: Annotated[int, Field(ge=32, le=1024)] | None = None
+    num_views: Annotated[int, Field(ge=1, le=100)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     storage: str = DEFAULT_STORAGE
     weights: Literal["imagenet", "random"] | None = None
@@ -69,7 +84,7 @@ class StudyOptions(BaseModel):
     def _split(cls, value: object) -> object:
         """Accept `a,b` beside a list."""
         if isinstance(value, str):
-            value = [part.strip() for part in value.split(",") if part.strip()]
+            value = names_of(value)
         if value == [] or value == ():
             raise ValueError("at least one must be named")
         return value
@@ -93,11 +108,19 @@ class StudySettings:
     patience: int
     metric: str
     image_size: int
+    num_views: int
     seed: int
     weights: str
     sampler: str
     pruner: str
     device: str
+
+
+def names_of(text: str | None) -> tuple[str, ...] | None:
+    """The names in `a,b`; None where nothing was given."""
+    if text is None:
+        return None
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def read_options(given: Mapping[str, Any], config: Path | None = None) -> StudyOptions:

@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search_spaces.fields import FIELDS
 from studies.comparison import StrategySummary, compare, seconds_saved
 from studies.records import TrialRecord, best_trials, count_states
 from studies.storage import DEFAULT_STORAGE
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 LEADERBOARD = 5
 SIGNS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning"}
 SEARCHED = ("learning rate", "batch size", "layers unfrozen")
+PLAIN = ("backbone", "strategy", "learning_rate", "batch_size", "num_unfrozen_layers")
 TEXT_COLUMNS = ("state", "backbone", "strategy")
 
 
@@ -94,9 +96,20 @@ def _rows(strategies: Sequence[StrategySummary], metric: str) -> list[tuple[str,
         "trials (pruned)": [f"{s.num_trials} ({s.num_pruned})" for s in strategies],
         "seconds of all trials": [f"{s.seconds:.0f}" for s in strategies],
     }
+    if any(recipe(s.best) for s in strategies):
+        rows["recipe"] = [recipe(s.best) or "plain" for s in strategies]
     if metric != "accuracy":
         rows = {f"validation {metric}": [f"{s.value:.4f}" for s in strategies], **rows}
     return list(rows.items())
+
+
+def recipe(record: TrialRecord) -> str:
+    """What else was searched for a trial and is not off, a line each; empty for plain training."""
+    return "\n".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in record.params.items()
+        if name not in PLAIN and value != FIELDS[name].default
+    )
 
 
 def _remark(strategies: Sequence[StrategySummary], summary: "RunSummary") -> str:

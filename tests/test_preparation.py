@@ -42,7 +42,7 @@ def nothing_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    monkeypatch.setattr("transfer.weights._packaged_path", lambda *args: None)
+    monkeypatch.setattr("transfer.weight_places._packaged_path", lambda *args: None)
     yield
     torch.set_num_threads(threads)
 
@@ -75,8 +75,8 @@ def test_backbones_without_weights_are_left_out_and_named_with_the_way_to_get_th
     write_weights(tmp_path / "w", "resnet18", seed=0)
     said = Said()
     options = StudyOptions(data=DATA, weights_dir=tmp_path / "w", cache_dir=tmp_path / "cache")
-    # Not the phantom by name, so the default space: nobody asked for its backbones.
-    folder = replace(find_source(options, None), name="images")
+    # Not a phantom, so the default space: nobody asked for its backbones.
+    folder = replace(find_source(options, None), name="images", kind="folder")
     study = prepare(options, folder, None, said)
     assert study.space.backbones == ("resnet18",)
     assert sorted(study.identity["left_out"]) == ["efficientnet_lite0", "mobilenet_v2", "resnet50"]

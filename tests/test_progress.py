@@ -6,9 +6,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from studies.progress import LineProgress, LiveProgress, describe
+from studies.progress import LineProgress, LiveProgress, describe, start_progress
 from studies.records import TrialRecord
-from studies.runner import progress_context
 
 FIELDS = {
     "backbone": "resnet18",
@@ -146,8 +145,15 @@ def test_nothing_is_shown_before_there_is_a_study():
 
 
 def test_the_live_screen_is_opened_and_closed_and_writes_to_stderr_alone(screen, capsys):
-    with progress_context(screen):
+    with screen:
         assert screen._live.is_started
         screen.message("half way")
     assert not screen._live.is_started
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("is_terminal", "kind"), [(True, LiveProgress), (False, LineProgress)])
+def test_a_terminal_gets_the_screen_and_everything_else_gets_lines(monkeypatch, is_terminal, kind):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
+    with start_progress() as progress:
+        assert type(progress) is kind

@@ -14,6 +14,7 @@ from studies.tables import (
     leaderboard,
     print_summary,
     resume_command,
+    side_by_side,
     summary_json,
     trial_json,
     trials_table,
@@ -181,3 +182,13 @@ def test_status_json_has_the_documented_shape():
     value = json.loads(json.dumps(trial_json(RECORDS[3]), allow_nan=False))
     assert set(value) == {"number", "state", "value", "params", "seconds", "reason"}
     assert (value["state"], value["value"], value["reason"]) == ("FAIL", None, REASON)
+
+
+def test_the_recipe_of_the_best_trials_is_shown_where_it_is_not_plain():
+    searched = record(100).keyed_params
+    mixed = {**searched, "mixup": 0.2, "layer_decay": 0.75, "ema_decay": 0.0, "dropout": 0.2}
+    records = [record(100, keyed_params=mixed), record(101, "feature_extraction", value=0.75)]
+    text = text_of(lambda console: console.print(side_by_side(summary(records))))
+    assert "mixup 0.2" in text and "layer_decay 0.75" in text and "plain" in text
+    assert "ema_decay" not in text and "dropout" not in text
+    assert "recipe" not in text_of(lambda console: console.print(side_by_side(summary())))

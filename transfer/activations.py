@@ -1,8 +1,9 @@
 """Outputs at the freeze boundary: what the frozen blocks give, computed once and kept.
 
 Kept today: the pooled features behind the last block (boundary = depth) of every image and of
-the training images' views, which every feature extraction shares. A lower boundary starts from the images. ``inputs`` alone decides where
-a run starts, so that more boundaries can be kept without its callers knowing.
+the training images' views, which every feature extraction shares. A lower boundary starts from
+the images. ``inputs`` alone decides where a run starts, so that more boundaries can be kept
+without its callers knowing.
 
 Legend: N images, B images of a batch, C channels, h w height and width, D features.
 """

@@ -35,7 +35,7 @@ VAL_BATCH_SIZE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch, counted from 1. ``train`` is measured on the way: with dropout, views and mixup."""
+    """One epoch, counted from 1. ``train`` is measured on the way: dropout, views and mixup."""
 
     epoch: int
     train: dict[str, float]

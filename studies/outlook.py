@@ -1,0 +1,97 @@
+"""`data`: a source as it is found, and what `run` would do with it. Trains and stores nothing."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from search_spaces import SearchSpace
+from studies.backbone_table import backbone_rows
+from studies.data_card import describe, save_preview
+from studies.preparation import choose_space, find_source, settings_for
+from studies.progress import Progress
+from studies.settings import StudyOptions, StudySettings
+from transfer.cache import cache_folder
+from transfer.data.loading import ImageData, load_data
+
+MADE = {
+    "val": "20 % of the training images are set aside for validation, stratified, by the seed",
+    "test": "20 % of all images become the test set, stratified, the same for every study",
+}
+
+
+def look_at_data(
+    options: StudyOptions, preview: Path | None, progress: Progress
+) -> dict[str, Any]:
+    """The card of the data asked for, with ``run`` for what a study of them would be.
+
+    Args:
+        preview: where to save a picture of training images, if anywhere.
+
+    Raises:
+        ValueError: the source is wrong, or the preview can't be written.
+    """
+    source = find_source(options, None)
+    space, _ = choose_space(options, source, stored=None, own=None)
+    settings = settings_for(options, source, space, stored=None)
+    data = load_data(
+        source,
+        image_size=settings.image_size,
+        seed=settings.seed,
+        cache_dir=cache_folder(options.cache_dir),
+        on_progress=progress.work,
+    )
+    if preview is not None:
+        save_preview(data, preview)
+    return {**describe(source, data), "run": outlook(options, settings, space, data)}
+
+
+def outlook(
+    options: StudyOptions, settings: StudySettings, space: SearchSpace, data: ImageData
+) -> dict[str, Any]:
+    """What a study of these data would be: settings, space, backbones and their weights."""
+    rows = backbone_rows(space.backbones, weights_dir=options.weights_dir)
+    return {
+        "study": settings.name,
+        "command": _command(options),
+        "space": space.name,
+        "strategies": list(space.strategies),
+        "backbones": {row["name"]: row["weights"] for row in rows if row["at_hand"]},
+        "without_weights": {row["name"]: row["weights"] for row in rows if not row["at_hand"]},
+        "trials": settings.trials,
+        "epochs": settings.epochs,
+        "image_size": settings.image_size,
+        "splits": [MADE[name] for name in data.made_splits],
+    }
+
+
+def _command(options: StudyOptions) -> str:
+    shown = {"data", "group_pattern", "image_size", "weights_dir", "cache_dir"}
+    given = options.model_dump(include=shown, exclude_none=True)
+    flags = [
+        f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in given.items()
+    ]
+    return f"python -m studies run {' '.join(flags)}".rstrip()
+
+
+def print_outlook(console: Console, shown: Mapping[str, Any]) -> None:
+    """Print what ``outlook`` returned, in sentences."""
+    lines = [
+        f"{shown['command']} will make study '{shown['study']}':",
+        *shown["splits"],
+        f"{shown['trials']} trials of at most {shown['epochs']} epochs at {shown['image_size']} x "
+        f"{shown['image_size']} px, space '{shown['space']}' ({', '.join(shown['strategies'])})",
+        f"backbones: {_backbones(shown['backbones'])}",
+    ]
+    if shown["without_weights"]:
+        lines.append(f"tried for a download, else left out: {', '.join(shown['without_weights'])}")
+    lines.append("the test images stay sealed")
+    console.print("")
+    for number, line in enumerate(lines):
+        console.print(f"{'' if number == 0 else '  - '}{line}", markup=False, soft_wrap=True)
+
+
+def _backbones(weights: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({hint})" for name, hint in weights.items()) or "none at hand"

@@ -1,0 +1,166 @@
+"""`spaces`: a search space as a person reads it, with its conditions, baselines and size."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from search_spaces import Baseline, Parameter, SearchSpace, load_space, preset_names
+from search_spaces.overrides import with_overrides
+from transfer.catalog import depths
+
+WORDS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning", None: "both"}
+
+
+class LazyDepths(dict[str, int]):
+    """The table's depths, and those of other networks when asked: only they need torch."""
+
+    def __init__(self) -> None:
+        super().__init__(depths())
+
+    def __contains__(self, name: object) -> bool:
+        from transfer.backbones import all_depths
+
+        return super().__contains__(name) or name in all_depths()
+
+    def __missing__(self, name: str) -> int:
+        from transfer.backbones import all_depths
+
+        return all_depths()[name]
+
+
+def open_space(
+    name: str,
+    *,
+    backbones: Iterable[str] | None = None,
+    strategies: Iterable[str] | None = None,
+    overrides: Iterable[str] = (),
+) -> SearchSpace:
+    """The preset or file ``name``, narrowed and overridden.
+
+    Raises:
+        SpaceError: no such space, or a law is broken.
+    """
+    known = LazyDepths()
+    space = load_space(name, known)
+    space = space.narrowed(backbones=backbones, strategies=strategies, depths=known)
+    return with_overrides(space, overrides)
+
+
+def print_presets(console: Console) -> None:
+    """The spaces that are shipped, a line each."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1))
+    for column in ("space", "backbones", "searched", "size"):
+        table.add_column(column, overflow="fold")
+    for name in preset_names():
+        space = load_space(name, depths())
+        size = space.size()
+        names = dict.fromkeys(p.name for p in space.parameters[2:] if is_searched(p))
+        table.add_row(
+            name,
+            ", ".join(space.backbones),
+            ", ".join(names),
+            "continuous" if size is None else f"{size:,}",
+        )
+    console.print(table)
+    console.print("One in full: python -m studies spaces NAME; your own: a TOML file (README).")
+
+
+def print_space(console: Console, space: SearchSpace) -> None:
+    """One space in full."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1), title_justify="left")
+    table.title = f"Space {escape(space.name)}"
+    for column in ("parameter", "strategy", "values"):
+        table.add_column(column, overflow="fold")
+    for parameter in space.parameters:
+        if parameter.strategy not in (None, *space.strategies):
+            continue
+        table.add_row(parameter.name, WORDS[parameter.strategy], _values(parameter, space))
+    console.print(table)
+    if space.baselines:
+        console.print(f"\nRun first, on {space.backbones[0]}:")
+    for baseline in space.baselines:
+        console.print(f"  {_baseline(baseline)}", soft_wrap=True)
+    for key, value in space.suggested.items():
+        console.print(
+            f"Suggests {value} {key}." if key != "image_size" else f"Suggests {value} px."
+        )
+    console.print(f"\n{_size(space)}")
+
+
+def is_searched(parameter: Parameter) -> bool:
+    """Whether more than one value is possible."""
+    if parameter.depth_share is not None:
+        return False
+    is_open = parameter.low is not None and parameter.high is None
+    return is_open or len(parameter.values() or (0, 1)) > 1
+
+
+def _values(parameter: Parameter, space: SearchSpace) -> str:
+    if parameter.choices is not None:
+        return ", ".join(_number(choice) for choice in parameter.choices)
+    if parameter.depth_share is not None:
+        bounded = {b: _bounded(space, b, parameter) for b in space.backbones}
+        shown = ", ".join(f"{name} {p.low}" for name, p in bounded.items())
+        return f"{parameter.depth_share:.0%} of the layers ({shown})"
+    low = _number(parameter.low or 0)
+    if parameter.high is not None:
+        return f"{low} to {_number(parameter.high)}{', logarithmic' if parameter.log else ''}"
+    depths = ", ".join(f"{name} {space.depths[name]}" for name in space.backbones)
+    return f"{low} to the backbone's depth ({depths})"
+
+
+def _bounded(space: SearchSpace, backbone: str, parameter: Parameter) -> Parameter:
+    below = space.below(backbone, parameter.strategy or "fine_tuning")
+    return next(p for p in below if p.name == parameter.name)
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _baseline(baseline: Baseline) -> str:
+    given = {k: _number(v) for k, v in (baseline.model_extra or {}).items()}
+    if baseline.depth_share is not None:
+        given["num_unfrozen_layers"] = f"{baseline.depth_share:.0%} of the depth"
+    return ", ".join([WORDS[baseline.strategy], *(f"{k} {v}" for k, v in given.items())])
+
+
+def _size(space: SearchSpace) -> str:
+    size = space.size()
+    if size is not None:
+        return f"{size:,} configurations."
+    continuous = dict.fromkeys(
+        p.name
+        for backbone in space.backbones
+        for strategy in space.strategies
+        for p in space.below(backbone, strategy)
+        if p.values() is None
+    )
+    count = space.num_combinations()
+    return (
+        f"{count:,} combinations of the listed values, times continuous {', '.join(continuous)}."
+    )
+
+
+def space_json(space: SearchSpace) -> dict[str, Any]:
+    """`spaces NAME --json`."""
+    return {
+        "space": space.name,
+        "parameters": [p.model_dump(exclude_none=True) for p in space.parameters],
+        "depths": {name: space.depths[name] for name in space.backbones},
+        "baselines": [
+            space.baseline_configuration(b, space.backbones[0]) for b in space.baselines
+        ],
+        "suggested": space.suggested,
+        "size": space.size(),
+        "num_combinations": space.num_combinations(),
+    }
+
+
+def presets_json() -> dict[str, Any]:
+    """`spaces --json`."""
+    return {"spaces": [space_json(load_space(name, depths())) for name in preset_names()]}
