@@ -1,21 +1,26 @@
 """What each recipe is worth on small data sets: paired differences over seeds, with intervals.
 
 A seed draws the training images, the validation images (both from the training split: test images
-stay sealed), the head and the batches. Every recipe is compared with plain training of the same
-seed. The numbers are validation numbers of the best epoch, as a study would report them.
+stay sealed), the head and the batches. Every recipe is run at every learning rate and shown at
+its best one, plain training too, and compared with plain training of the same seed. The numbers
+are validation numbers of the best epoch, as a study would report them.
 
     python benchmarks/recipes.py --data ../shared/data/chest_xray --weights-dir ../shared/weights
 
-prints one Markdown table a strategy and a log line a run on stderr.
+prints one Markdown table a strategy, and a line a run on stderr. With --results FILE finished
+runs are kept as lines of JSON and not run again.
 """
 
 import argparse
 import dataclasses
+import itertools
+import json
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +29,13 @@ from studies.statistics import mean_interval
 from transfer.activations import Activations
 from transfer.backbones import find_spec
 from transfer.cache import cache_folder
-from transfer.config import TransferConfig
+from transfer.config import Strategy, TransferConfig
 from transfer.data.loading import ImageData, Split, load_data
 from transfer.data.sources import open_source
 from transfer.training import train
 from transfer.weights import WeightFile, find_weights
 
-FOR_BOTH = {
+FOR_BOTH: dict[str, dict[str, Any]] = {
     "weight_decay 0.1 (0.01)": {"weight_decay": 0.1},
     "dropout 0 (0.2)": {"dropout": 0.0},
     "label_smoothing 0.1": {"label_smoothing": 0.1},
@@ -39,13 +44,13 @@ FOR_BOTH = {
     "ema_decay 0.99": {"ema_decay": 0.99},
     "num_views 4": {"num_views": 4},
 }
-FOR_FINE_TUNING = {
+FOR_FINE_TUNING: dict[str, dict[str, Any]] = {
     "head_init probe": {"head_init": "probe"},
     "layer_decay 0.75": {"layer_decay": 0.75},
     "gradual_unfreezing 0.5": {"gradual_unfreezing": 0.5},
     "batch_norm frozen": {"batch_norm": "frozen"},
 }
-RECIPES = {
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "fine_tuning": {"plain": {}, **FOR_FINE_TUNING, **FOR_BOTH},
     "feature_extraction": {"plain": {}, **FOR_BOTH},
 }
@@ -66,15 +71,26 @@ def drawn(data: ImageData, seed: int, num_train: int, num_val: int) -> ImageData
     )
 
 
-def runs(
-    arguments: argparse.Namespace, data: ImageData, weights: WeightFile, strategy: str
-) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """Recipe, seed and validation metrics of every run."""
-    k = round(arguments.depth_share * find_spec(arguments.backbone).depth)
-    rate = {
-        "fine_tuning": arguments.fine_tuning_rate,
-        "feature_extraction": arguments.feature_extraction_rate,
-    }[strategy]
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training and the validation metrics of its best epoch."""
+
+    strategy: str
+    recipe: str
+    learning_rate: float
+    seed: int
+    metrics: dict[str, float]
+
+    @property
+    def key(self) -> tuple[str, str, float, int]:
+        return self.strategy, self.recipe, self.learning_rate, self.seed
+
+
+def run_all(arguments: argparse.Namespace, data: ImageData, weights: WeightFile) -> Iterator[Run]:
+    """Every run that is not yet in the file of results, and those that are."""
+    results: Path | None = arguments.results
+    lines = results.read_text().splitlines() if results and results.exists() else []
+    known = {run.key: run for run in (Run(**json.loads(line)) for line in lines)}
     for seed in range(arguments.seeds):
         activations = Activations(
             data=drawn(data, seed, arguments.train, arguments.val),
@@ -82,51 +98,83 @@ def runs(
             cache_dir=cache_folder(),
             device=torch.device("cpu"),
         )
-        for recipe, fields in RECIPES[strategy].items():
-            started = perf_counter()
-            config = TransferConfig(
-                backbone=arguments.backbone,
-                strategy=strategy,
-                num_unfrozen_layers=k if strategy == "fine_tuning" else 0,
-                learning_rate=rate,
-                batch_size=16,
-                epochs=arguments.epochs,
-                patience=arguments.epochs,
-                seed=seed,
-                **fields,
-            )
-            best = train(config, activations).best.val
-            print(
-                f"{strategy} {recipe}, seed {seed}: accuracy {best['accuracy']:.4f}, "
-                f"AUROC {best['auroc']:.4f}, loss {best['loss']:.4f}, "
-                f"{perf_counter() - started:.1f} s",
-                file=sys.stderr,
-                flush=True,
-            )
-            yield recipe, seed, best
+        for strategy, recipes in RECIPES.items():
+            rates = getattr(arguments, f"{strategy}_rates")
+            for recipe, learning_rate in itertools.product(recipes, rates):
+                run = known.get((strategy, recipe, learning_rate, seed))
+                if run is None:
+                    config = _config(arguments, strategy, recipe, learning_rate, seed)
+                    metrics = train(config, activations).best.val
+                    run = Run(
+                        strategy=strategy,
+                        recipe=recipe,
+                        learning_rate=learning_rate,
+                        seed=seed,
+                        metrics={metric: metrics[metric] for metric in METRICS},
+                    )
+                    print(run, file=sys.stderr, flush=True)
+                    if results is not None:
+                        with results.open("a") as file:
+                            file.write(json.dumps(dataclasses.asdict(run)) + "\n")
+                yield run
 
 
-def table(strategy: str, values: Mapping[str, list[dict[str, float]]]) -> str:
+def _config(
+    arguments: argparse.Namespace, strategy: str, recipe: str, learning_rate: float, seed: int
+) -> TransferConfig:
+    depth = find_spec(arguments.backbone).depth
+    k = round(arguments.depth_share * depth) if strategy == "fine_tuning" else 0
+    return TransferConfig(
+        backbone=arguments.backbone,
+        strategy=Strategy(strategy),
+        num_unfrozen_layers=k,
+        learning_rate=learning_rate,
+        batch_size=16,
+        epochs=arguments.epochs,
+        patience=arguments.epochs,
+        seed=seed,
+        **RECIPES[strategy][recipe],
+    )
+
+
+def best_rate(runs: Sequence[Run]) -> list[Run]:
+    """The runs of one recipe at the rate with the best mean accuracy, by seed."""
+    by_rate: dict[float, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        by_rate.setdefault(run.learning_rate, []).append(run)
+    return max(by_rate.values(), key=lambda those: float(np.mean(_values(those, "accuracy"))))
+
+
+def _values(runs: Sequence[Run], metric: str) -> list[float]:
+    return [run.metrics[metric] for run in runs]
+
+
+def table(strategy: str, runs: Sequence[Run]) -> str:
     """Means of plain training, and each recipe's mean difference from it with its interval."""
-    plain = values["plain"]
-    means = {metric: float(np.mean([run[metric] for run in plain])) for metric in METRICS}
+    best = {
+        recipe: best_rate([run for run in runs if run.recipe == recipe])
+        for recipe in RECIPES[strategy]
+    }
+    plain = best.pop("plain")
+    means = {metric: float(np.mean(_values(plain, metric))) for metric in METRICS}
     lines = [
-        f"{strategy}: plain training has accuracy {means['accuracy']:.1%}, AUROC "
-        f"{means['auroc']:.4f}, loss {means['loss']:.3f} (means of {len(plain)} seeds).",
+        f"{strategy}: plain training, at its best rate {plain[0].learning_rate:g}, has accuracy "
+        f"{means['accuracy']:.1%}, AUROC {means['auroc']:.4f}, loss {means['loss']:.3f} (means of "
+        f"{len(plain)} seeds).",
         "",
-        "| recipe | accuracy, points | AUROC, points | loss |",
-        "|---|---|---|---|",
+        "| recipe | best rate | accuracy, points | AUROC, points | loss |",
+        "|---|---|---|---|---|",
     ]
-    for recipe, those in values.items():
-        if recipe != "plain":
-            cells = [_difference(those, plain, metric) for metric in METRICS]
-            lines.append(f"| {recipe} | {' | '.join(cells)} |")
+    for recipe, those in best.items():
+        cells = [_difference(those, plain, metric) for metric in METRICS]
+        lines.append(f"| {recipe} | {those[0].learning_rate:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _difference(those: list[dict[str, float]], plain: list[dict[str, float]], metric: str) -> str:
+def _difference(those: Sequence[Run], plain: Sequence[Run], metric: str) -> str:
     factor, digits = (1, 3) if metric == "loss" else (100, 1)
-    differences = [factor * (a[metric] - b[metric]) for a, b in zip(those, plain, strict=True)]
+    pairs = zip(_values(those, metric), _values(plain, metric), strict=True)
+    differences = [factor * (value - than) for value, than in pairs]
     low, high = mean_interval(differences)
     text = f"{np.mean(differences):+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
     return f"**{text}**" if low > 0 or high < 0 else text
@@ -139,15 +187,17 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights-dir", type=Path)
-    parser.add_argument("--strategies", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--train", type=int, default=200, help="training images of a seed")
-    parser.add_argument("--val", type=int, default=500, help="validation images of a seed")
+    parser.add_argument("--val", type=int, default=400, help="validation images of a seed")
     parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--depth-share", type=float, default=0.5)
-    parser.add_argument("--fine-tuning-rate", type=float, default=3e-4)
-    parser.add_argument("--feature-extraction-rate", type=float, default=1e-2)
+    rates = {"fine_tuning": [2e-4, 1e-3, 3e-3], "feature_extraction": [1e-3, 1e-2, 3e-2]}
+    for strategy, default in rates.items():
+        flag = f"--{strategy.replace('_', '-')}-rates"
+        parser.add_argument(flag, type=float, nargs="+", default=default)
+    parser.add_argument("--results", type=Path, help="file that keeps finished runs")
     arguments = parser.parse_args()
     data = load_data(
         open_source(arguments.data),
@@ -156,19 +206,16 @@ def main() -> None:
         cache_dir=cache_folder(),
     )
     weights = find_weights(arguments.backbone, weights_dir=arguments.weights_dir)
+    runs = list(run_all(arguments, data, weights))
     print(
-        f"{Path(arguments.data).name}: {arguments.backbone} "
-        f"({weights.source}) at {arguments.image_size} px, {arguments.train} training and "
-        f"{arguments.val} validation images, {arguments.epochs} epochs, batches of 16, rates "
-        f"{arguments.fine_tuning_rate:g} and {arguments.feature_extraction_rate:g}, fine-tuning "
+        f"{Path(arguments.data).name}: {arguments.backbone} ({weights.source}) at "
+        f"{arguments.image_size} px, {arguments.train} training and {arguments.val} validation "
+        f"images, {arguments.epochs} epochs, batches of 16, fine-tuning "
         f"{arguments.depth_share:.0%} of the layers, {arguments.seeds} seeds; torch "
         f"{torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}.\n"
     )
-    for strategy in arguments.strategies:
-        values: dict[str, list[dict[str, float]]] = {}
-        for recipe, _, best in runs(arguments, data, weights, strategy):
-            values.setdefault(recipe, []).append(best)
-        print(table(strategy, values), end="\n\n", flush=True)
+    for strategy in RECIPES:
+        print(table(strategy, [run for run in runs if run.strategy == strategy]), end="\n\n")
 
 
 if __name__ == "__main__":

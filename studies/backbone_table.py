@@ -11,8 +11,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from studies.own_backbones import run_module
 from studies.progress import Progress
-from transfer.backbones import backbones_from_file, find_spec
+from transfer.backbones import find_spec
 from transfer.catalog import BACKBONES
 from transfer.device import choose_device
 from transfer.throughput import OnProgress, measure_throughput
@@ -47,10 +48,7 @@ def look_at_backbones(
 
     The file's code is run, and `progress` says so. Raises ValueError as `backbone_rows` does.
     """
-    own: tuple[str, ...] = ()
-    if module is not None:
-        progress.message(f"Running the code in {module}, for its backbones.")
-        own = backbones_from_file(module)
+    own = () if module is None else run_module(module, progress).names
     return backbone_rows(
         names or (*BACKBONES, *own),
         weights_dir=weights_dir,

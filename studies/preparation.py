@@ -3,7 +3,6 @@
 Knows what identifies a study and refuses to go on with another one. Runs no trial.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ from search_spaces import SearchSpace, load_space
 from search_spaces.overrides import with_overrides
 from studies.errors import UserError
 from studies.handout import opening
+from studies.own_backbones import OwnBackbones, check_stored, run_module
 from studies.progress import Progress
 from studies.records import StudyRecord
 from studies.settings import DEFAULTS, FIXED, StudyOptions, StudySettings, decide
-from transfer.backbones import all_depths, backbones_from_file, check_image_size
+from transfer.backbones import all_depths, check_image_size
 from transfer.cache import cache_folder
 from transfer.data.loading import ImageData, load_data
 from transfer.data.sources import Source, open_source
@@ -54,7 +54,9 @@ def prepare(
     """
     device = choose_device(options.device or DEFAULTS["device"])
     cache_dir = cache_folder(options.cache_dir)
-    own = _own_backbones(options, stored, progress)
+    before = stored.identity.get("backbone_module") if stored else None
+    check_stored(before, options.backbone_module, study_name(options, source))
+    own = run_module(options.backbone_module, progress) if options.backbone_module else None
     space, by_name = choose_space(options, source, stored, own)
     settings = settings_for(options, source, space, stored)
     if stored is not None:
@@ -92,7 +94,7 @@ def prepare(
             "test_fingerprint": data.test_fingerprint,
         },
         "weights": {name: file.sha256 for name, file in weights.items()},
-        "backbone_module": None if own is None else {"file": own.file, "sha256": own.sha256},
+        "backbone_module": None if own is None else own.as_json(),
         "left_out": left_out,
         "threads": torch.get_num_threads(),
         "opening": stored.opening if stored else opening(space, settings.trials),
@@ -134,41 +136,6 @@ def _group_pattern(options: StudyOptions, stored: StudyRecord | None) -> str | N
         return options.group_pattern
     pattern: str | None = stored.identity["data"].get("group_pattern")
     return pattern
-
-
-@dataclass(frozen=True, kw_only=True)
-class OwnBackbones:
-    """Backbones from a file of the user's: their names, and which file it was."""
-
-    names: tuple[str, ...]
-    file: str
-    sha256: str
-
-
-def _own_backbones(
-    options: StudyOptions, stored: StudyRecord | None, progress: Progress
-) -> OwnBackbones | None:
-    """Run the file of --backbone-module, and say so.
-
-    A stored study names its file, but only the user may have it run: nothing loads code from data.
-    """
-    before = stored.identity.get("backbone_module") if stored else None
-    path = options.backbone_module
-    if path is None:
-        if before is None:
-            return None
-        raise UserError(
-            f"Study '{options.name}' has backbones from {before['file']}; give "
-            "--backbone-module FILE again to let that code run."
-        )
-    if not path.is_file():
-        raise UserError(f"No file {path}; --backbone-module takes a Python file.")
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    if before is not None and before["sha256"] != sha256:
-        raise UserError(f"{path} has changed since the study was created; choose another --name.")
-    progress.message(f"Running the code in {path}, for its backbones.")
-    names = backbones_from_file(path)
-    return OwnBackbones(names=tuple(names), file=str(path.resolve()), sha256=sha256)
 
 
 def choose_space(

@@ -1,5 +1,6 @@
 """The command line: every mistake of the user is one line on stderr and exit code 2."""
 
+import json
 from urllib.error import URLError
 
 import numpy as np
@@ -75,6 +76,24 @@ BAD_ARGUMENTS = [
     ("run --device cuda:x", ["cuda:x"]),
     ("run --name a/b", ["a/b"]),
     ("run --data nowhere", ["nowhere"]),
+    ("run --data phantom --group-pattern x", ["Group pattern 'x'"]),
+    ("run --set learning_rate", ["--set learning_rate", "NAME=LOW..HIGH"]),
+    ("run --set momentum=0.9", ["momentum", "learning_rate"]),
+    ("run --views 0", ["num_views"]),
+    ("run --space extended --weights random --views 4", ["--set num_views=4"]),
+    ("run --backbone-module nowhere.py", ["nowhere.py"]),
+    ("run --backbones torchvision:fcn_resnet50", ["torchvision:fcn_resnet50"]),
+    ("data", ["SOURCE"]),
+    ("data nowhere", ["nowhere"]),
+    ("data phantom --preview seen.jpg", ["seen.jpg", ".png"]),
+    ("data phantom --image-size 8", ["image_size"]),
+    ("backbones resnet51", ["resnet51", "resnet50"]),
+    ("backbones --backbone-module nowhere.py", ["nowhere.py"]),
+    ("backbones --weights-dir nowhere", ["nowhere"]),
+    ("spaces nowhere", ["nowhere", "default"]),
+    ("spaces default --set batch_size=0", ["batch_size", ">= 1"]),
+    ("spaces default --backbones resnet51", ["resnet51"]),
+    ("spaces default --strategies frozen", ["frozen"]),
     ("run --data phantom:trian=20", ["trian"]),
     ("run --data phantom:train=2", ["train"]),
     ("run --space nowhere", ["nowhere", "default"]),
@@ -200,7 +219,10 @@ def test_debug_shows_where_an_error_comes_from(capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["status"], ["dashboard"]])
+COMMANDS = ("run", "status", "data", "backbones", "spaces", "dashboard")
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_every_command_has_help(capsys, command):
     assert main([*command, "--help"]) == 0
     out, err = capsys.readouterr()
@@ -211,3 +233,22 @@ def test_without_a_command_there_is_help_and_no_traceback(capsys):
     assert main([]) in (0, 2)
     out, err = capsys.readouterr()
     assert "Usage: python -m studies" in out + err and "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("data phantom:train=20,test=10,size=32", "counts"),
+        ("backbones resnet18", "backbones"),
+        ("spaces", "spaces"),
+        ("spaces default", "parameters"),
+    ],
+)
+def test_what_looks_gives_one_json_object_or_a_table_and_no_database(
+    capsys, at_home, command, key
+):
+    assert main([*command.split(), "--json"]) == 0
+    assert key in json.loads(capsys.readouterr().out)
+    assert main(command.split()) == 0
+    assert capsys.readouterr().out
+    assert not (at_home / "studies.db").exists()

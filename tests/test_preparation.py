@@ -127,6 +127,8 @@ def test_a_resumed_study_takes_what_is_not_given_from_the_stored_one(tmp_path: P
         ({"data": "phantom:train=20,test=12,size=32"}, "other test images"),
         ({"strategies": ("fine_tuning",)}, "space"),
         ({"backbones": ("resnet18",)}, "space"),
+        ({"set": ("batch_size=16",)}, "space"),
+        ({"num_views": 2}, "num_views"),
     ],
 )
 def test_a_change_is_refused_by_name(
@@ -136,3 +138,79 @@ def test_a_change_is_refused_by_name(
     stored = record(prepared(tmp_path, **given))
     with pytest.raises(UserError, match=named):
         prepared(tmp_path, stored, **{**given, **change})
+
+
+OWN = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1))
+
+BACKBONES = {"my_net": build}
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    path = tmp_path / "my_nets.py"
+    path.write_text(OWN, encoding="utf-8")
+    return path
+
+
+def test_backbones_of_ones_own_are_searched_beside_the_spaces_or_alone(
+    tmp_path: Path, own: Path
+) -> None:
+    write_weights(tmp_path / "w", "efficientnet_lite0", seed=0)
+    given = {"backbone_module": own, "weights_dir": tmp_path / "w"}
+    assert prepared(tmp_path, **given).space.backbones == ("efficientnet_lite0", "my_net")
+    assert prepared(tmp_path, backbones=("my_net",), **given).space.backbones == ("my_net",)
+
+
+def test_running_ones_own_code_is_said(tmp_path: Path, own: Path) -> None:
+    said = Said()
+    prepared(tmp_path, said=said, backbone_module=own, backbones=("my_net",))
+    assert any("Running the code in" in line and str(own) in line for line in said.lines)
+
+
+def test_a_stored_study_never_runs_code_by_itself(tmp_path: Path, own: Path) -> None:
+    given = {"backbone_module": own, "backbones": ("my_net",)}
+    stored = record(prepared(tmp_path, **given))
+    with pytest.raises(UserError, match="give --backbone-module FILE again"):
+        prepared(tmp_path, stored, data=None)
+    again = prepared(tmp_path, stored, data=None, backbone_module=own)
+    assert again.identity == stored.identity
+    own.write_text(OWN + "# changed", encoding="utf-8")
+    with pytest.raises(UserError, match="has changed since the study was created"):
+        prepared(tmp_path, stored, data=None, backbone_module=own)
+
+
+def test_a_module_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"No file .*nowhere\.py"):
+        prepared(tmp_path, backbone_module=tmp_path / "nowhere.py")
+
+
+def test_views_are_either_a_setting_or_searched(tmp_path: Path) -> None:
+    assert prepared(tmp_path, weights="random", num_views=3, **SMALL).settings.num_views == 3
+    with pytest.raises(UserError, match="--set num_views=3"):
+        prepared(tmp_path, weights="random", space="extended", num_views=3)
+
+
+def test_an_image_size_that_a_backbone_cannot_take_is_refused_before_the_data_are_decoded(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match=r"timm:test_maxvit.*160"):
+        prepared(tmp_path, weights="random", backbones=("timm:test_maxvit",), image_size=64)
+    assert not (tmp_path / "cache" / "images").exists()
+
+
+def test_a_study_from_before_a_setting_was_there_has_its_default(tmp_path: Path) -> None:
+    given = {**SMALL, "weights": "random"}
+    study = prepared(tmp_path, **given)
+    before = {k: v for k, v in study.identity["settings"].items() if k != "num_views"}
+    stored = StudyRecord(
+        identity={**study.identity, "settings": before}, trials=8, timeout_seconds=None
+    )
+    assert prepared(tmp_path, stored, **given).settings.num_views == 1
+    with pytest.raises(UserError, match=r"num_views \(stored 1, asked for 4\)"):
+        prepared(tmp_path, stored, num_views=4, **given)

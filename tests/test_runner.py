@@ -154,7 +154,7 @@ CHANGES = {
     "strategies": ("--space space.toml --strategies fine_tuning", "space (strategy)"),
     "training images": (
         "--data phantom:train=60,test=20,size=32,seed=5",
-        "data (other training images or labels)",
+        "data (other training images, labels or groups)",
     ),
     "test images": ("--data phantom:train=60,test=30,size=32", "data (other test images"),
     "labels": ("--data phantom:train=60,test=20,size=32,label_noise=0.5", "data (other training"),

@@ -3,7 +3,7 @@
 import pytest
 
 from studies.errors import UserError
-from studies.settings import DEFAULTS, FIXED, StudyOptions, decide, read_options
+from studies.settings import DEFAULTS, FIXED, StudyOptions, decide, names_of, read_options
 
 
 def write(folder, text):
@@ -23,6 +23,13 @@ def test_names_may_be_separated_by_commas():
     options = read_options({"backbones": "resnet18, resnet50", "strategies": "fine_tuning"})
     assert options.backbones == ("resnet18", "resnet50")
     assert options.strategies == ("fine_tuning",)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [(None, None), ("", ()), ("a", ("a",)), (" a ,, b,", ("a", "b"))]
+)
+def test_names_are_read_from_a_text(text, names):
+    assert names_of(text) == names
 
 
 def test_what_is_not_given_is_none_so_that_the_stored_study_can_decide():

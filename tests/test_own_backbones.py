@@ -1,0 +1,59 @@
+"""One's own code is run when its file is given, announced, and known again."""
+
+import pytest
+
+from studies.errors import UserError
+from studies.own_backbones import check_stored, run_module
+from studies.progress import LineProgress
+from transfer.backbones import find_backbone
+
+SOURCE = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1))
+
+BACKBONES = {"announced_net": build}
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "my_nets.py"
+    path.write_text(SOURCE, encoding="utf-8")
+    return path
+
+
+def test_a_file_is_announced_before_it_is_run_and_its_backbones_are_known(own, capsys):
+    own.write_text(SOURCE + "import sys; print('run', file=sys.stderr)", encoding="utf-8")
+    found = run_module(own, LineProgress())
+    announced, run = capsys.readouterr().err.splitlines()
+    assert announced == f"Running the code in {own}, for its backbones." and run == "run"
+    assert found.names == ("announced_net",)
+    assert find_backbone("announced_net").spec.depth == 2
+
+
+def test_a_file_that_is_not_there_is_refused_and_nothing_is_announced(tmp_path, capsys):
+    with pytest.raises(UserError, match=r"No file .*nowhere\.py; --backbone-module takes"):
+        run_module(tmp_path / "nowhere.py", LineProgress())
+    assert capsys.readouterr().err == ""
+
+
+def test_the_same_file_is_known_again_wherever_it_lies(own, tmp_path):
+    stored = run_module(own, LineProgress()).as_json()
+    moved = own.rename(tmp_path / "moved.py")
+    check_stored(stored, moved, "s")
+
+
+def test_a_changed_file_and_none_are_refused(own):
+    stored = run_module(own, LineProgress()).as_json()
+    with pytest.raises(UserError, match=r"Study 's' has backbones from .* give --backbone-module"):
+        check_stored(stored, None, "s")
+    own.write_text(SOURCE + "# changed", encoding="utf-8")
+    with pytest.raises(UserError, match="has changed since the study was created"):
+        check_stored(stored, own, "s")
+
+
+def test_a_study_without_own_backbones_asks_for_nothing(own):
+    check_stored(None, None, "s")
+    check_stored(None, own, "s")
