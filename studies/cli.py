@@ -27,7 +27,8 @@ app = typer.Typer(
 
 
 def _option(text: str, default: object = None, **given: Any) -> Any:
-    shown = "" if default is None else f" [default: {default}]"
+    # Escaped: rich takes what stands in brackets for markup and shows nothing.
+    shown = "" if default is None else rf" \[default: {default}]"
     return typer.Option(*given.pop("flags", ()), help=f"{text}{shown}", **given)
 
 

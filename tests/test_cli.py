@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from studies.cli import main
+from studies.settings import DEFAULTS
 
 TINY = "--data phantom:train=20,test=10,size=32 --weights random --backbones resnet18 --trials 1"
 
@@ -227,6 +228,14 @@ def test_every_command_has_help(capsys, command):
     assert main([*command, "--help"]) == 0
     out, err = capsys.readouterr()
     assert "Usage: python -m studies" in out and err == ""
+
+
+def test_the_help_of_run_shows_every_default(capsys):
+    assert main(["run", "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for value in DEFAULTS.values():
+        assert value is None or f"[default: {value}]" in out
+    assert "[default: phantom]" in out and "[default: default; demo with phantom]" in out
 
 
 def test_without_a_command_there_is_help_and_no_traceback(capsys):

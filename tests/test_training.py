@@ -13,12 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer.activations import Activations, BoundaryInputs
+from transfer.backbones import TransferNetwork
 from transfer.catalog import BACKBONES
 from transfer.config import TransferConfig
 from transfer.data.loading import load_data
 from transfer.data.sources import open_source
 from transfer.recipes import solve_probe
-from transfer.training import DivergedError, EpochRecord, _batches, best_epoch, train
+from transfer.training import (
+    DivergedError,
+    EpochRecord,
+    _batches,
+    _optimizer,
+    best_epoch,
+    train,
+)
 from transfer.weights import find_weights, load_blocks
 
 CPU = torch.device("cpu")
@@ -169,6 +177,37 @@ def test_rates_that_fall_to_nothing_leave_the_deeper_layer_where_it_is(activatio
 
     assert change(decayed, DEPTH - 2) < 1e-4 * change(plain, DEPTH - 2)
     assert 0 < change(decayed, DEPTH - 1) < 0.01 * change(plain, DEPTH - 1)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "factor"),
+    [
+        # Apart from the gradient: a share of the weight, whatever Adam makes of gradients.
+        ("adamw", 1 - 0.1 * 0.5),
+        # A gradient of weight_decay * weight: a plain step along it.
+        ("sgd", 1 - 0.1 * 0.5),
+    ],
+)
+def test_weight_decay_alone_shrinks_a_weight_by_rate_times_decay(optimizer, factor):
+    network = TransferNetwork(torch.nn.Sequential(), num_features=3, num_classes=2, dropout=0.0)
+    stepping = _optimizer(
+        config(optimizer=optimizer, learning_rate=0.1, weight_decay=0.5), network
+    )
+    before = network.head[1].weight.detach().clone()
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    stepping.step()
+    torch.testing.assert_close(network.head[1].weight.detach(), factor * before)
+
+
+def test_adams_weight_decay_is_part_of_the_gradient_and_so_of_unit_size():
+    network = TransferNetwork(torch.nn.Sequential(), num_features=3, num_classes=2, dropout=0.0)
+    stepping = _optimizer(config(optimizer="adam", learning_rate=0.1, weight_decay=0.5), network)
+    before = network.head[1].weight.detach().clone()
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    stepping.step()
+    torch.testing.assert_close(network.head[1].weight.detach(), before - 0.1 * before.sign())
 
 
 def test_frozen_batch_norm_keeps_its_statistics_in_the_trained_layers(activations):

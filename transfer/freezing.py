@@ -16,8 +16,9 @@ def freeze(
 
     Frozen blocks get no gradients and stay in eval mode, also after `network.train()`: neither
     their parameters nor their BatchNorm statistics can move. With `batch_norm="frozen"` the
-    statistics of the trained blocks stay as well, while their weights train. Can be called again
-    with another boundary. Raises ValueError unless 0 <= num_unfrozen_layers <= number of blocks.
+    statistics of the trained blocks stay as well, while their weights train (He et al. 2016,
+    arXiv:1512.03385, appendix A). Can be called again with another boundary. Raises ValueError
+    unless 0 <= num_unfrozen_layers <= number of blocks.
     """
     depth = len(network.blocks)
     if not 0 <= num_unfrozen_layers <= depth:

@@ -260,6 +260,12 @@ def best_epoch(history: Sequence[EpochRecord], metric: str) -> int:
 
 
 def _optimizer(config: TransferConfig, network: TransferNetwork) -> torch.optim.Optimizer:
+    """The optimiser over the trained parameters.
+
+    ``adamw`` takes ``learning_rate * weight_decay`` of every weight in a step, apart from the
+    gradient (Loshchilov and Hutter 2019, arXiv:1711.05101); ``adam`` and ``sgd`` add
+    ``weight_decay`` times the weight to its gradient.
+    """
     groups = parameter_groups(network, config.learning_rate, config.layer_decay)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=config.weight_decay)

@@ -1,5 +1,8 @@
 """Augmentation as views: deterministic variants of an image, drawn for (image, view).
 
+Transformations that keep the label, as in Krizhevsky et al. 2012 (section 4.1): mirroring, crops,
+shifts and intensity, and small rotations.
+
 View 0 is the image itself. What a view looks like depends on the image's pixels and the view's
 number alone: not on the batch, the epoch, the strategy or who computes it, so that what frozen
 blocks make of it can be kept, and so that both strategies see the same pictures.
