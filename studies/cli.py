@@ -14,6 +14,22 @@ from rich.console import Console
 from typer.exceptions import Exit, TyperException
 
 from studies.errors import StudyFailedError, UserError
+from studies.flags import (
+    SOURCES,
+    AsJson,
+    BackboneModule,
+    Backbones,
+    CacheDir,
+    Debug,
+    GroupPattern,
+    ImageSize,
+    Name,
+    Set,
+    Storage,
+    Strategies,
+    WeightsDir,
+    option,
+)
 from studies.settings import DEFAULTS
 from studies.signals import Interrupted
 from studies.storage import DEFAULT_STORAGE
@@ -26,94 +42,54 @@ app = typer.Typer(
 )
 
 
-def _option(text: str, default: object = None, **given: Any) -> Any:
-    # Escaped: rich takes what stands in brackets for markup and shows nothing.
-    shown = "" if default is None else rf" \[default: {default}]"
-    return typer.Option(*given.pop("flags", ()), help=f"{text}{shown}", **given)
-
-
-SOURCES = "Folder of images, .npz, folder of .npy, .csv manifest, medmnist:NAME or phantom."
-Storage = Annotated[str, typer.Option(help="Database URL, or a SQLite file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Name = Annotated[
-    str | None, typer.Argument(metavar="[NAME]", help="A study; without one: all studies.")
-]
-GroupPattern = Annotated[
-    str | None,
-    _option("Regular expression on file names: images of one group (patient) stay together."),
-]
-Set = Annotated[
-    list[str] | None,
-    _option("Give a parameter anew, as learning_rate@fine_tuning=1e-6..1e-3.", flags=["--set"]),
-]
-Backbones = Annotated[
-    str | None, _option("Backbones, comma-separated; torchvision:NAME and timm:NAME as well.")
-]
-BackboneModule = Annotated[
-    Path | None, _option("Python file with backbones of your own. Its code is run.")
-]
-Strategies = Annotated[
-    str | None, _option("feature_extraction, fine_tuning, or both, comma-separated.")
-]
-ImageSize = Annotated[
-    int | None, _option("Side of the square images in pixels.", DEFAULTS["image_size"])
-]
-WeightsDir = Annotated[Path | None, _option("Folder with NAME.safetensors or NAME.pth.")]
-CacheDir = Annotated[
-    Path | None,
-    _option("Folder of decoded images and features.", "STUDIES_CACHE_DIR, else the user's"),
-]
-
-
 @app.command()
 def run(
-    name: Annotated[str | None, _option("Name of the study.", "from the data")] = None,
-    data: Annotated[str | None, _option(SOURCES, "phantom")] = None,
+    name: Annotated[str | None, option("Name of the study.", "from the data")] = None,
+    data: Annotated[str | None, option(SOURCES, "phantom")] = None,
     group_pattern: GroupPattern = None,
     space: Annotated[
-        str | None, _option("Search space: a preset or a TOML file.", "default; demo with phantom")
+        str | None, option("Search space: a preset or a TOML file.", "default; demo with phantom")
     ] = None,
     set_: Set = None,
     backbones: Backbones = None,
     backbone_module: BackboneModule = None,
     strategies: Strategies = None,
-    trials: Annotated[int | None, _option("Trials in total.", DEFAULTS["trials"])] = None,
+    trials: Annotated[int | None, option("Trials in total.", DEFAULTS["trials"])] = None,
     timeout: Annotated[
-        float | None, _option("Seconds of trials in total; no new trial behind that.")
+        float | None, option("Seconds of trials in total; no new trial behind that.")
     ] = None,
-    epochs: Annotated[int | None, _option("Most epochs a trial.", DEFAULTS["epochs"])] = None,
+    epochs: Annotated[int | None, option("Most epochs a trial.", DEFAULTS["epochs"])] = None,
     patience: Annotated[
-        int | None, _option("Epochs without a better one that end a trial.", DEFAULTS["patience"])
+        int | None, option("Epochs without a better one that end a trial.", DEFAULTS["patience"])
     ] = None,
     metric: Annotated[
         str | None,
-        _option("accuracy, balanced_accuracy, auroc, f1 or loss.", DEFAULTS["metric"]),
+        option("accuracy, balanced_accuracy, auroc, f1 or loss.", DEFAULTS["metric"]),
     ] = None,
     image_size: ImageSize = None,
     num_views: Annotated[
         int | None,
-        _option(
+        option(
             "Views of each training image, itself one.", DEFAULTS["num_views"], flags=["--views"]
         ),
     ] = None,
-    seed: Annotated[int | None, _option("Seed of search and training.", DEFAULTS["seed"])] = None,
+    seed: Annotated[int | None, option("Seed of search and training.", DEFAULTS["seed"])] = None,
     storage: Storage = DEFAULT_STORAGE,
     weights: Annotated[
-        str | None, _option("imagenet, or random as a control.", DEFAULTS["weights"])
+        str | None, option("imagenet, or random as a control.", DEFAULTS["weights"])
     ] = None,
     weights_dir: WeightsDir = None,
-    device: Annotated[str | None, _option("auto, cpu, cuda, cuda:1.", DEFAULTS["device"])] = None,
+    device: Annotated[str | None, option("auto, cpu, cuda, cuda:1.", DEFAULTS["device"])] = None,
     cache_dir: CacheDir = None,
-    sampler: Annotated[str | None, _option("tpe or random.", DEFAULTS["sampler"])] = None,
-    pruner: Annotated[str | None, _option("median or none.", DEFAULTS["pruner"])] = None,
+    sampler: Annotated[str | None, option("tpe or random.", DEFAULTS["sampler"])] = None,
+    pruner: Annotated[str | None, option("median or none.", DEFAULTS["pruner"])] = None,
     no_confirm: Annotated[
         bool,
         typer.Option(
             "--no-confirm", help="Don't repeat the best over seeds (accepted; not built yet)."
         ),
     ] = False,
-    config: Annotated[Path | None, _option("TOML file with these options; flags win.")] = None,
+    config: Annotated[Path | None, option("TOML file with these options; flags win.")] = None,
     json_: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -177,7 +153,7 @@ def data(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)],
     group_pattern: GroupPattern = None,
     preview: Annotated[
-        Path | None, _option("Save training images of every class as this PNG file.")
+        Path | None, option("Save training images of every class as this PNG file.")
     ] = None,
     image_size: ImageSize = None,
     weights_dir: WeightsDir = None,

@@ -1,0 +1,49 @@
+"""Flags that several commands share, each defined once. Knows their texts, not what they do."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from studies.settings import DEFAULTS
+
+
+def option(text: str, default: object = None, **given: Any) -> Any:
+    """A flag with a text for the help, and what is taken where it is left out."""
+    # Escaped: rich takes what stands in brackets for markup and shows nothing.
+    shown = "" if default is None else rf" \[default: {default}]"
+    return typer.Option(*given.pop("flags", ()), help=f"{text}{shown}", **given)
+
+
+SOURCES = "Folder of images, .npz, folder of .npy, .csv manifest, medmnist:NAME or phantom."
+Storage = Annotated[str, typer.Option(help="Database URL, or a SQLite file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Name = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="A study; without one: all studies.")
+]
+GroupPattern = Annotated[
+    str | None,
+    option("Regular expression on file names: images of one group (patient) stay together."),
+]
+Set = Annotated[
+    list[str] | None,
+    option("Give a parameter anew, as learning_rate@fine_tuning=1e-6..1e-3.", flags=["--set"]),
+]
+Backbones = Annotated[
+    str | None, option("Backbones, comma-separated; torchvision:NAME and timm:NAME as well.")
+]
+BackboneModule = Annotated[
+    Path | None, option("Python file with backbones of your own. Its code is run.")
+]
+Strategies = Annotated[
+    str | None, option("feature_extraction, fine_tuning, or both, comma-separated.")
+]
+ImageSize = Annotated[
+    int | None, option("Side of the square images in pixels.", DEFAULTS["image_size"])
+]
+WeightsDir = Annotated[Path | None, option("Folder with NAME.safetensors or NAME.pth.")]
+CacheDir = Annotated[
+    Path | None,
+    option("Folder of decoded images and features.", "STUDIES_CACHE_DIR, else the user's"),
+]
