@@ -17,8 +17,8 @@ from transfer.cache import cache_folder
 from transfer.data.loading import ImageData, load_data
 
 MADE = {
-    "val": "20 % of the training images are set aside for validation, stratified, by the seed",
-    "test": "20 % of all images become the test set, stratified, the same for every study",
+    "val": "about 20 % of the training images are set aside for validation, stratified",
+    "test": "about 20 % become the test set, stratified; the same in every study of these images",
 }
 
 

@@ -87,7 +87,7 @@ def prepare(
         "data": {
             "source": source.text,
             "group_pattern": _group_pattern(options, stored),
-            "window": data.window,
+            "window": None if data.window is None else list(data.window),
             "classes": list(data.classes),
             "counts": data.counts,
             "fingerprint": data.fingerprint,

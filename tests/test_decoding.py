@@ -346,3 +346,12 @@ def test_arrays_of_the_same_bytes_and_another_shape_or_depth_are_other_content()
 
 def test_an_array_whose_channels_agree_is_grey():
     assert np.array_equal(decode_array(encode_array(np.stack([DEEP_HW] * 3, -1))).pixels, DEEP_HW)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF"])
+def test_several_pictures_in_one_file_are_refused(kind):
+    first, second = (Image.new("L", (8, 8), grey) for grey in (0, 200))
+    content = io.BytesIO()
+    first.save(content, kind, save_all=True, append_images=[second])
+    with pytest.raises(UnreadableImageError, match="2 pictures in one file"):
+        decode_image(content.getvalue())

@@ -1,6 +1,7 @@
 """A folder's splits, classes and files are found unopened; what it lacks is said."""
 
 import pytest
+from PIL import Image
 
 from transfer.data.sources import open_source
 
@@ -133,3 +134,21 @@ def test_groups_are_found_in_the_names_of_files_and_not_of_folders(folder):
 def test_without_a_pattern_no_groups_are_known(folder):
     source = open_source(str(folder(RIGHT)))
     assert (source.num_matched, source.splits["train"].groups) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("Train", "train"),
+        ("TEST", "test"),
+        ("valid", "val"),
+        ("validation", "val"),
+        ("dev", "val"),
+    ],
+)
+def test_a_folder_that_looks_like_a_split_of_another_name_is_no_class(tmp_path, name, meant):
+    for folder in (name, "A", "B"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / folder / "0.png")
+    with pytest.raises(ValueError, match=f"Folder '{name}' .* rename it to '{meant}'"):
+        open_source(str(tmp_path))

@@ -53,8 +53,8 @@ def test_the_outlook_has_the_defaults_the_splits_to_be_made_and_the_command(imag
     text = said(found["run"])
     assert "python -m studies run --data 'my images' will make study 'my_images':" in text
     assert "30 trials of at most 15 epochs at 224 x 224 px, space 'default'" in text
-    assert "20 % of all images become the test set" in text
-    assert "20 % of the training images are set aside for validation" in text
+    assert "about 20 % become the test set" in text
+    assert "about 20 % of the training images are set aside" in text
     assert "the test images stay sealed" in text
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 

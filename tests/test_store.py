@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.data.decoding import Decoded, UnreadableImageError
+from transfer.data.decoding import (
+    Decoded,
+    UnreadableImageError,
+    decode_array,
+    encode_array,
+)
 from transfer.data.items import Items
 from transfer.data.store import open_store, pixel_digests
 
@@ -328,3 +333,21 @@ def test_the_window_sizes_and_modes_are_found_again(tmp_path):
 def test_an_image_of_sixteen_bits_is_no_image_of_eight(tmp_path):
     arrays = [np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.uint16), np.zeros((2, 2), np.uint16)]
     assert len(set(pixel_digests(Pictures(arrays).items, tmp_path, silent))) == 3
+
+
+@pytest.mark.parametrize("read", [open_store, pixel_digests])
+def test_files_that_cannot_be_opened_are_named_together(tmp_path, read):
+    def read_file(i):
+        if i in (1, 3):
+            raise PermissionError(13, "Permission denied")
+        return encode_array(np.full((4, 4), i, np.uint8))
+
+    items = Items(
+        names=("a", "b", "c", "d"),
+        labels_N=np.zeros(4, dtype=np.int64),
+        read=read_file,
+        decode=decode_array,
+    )
+    size = (32,) if read is open_store else ()
+    with pytest.raises(ValueError, match=r"2 of 4 images .*b \(Permission denied\), d \(Perm"):
+        read(items, *size, tmp_path, lambda what, done, total: None)

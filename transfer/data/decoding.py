@@ -41,14 +41,16 @@ def decode_image(content: bytes) -> Decoded:
     image whose three channels agree everywhere counts as grey.
 
     Raises:
-        UnreadableImageError: damaged, not an image, implausibly large, or of a kind for which no
-            conversion is defined (floating point, negative values, more than 16 bits).
+        UnreadableImageError: damaged, not an image, implausibly large, several pictures, or of a
+            kind for which no conversion is defined (floating point, negative values, more than 16
+            bits).
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _refuse_bombs(image)
+                _refuse_stacks(image)
                 return _decode(image, content)
     except UnreadableImageError:
         raise
@@ -64,6 +66,12 @@ def _refuse_bombs(image: Image.Image) -> None:
     # Filters of warnings are shared between threads: one may miss what another asked for.
     if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise UnreadableImageError("implausibly many pixels")
+
+
+def _refuse_stacks(image: Image.Image) -> None:
+    num_pictures = getattr(image, "n_frames", 1)
+    if num_pictures > 1:
+        raise UnreadableImageError(f"{num_pictures} pictures in one file; save one a file")
 
 
 def _decode(image: Image.Image, content: bytes) -> Decoded:

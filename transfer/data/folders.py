@@ -11,6 +11,12 @@ from transfer.data.decoding import SUFFIXES, decode_image
 from transfer.data.groups import find_groups
 from transfer.data.items import Items, Source, SplitName, short_name
 
+# What is meant for a split and must not become a class, nor be passed over.
+OTHER_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 LAYOUT = (
     "it must hold train/CLASS/ and test/CLASS/ (and may hold val/CLASS/), or only CLASS/ folders, "
     "of which splits are made"
@@ -23,6 +29,7 @@ def open_folder(root: Path, text: str, group_pattern: str | None = None) -> Sour
     Raises:
         ValueError: a split or a class is missing, or the pattern is of no use.
     """
+    _refuse_other_names(root)
     given = [split for split in ("train", "test", "val") if (root / split).is_dir()]
     for split in ("train", "test"):
         if given and split not in given:
@@ -51,6 +58,16 @@ def open_folder(root: Path, text: str, group_pattern: str | None = None) -> Sour
         splits=splits,
         num_matched=num_matched,
     )
+
+
+def _refuse_other_names(root: Path) -> None:
+    for name in _class_names(root):
+        split = OTHER_NAMES.get(name.lower())
+        if split not in (None, name):
+            raise ValueError(
+                f"Folder '{name}' in {root} looks like a split of another name; rename it to "
+                f"'{split}', or if it is a class, to something else."
+            )
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class Split:
 class ImageData:
     """Training and validation images at one size, in an order that depends on their pixels alone.
 
-    ``pixels_fingerprint`` names the images in their order, ``fingerprint`` also their labels,
+    ``pixels_fingerprint`` names the decoded images in their order, ``fingerprint`` their labels,
     given splits and groups, ``test_fingerprint`` the sealed test images and labels.
 
     For those who look at the data: ``window`` is the range of values that 16-bit images were
@@ -116,7 +116,7 @@ def load_data(
             "val": _counts(source.classes, labels[val]),
             "test": _counts(source.classes, test.labels_N),
         },
-        pixels_fingerprint=_hash(digests),
+        pixels_fingerprint=_hash([*digests, *_window_line(store.window)]),
         fingerprint=_hash(lines + partition_lines(lines, ordered.groups)),
         test_fingerprint=_hash(sorted(test_lines)),
         window=store.window,
@@ -168,6 +168,11 @@ def _lines(
 ) -> list[str]:
     rows = zip(digests, labels_N, is_val, strict=True)
     return [f"{digest} {classes[label]!r} {bool(val)}" for digest, label, val in rows]
+
+
+def _window_line(window: Window | None) -> list[str]:
+    """What else than native pixels decides on the pixels of 8 bits that a network sees."""
+    return [] if window is None else [f"window {window[0]} {window[1]}"]
 
 
 def _hash(lines: Iterable[str]) -> str:

@@ -109,8 +109,13 @@ def pixel_digests(items: Items, cache_dir: Path, on_progress: OnProgress) -> tup
 
 def _key(items: Items, what: str) -> str:
     total = hashlib.sha256(f"format={FORMAT} {what}".encode())
+    unreadable: list[str] = []
     for i in range(len(items)):
-        total.update(hashlib.sha256(items.read(i)).digest())
+        try:
+            total.update(hashlib.sha256(items.read(i)).digest())
+        except OSError as error:
+            unreadable.append(f"{items.names[i]} ({error.strerror or error})")
+    _refuse(unreadable, len(items))
     return total.hexdigest()[:32]
 
 
@@ -139,10 +144,14 @@ def _decoded(items: Items, on_progress: OnProgress, what: str) -> Iterator[Decod
                 elif not unreadable:
                     yield result
             on_progress(what, min(start + CHUNK, len(items)), len(items))
+    _refuse(unreadable, len(items))
+
+
+def _refuse(unreadable: list[str], num_images: int) -> None:
     if unreadable:
         shown = ", ".join(unreadable[:3]) + (", ..." if len(unreadable) > 3 else "")
         raise ValueError(
-            f"{len(unreadable)} of {len(items)} images can't be read: {shown}; "
+            f"{len(unreadable)} of {num_images} images can't be read: {shown}; "
             "replace or remove them."
         )
 

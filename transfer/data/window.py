@@ -1,6 +1,6 @@
 """The window of a data set: the one range of values that 16-bit images are mapped to 8 bits by.
 
-One for all images, so that a grey value means the same everywhere; from training images alone.
+One for all images, so that a grey value means the same everywhere; never from test images.
 """
 
 from functools import lru_cache
