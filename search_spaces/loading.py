@@ -110,10 +110,15 @@ def _parse(document: dict[str, Any], depths: Mapping[str, int]) -> SearchSpace:
 def _known_depths(parameters: Iterable[Parameter], depths: Mapping[str, int]) -> dict[str, int]:
     """The depths that are listed, and those of the backbones that the space chooses."""
     chosen = next(p.choices or () for p in parameters if p.name == "backbone")
-    try:
-        return {str(name): depths[str(name)] for name in (*depths, *chosen) if name in depths}
-    except ValueError as error:  # A backbone that is refused, with the reason.
-        raise SpaceError(str(error), ("backbone", "choices")) from None
+    known = dict(depths)
+    for name in map(str, chosen):
+        try:
+            known[name] = depths[name]
+        except KeyError:
+            continue  # The check of the space says so.
+        except ValueError as error:  # Unknown or refused, with the reason.
+            raise SpaceError(str(error), ("backbone", "choices")) from None
+    return known
 
 
 def _suggested(table: object) -> dict[str, int]:

@@ -9,15 +9,19 @@ from typing import get_args
 
 from search_spaces.checks import check
 from search_spaces.fields import FIELDS, STRATEGIES, StrategyName, Value
-from search_spaces.space import Baseline, Parameter, SearchSpace, SpaceError
+from search_spaces.space import Baseline, Parameter, SearchSpace, SpaceError, share_of_depth
 
-FORM = "NAME=LOW..HIGH, NAME=A,B,C or NAME=VALUE, with NAME@STRATEGY for one strategy alone"
+FORM = (
+    "NAME=LOW..HIGH (with ,log or ,linear behind it for the scale), NAME=A,B,C or NAME=VALUE; "
+    "NAME@STRATEGY for one strategy alone"
+)
+SCALES = {"log": True, "linear": False}
 
 
 def with_overrides(space: SearchSpace, texts: Iterable[str]) -> SearchSpace:
     """The space with the parameters that ``texts`` describe in the place of its own.
 
-    A baseline takes a value that is then the only one; one that lies outside is left out.
+    A value of a baseline that then lies outside moves to the nearest one that is allowed.
 
     Raises:
         SpaceError: the space breaks a law, or a text does, is not of the form, names no field.
@@ -27,36 +31,39 @@ def with_overrides(space: SearchSpace, texts: Iterable[str]) -> SearchSpace:
         try:
             parameter = _parse(text, space)
             space = _replaced(space, parameter)
-            if len(parameter.choices or ()) == 1:
-                space = _with_fixed(space, parameter)
             check(space.model_copy(update={"baselines": ()}))
         except SpaceError as error:
             raise SpaceError(f"--set {text}: {str(error).rstrip('.')}.") from None
-    kept = tuple(b for b in space.baselines if _lies_within(space, b))
-    return space.model_copy(update={"baselines": kept})
+        moved = tuple(_moved(space, parameter, baseline) for baseline in space.baselines)
+        space = space.model_copy(update={"baselines": moved})
+    return space
 
 
-def _with_fixed(space: SearchSpace, parameter: Parameter) -> SearchSpace:
-    """Let baselines no longer state what has one value only."""
-    without = tuple(
-        Baseline(
-            strategy=baseline.strategy,
-            depth_share=None if parameter.name == "num_unfrozen_layers" else baseline.depth_share,
-            **{k: v for k, v in (baseline.model_extra or {}).items() if k != parameter.name},
-        )
-        if parameter.strategy in (None, baseline.strategy)
-        else baseline
-        for baseline in space.baselines
-    )
-    return space.model_copy(update={"baselines": without})
+def _moved(space: SearchSpace, parameter: Parameter, baseline: Baseline) -> Baseline:
+    """The baseline with its value of ``parameter`` moved to the nearest one that is allowed."""
+    if parameter.strategy not in (None, baseline.strategy):
+        return baseline
+    backbone, name = space.backbones[0], parameter.name
+    bounded = next(p for p in space.below(backbone, baseline.strategy) if p.name == name)
+    given = dict(baseline.model_extra or {})
+    value = given.get(name, FIELDS[name].default)
+    if name == "num_unfrozen_layers" and baseline.depth_share is not None:
+        value = share_of_depth(baseline.depth_share, space.depths[backbone])
+    if value is None or bounded.contains(value):
+        return baseline
+    given[name] = _nearest(bounded, value)
+    share = None if name == "num_unfrozen_layers" else baseline.depth_share
+    return Baseline(strategy=baseline.strategy, depth_share=share, **given)
 
 
-def _lies_within(space: SearchSpace, baseline: Baseline) -> bool:
-    try:
-        space.baseline_configuration(baseline, space.backbones[0])
-    except SpaceError:
-        return False
-    return True
+def _nearest(parameter: Parameter, value: Value) -> Value:
+    if isinstance(value, str):
+        return (parameter.choices or (value,))[0]
+    low, high = parameter.low, parameter.high
+    if low is not None and high is not None:
+        return min(max(value, low), high)
+    numbers = [choice for choice in parameter.choices or () if not isinstance(choice, str)]
+    return min(numbers, key=lambda choice: abs(choice - value))
 
 
 def _parse(text: str, space: SearchSpace) -> Parameter:
@@ -71,16 +78,25 @@ def _parse(text: str, space: SearchSpace) -> Parameter:
         raise SpaceError(f"unknown parameter '{name}'; choose from {', '.join(list(FIELDS)[2:])}")
     if at and strategy not in STRATEGIES:
         raise SpaceError(f"unknown strategy '{strategy}'; choose from {', '.join(STRATEGIES)}")
+    if at and strategy not in space.strategies:
+        raise SpaceError(f"strategy '{strategy}' is not searched")
     whose = _strategy(name, strategy)
     if ".." not in value:
         choices = tuple(_value(name, part) for part in value.split(","))
         return Parameter(name=name, strategy=whose, choices=choices)
-    low, high = (_value(name, part) if part else None for part in value.split("..", 1))
+    bounds, comma, scale = value.partition(",")
+    if comma and scale.strip() not in SCALES:
+        raise SpaceError(f"it is written as {FORM}")
+    low, high = (_value(name, part) if part else None for part in bounds.split("..", 1))
     if isinstance(low, str) or isinstance(high, str):
         raise SpaceError(f"values of {name} are names: write them as {name}=A,B")
-    return Parameter(
-        name=name, strategy=whose, low=low, high=high, log=_is_log(space, name, whose)
-    )
+    log = SCALES[scale.strip()] if comma else _is_log(space, name, whose)
+    if log and low is not None and low <= 0 and FIELDS[name].holds(low):
+        raise SpaceError(
+            f"{name} is searched on a logarithmic scale, where {low:g} is no bound: "
+            f"write {name}={bounds},linear"
+        )
+    return Parameter(name=name, strategy=whose, low=low, high=high, log=log)
 
 
 def _strategy(name: str, strategy: str) -> StrategyName | None:

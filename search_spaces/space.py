@@ -180,7 +180,8 @@ class SearchSpace(BaseModel):
         """The same space over other backbones, or over some of its strategies.
 
         Args:
-            depths: number of blocks of backbones that the space need not know yet.
+            depths: number of blocks of backbones that the space need not know yet; it may raise
+                ValueError for a name that is none.
 
         Raises:
             SpaceError: a strategy that the space does not have. Whether the backbones are known
@@ -188,7 +189,7 @@ class SearchSpace(BaseModel):
         """
         backbones = None if backbones is None else tuple(dict.fromkeys(backbones))
         chosen = {"backbone": backbones, "strategy": strategies}
-        more = {name: depths[name] for name in backbones or () if depths and name in depths}
+        more = {name: depths[name] for name in backbones or () if depths is not None}
         for strategy in strategies or ():
             if strategy not in self.strategies:
                 raise SpaceError(

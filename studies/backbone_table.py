@@ -13,8 +13,10 @@ from rich.table import Table
 
 from studies.own_backbones import run_module
 from studies.progress import Progress
+from studies.settings import DEFAULTS, read_options
 from transfer.backbones import find_spec
 from transfer.catalog import BACKBONES
+from transfer.custom import installed_names
 from transfer.device import choose_device
 from transfer.throughput import OnProgress, measure_throughput
 from transfer.weights import weights_at_hand, weights_hint
@@ -41,19 +43,22 @@ def look_at_backbones(
     module: Path | None,
     weights_dir: Path | None,
     measure: bool,
-    image_size: int,
+    image_size: int | None,
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """Return the rows of `backbone_rows`, those of the file `module` with them.
 
-    The file's code is run, and `progress` says so. Raises ValueError as `backbone_rows` does.
+    The file's code is run, and `progress` says so. Raises ValueError as `backbone_rows` does, and
+    for an image size that no study takes.
     """
+    given = {} if image_size is None else {"image_size": image_size}
+    size = read_options(given).image_size or DEFAULTS["image_size"]
     own = () if module is None else run_module(module, progress).names
     return backbone_rows(
-        names or (*BACKBONES, *own),
+        names or (*BACKBONES, *own, *installed_names()),
         weights_dir=weights_dir,
         measure=measure,
-        image_size=image_size,
+        image_size=size,
         on_progress=progress.work,
     )
 

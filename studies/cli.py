@@ -156,6 +156,7 @@ def data(
         Path | None, option("Save training images of every class as this PNG file.")
     ] = None,
     image_size: ImageSize = None,
+    backbone_module: BackboneModule = None,
     weights_dir: WeightsDir = None,
     cache_dir: CacheDir = None,
     json_: AsJson = False,
@@ -167,14 +168,15 @@ def data(
     from studies.progress import start_progress
     from studies.settings import read_options
 
-    given = {
-        "data": source,
-        "group_pattern": group_pattern,
-        "image_size": image_size,
-        "weights_dir": weights_dir,
-        "cache_dir": cache_dir,
-    }
-    options = read_options({key: value for key, value in given.items() if value is not None})
+    given = _given(
+        data=source,
+        group_pattern=group_pattern,
+        image_size=image_size,
+        backbone_module=backbone_module,
+        weights_dir=weights_dir,
+        cache_dir=cache_dir,
+    )
+    options = read_options(given)
     with start_progress() as progress:
         found = look_at_data(options, preview, progress)
     if json_:
@@ -189,7 +191,7 @@ def data(
 @app.command()
 def backbones(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Without one: the table.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Without one: the table.")
     ] = None,
     backbone_module: BackboneModule = None,
     measure: Annotated[bool, typer.Option("--measure", help="Images a second, here.")] = False,
@@ -208,7 +210,7 @@ def backbones(
             module=backbone_module,
             weights_dir=weights_dir,
             measure=measure,
-            image_size=image_size or DEFAULTS["image_size"],
+            image_size=image_size,
             progress=progress,
         )
     if json_:
@@ -224,32 +226,34 @@ def spaces(
     ] = None,
     set_: Set = None,
     backbones: Backbones = None,
+    backbone_module: BackboneModule = None,
     strategies: Strategies = None,
     json_: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """The search spaces; or one with its ranges, conditions, baselines and size."""
-    from studies.settings import names_of
     from studies.space_table import (
-        open_space,
+        look_at_space,
         presets_json,
         print_presets,
         print_space,
         space_json,
     )
 
-    if name is None:
+    given = _given(
+        space=name,
+        set=set_,
+        backbones=backbones,
+        backbone_module=backbone_module,
+        strategies=strategies,
+    )
+    if not given:
         if json_:
             _print_json(presets_json())
         else:
             print_presets(_stdout())
         return
-    space = open_space(
-        name,
-        backbones=names_of(backbones),
-        strategies=names_of(strategies),
-        overrides=set_ or (),
-    )
+    space = look_at_space(given)
     if json_:
         _print_json(space_json(space))
     else:
@@ -269,6 +273,11 @@ def dashboard(
     from studies.dashboard import serve
 
     serve(storage, port, open_browser=not no_browser, announce=_stderr)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """The options that were given, out of all that a command has."""
+    return {name: value for name, value in values.items() if value not in (None, [])}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -128,10 +128,14 @@ class Objective:
         return course.pruned
 
     def _is_pruned(
-        self, history: Sequence[EpochRecord], peers: Sequence[Mapping[int, float]]
+        self,
+        history: Sequence[EpochRecord],
+        peers: Sequence[Mapping[int, float]],
     ) -> bool:
         if self.settings.pruner == "none" or len(history) >= self.settings.epochs:
             return False
+        if not history[-1].all_layers_train:
+            return False  # Still being unfrozen: no match for those that train all they have.
         metric = self.settings.metric
         values = {record.epoch: record.val[metric] for record in history}
         return should_prune(values, peers, lower_is_better=metric == "loss")
@@ -198,6 +202,7 @@ class Objective:
 def _as_json(record: EpochRecord) -> dict[str, Any]:
     return {
         "epoch": record.epoch,
+        "all_layers_train": record.all_layers_train,
         "train": record.train,
         "val": record.val,
         "training_seconds": record.training_seconds,

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 from search_spaces import SearchSpace
 from studies.backbone_table import backbone_rows
 from studies.data_card import describe, save_preview
+from studies.own_backbones import run_module
 from studies.preparation import choose_space, find_source, settings_for
 from studies.progress import Progress
 from studies.settings import StudyOptions, StudySettings
@@ -34,7 +37,8 @@ def look_at_data(
         ValueError: the source is wrong, or the preview can't be written.
     """
     source = find_source(options, None)
-    space, _ = choose_space(options, source, stored=None, own=None)
+    own = run_module(options.backbone_module, progress) if options.backbone_module else None
+    space, _ = choose_space(options, source, stored=None, own=own)
     settings = settings_for(options, source, space, stored=None)
     data = load_data(
         source,
@@ -68,7 +72,14 @@ def outlook(
 
 
 def _command(options: StudyOptions) -> str:
-    shown = {"data", "group_pattern", "image_size", "weights_dir", "cache_dir"}
+    shown = {
+        "data",
+        "group_pattern",
+        "image_size",
+        "backbone_module",
+        "weights_dir",
+        "cache_dir",
+    }
     given = options.model_dump(include=shown, exclude_none=True)
     flags = [
         f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in given.items()
@@ -89,8 +100,10 @@ def print_outlook(console: Console, shown: Mapping[str, Any]) -> None:
         lines.append(f"tried for a download, else left out: {', '.join(shown['without_weights'])}")
     lines.append("the test images stay sealed")
     console.print("")
-    for number, line in enumerate(lines):
-        console.print(f"{'' if number == 0 else '  - '}{line}", markup=False, soft_wrap=True)
+    head, *others = lines
+    console.print(head, markup=False, soft_wrap=True)  # A command: to be copied whole.
+    for line in others:
+        console.print(Padding(Text(f"- {line}"), (0, 0, 0, 2)))
 
 
 def _backbones(weights: Mapping[str, str]) -> str:

@@ -10,16 +10,17 @@ from typing import Any
 
 import torch
 
-from search_spaces import SearchSpace, load_space
-from search_spaces.overrides import with_overrides
+from search_spaces import SearchSpace
 from studies.errors import UserError
 from studies.handout import opening
 from studies.own_backbones import OwnBackbones, check_stored, run_module
 from studies.progress import Progress
 from studies.records import StudyRecord
 from studies.settings import DEFAULTS, FIXED, StudyOptions, StudySettings, decide
-from transfer.backbones import all_depths, check_image_size
+from studies.space_choice import chosen_space
+from transfer.backbones import check_image_size, find_backbone
 from transfer.cache import cache_folder
+from transfer.catalog import BACKBONES
 from transfer.data.loading import ImageData, load_data
 from transfer.data.sources import Source, open_source
 from transfer.device import choose_device, make_deterministic, num_threads
@@ -94,6 +95,7 @@ def prepare(
             "test_fingerprint": data.test_fingerprint,
         },
         "weights": {name: file.sha256 for name, file in weights.items()},
+        "backbones": {name: _what_computes(name) for name in space.backbones},
         "backbone_module": None if own is None else own.as_json(),
         "left_out": left_out,
         "threads": torch.get_num_threads(),
@@ -149,13 +151,7 @@ def choose_space(
     if stored is not None and not asked:
         return SearchSpace(**stored.identity["space"]), True
     default = "demo" if source.kind == "phantom" and not options.backbones else "default"
-    depths = all_depths()
-    space = load_space(options.space or default, depths)
-    backbones = options.backbones
-    if own is not None and backbones is None:
-        backbones = (*space.backbones, *own.names)
-    space = space.narrowed(backbones=backbones, strategies=options.strategies, depths=depths)
-    space = with_overrides(space, options.set or ())
+    space = chosen_space(options, default=default, own=() if own is None else own.names)
     by_name = bool(options.space or options.backbones) or default == "demo"
     return space, by_name
 
@@ -220,8 +216,32 @@ def _refuse_changes(identity: Mapping[str, Any], stored: StudyRecord, name: str)
     for backbone, sha256 in identity["weights"].items():
         if old["weights"].get(backbone, sha256) != sha256:
             different.append(f"weights of {backbone} (another file)")
+    before = old.get("backbones", {})
+    for backbone, computed_by in identity["backbones"].items():
+        changed = [
+            f"{key} {before[backbone][key]}, now {value}"
+            for key, value in computed_by.items()
+            if backbone in before and before[backbone][key] != value
+        ]
+        if changed:
+            different.append(f"code of {backbone} ({', '.join(changed)})")
     if different:
         raise UserError(_refusal(name, different))
+
+
+def _what_computes(backbone: str) -> dict[str, Any]:
+    """What must stay as it is beside the weights, for the same numbers to come out.
+
+    The table's networks are this project's own to keep; other code has a version.
+    """
+    found = find_backbone(backbone)
+    spec = found.spec
+    return {
+        "code": None if backbone in BACKBONES else found.code,
+        "depth": spec.depth,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+    }
 
 
 def _space_differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:

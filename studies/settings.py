@@ -79,6 +79,12 @@ class StudyOptions(BaseModel):
     pruner: Literal["median", "none"] | None = None
     confirm: bool = True
 
+    @field_validator("set", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        """Accept one text beside a list of them: its commas are its own."""
+        return (value,) if isinstance(value, str) else value
+
     @field_validator("backbones", "strategies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -130,6 +136,11 @@ def read_options(given: Mapping[str, Any], config: Path | None = None) -> StudyO
         UserError: no such file, malformed TOML (with the line), unknown key, value out of range.
     """
     from_file: dict[str, Any] = {} if config is None else _read_toml(config)
+    if "backbone_module" in from_file:
+        raise UserError(
+            f"{config}: backbone_module runs code, which no file may ask for; give it as "
+            "--backbone-module FILE."
+        )
     checked: dict[str, Any] = {}
     for values, what in ((from_file, f"{config}: option"), (given, "option")):
         try:

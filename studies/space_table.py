@@ -1,53 +1,39 @@
 """`spaces`: a search space as a person reads it, with its conditions, baselines and size."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from search_spaces import Baseline, Parameter, SearchSpace, load_space, preset_names
-from search_spaces.overrides import with_overrides
-from transfer.catalog import depths
+from studies.errors import UserError
+from studies.progress import LineProgress
+from studies.settings import read_options
+from studies.space_choice import chosen_space
+from transfer.catalog import Depths
 
 WORDS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning", None: "both"}
 
 
-class LazyDepths(dict[str, int]):
-    """The table's depths, and those of other networks when asked: only they need torch."""
-
-    def __init__(self) -> None:
-        super().__init__(depths())
-
-    def __contains__(self, name: object) -> bool:
-        from transfer.backbones import all_depths
-
-        return super().__contains__(name) or name in all_depths()
-
-    def __missing__(self, name: str) -> int:
-        from transfer.backbones import all_depths
-
-        return all_depths()[name]
-
-
-def open_space(
-    name: str,
-    *,
-    backbones: Iterable[str] | None = None,
-    strategies: Iterable[str] | None = None,
-    overrides: Iterable[str] = (),
-) -> SearchSpace:
-    """The preset or file ``name``, narrowed and overridden.
+def look_at_space(given: Mapping[str, Any]) -> SearchSpace:
+    """The space that options describe.
 
     Raises:
-        SpaceError: no such space, or a law is broken.
+        ValueError: a space isn't named, or something of it is wrong.
     """
-    known = LazyDepths()
-    space = load_space(name, known)
-    space = space.narrowed(backbones=backbones, strategies=strategies, depths=known)
-    return with_overrides(space, overrides)
+    if "space" not in given:
+        raise UserError("Name a space: python -m studies spaces NAME|FILE, with these options.")
+    options = read_options(given)
+    own: tuple[str, ...] = ()
+    if options.backbone_module is not None:
+        from studies.own_backbones import run_module  # It needs torch.
+
+        own = run_module(options.backbone_module, LineProgress()).names
+    return chosen_space(options, own=own)
 
 
 def print_presets(console: Console) -> None:
@@ -56,7 +42,7 @@ def print_presets(console: Console) -> None:
     for column in ("space", "backbones", "searched", "size"):
         table.add_column(column, overflow="fold")
     for name in preset_names():
-        space = load_space(name, depths())
+        space = load_space(name, Depths())
         size = space.size()
         names = dict.fromkeys(p.name for p in space.parameters[2:] if is_searched(p))
         table.add_row(
@@ -83,7 +69,7 @@ def print_space(console: Console, space: SearchSpace) -> None:
     if space.baselines:
         console.print(f"\nRun first, on {space.backbones[0]}:")
     for baseline in space.baselines:
-        console.print(f"  {_baseline(baseline)}", soft_wrap=True)
+        console.print(Padding(_baseline(baseline), (0, 0, 0, 2)))
     for key, value in space.suggested.items():
         console.print(
             f"Suggests {value} {key}." if key != "image_size" else f"Suggests {value} px."
@@ -163,4 +149,4 @@ def space_json(space: SearchSpace) -> dict[str, Any]:
 
 def presets_json() -> dict[str, Any]:
     """`spaces --json`."""
-    return {"spaces": [space_json(load_space(name, depths())) for name in preset_names()]}
+    return {"spaces": [space_json(load_space(name, Depths())) for name in preset_names()]}

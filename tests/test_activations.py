@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from transfer.activations import Activations
-from transfer.backbones import pool
+from transfer.backbones import backbones_from_file, pool
 from transfer.catalog import BACKBONES
 from transfer.data.loading import ImageData, Split
 from transfer.data.phantom import PhantomSpec, phantom_images
@@ -254,3 +254,34 @@ def test_the_views_of_other_training_images_are_never_answered_from_the_file(act
     object.__setattr__(resplit, "train", swapped)
     activations(resplit, on_progress=computed).features(NAME, 1)
     assert computed.num_batches == 1
+
+
+OWN = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.{activation}())
+
+BACKBONES = {{"own_net": build}}
+MEAN = ({mean}, 0.5, 0.5)
+"""
+
+
+def test_other_code_with_equal_weights_is_never_answered_from_the_file(activations, tmp_path):
+    found = []
+    for number, (activation, mean) in enumerate([("ReLU", 0.5), ("Tanh", 0.5), ("Tanh", 0.1)]):
+        path = tmp_path / f"nets{number}.py"
+        path.write_text(OWN.format(activation=activation, mean=mean))
+        backbones_from_file(path)
+        computed = Computed()
+        found.append(activations(name="own_net", on_progress=computed).features("own_net"))
+        assert computed.num_batches == 1
+    assert not torch.equal(found[0], found[1]) and not torch.equal(found[1], found[2])
+
+
+def test_the_probe_is_solved_once_on_the_training_images(activations, monkeypatch):
+    shared = activations()
+    first = shared.probe(NAME)
+    assert first.weight_CD.shape == (2, BACKBONES[NAME].num_features)
+    monkeypatch.setattr("transfer.activations.solve_probe", None)
+    assert shared.probe(NAME) is first

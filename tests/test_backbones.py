@@ -13,7 +13,6 @@ from torch import nn
 from transfer import generic
 from transfer.backbones import (
     TransferNetwork,
-    all_depths,
     block_tensors,
     check_image_size,
     find_backbone,
@@ -23,7 +22,7 @@ from transfer.backbones import (
     pool,
     split_into_blocks,
 )
-from transfer.catalog import BACKBONES, depths
+from transfer.catalog import BACKBONES
 from transfer.freezing import freeze
 from transfer.generic import UnknownBackboneError
 
@@ -145,19 +144,6 @@ def test_looking_a_network_up_leaves_the_global_random_state_alone():
     find_backbone("torchvision:shufflenet_v2_x1_0")
     check_image_size("torchvision:shufflenet_v2_x1_0", 64)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_depths_iterate_over_the_table_and_find_every_name():
-    found = all_depths()
-    assert dict(found) == depths()
-    assert len(found) == len(BACKBONES)
-    assert found["torchvision:resnet18"] == found["resnet18"]
-    assert "torchvision:resnet18" in found
-    assert "resnet51" not in found
-    with pytest.raises(KeyError):
-        found["torchvision:resnet51"]
-    with pytest.raises(ValueError, match="can't be cut into layers"):
-        found["torchvision:squeezenet1_0"]
 
 
 @pytest.mark.parametrize("image_size", [32, 64, 100])

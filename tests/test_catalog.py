@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_weights
 
 from transfer.backbones import original_network
-from transfer.catalog import BACKBONES, backbone_spec, depths
+from transfer.catalog import BACKBONES, Depths
 
 STATED = {
     name: get_model_weights(name).IMAGENET1K_V1
@@ -25,25 +25,17 @@ def count_macs(network: nn.Module, image_13hw: torch.Tensor) -> float:
     return counter.get_total_flops() / 2
 
 
-def test_catalog_does_not_import_torch():
-    check = "import sys, transfer.catalog; sys.exit('torch' in sys.modules)"
+def test_depths_of_the_table_need_no_torch():
+    check = (
+        "import sys; from transfer.catalog import Depths; Depths()['resnet18']; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
 
-def test_unknown_backbone_names_the_choices():
-    with pytest.raises(ValueError) as error:
-        backbone_spec("resnet51")
-    assert str(error.value) == (
-        "Unknown backbone 'resnet51'; "
-        "choose from efficientnet_lite0, resnet18, resnet34, resnet50, mobilenet_v2, "
-        "mobilenet_v3_small, mobilenet_v3_large, efficientnet_b0, densenet121, convnext_tiny, "
-        "squeezenet1_1."
-    )
-
-
 def test_every_backbone_is_found_under_its_own_name():
-    assert [backbone_spec(name).name for name in BACKBONES] == list(BACKBONES)
-    assert depths() == {
+    assert [spec.name for spec in BACKBONES.values()] == list(BACKBONES)
+    assert Depths() == {
         "efficientnet_lite0": 18,
         "resnet18": 9,
         "resnet34": 17,
@@ -56,6 +48,17 @@ def test_every_backbone_is_found_under_its_own_name():
         "convnext_tiny": 19,
         "squeezenet1_1": 9,
     }
+
+
+def test_depths_list_the_table_and_look_up_every_other_name():
+    depths = Depths()
+    assert list(depths) == list(BACKBONES)
+    assert depths["torchvision:resnet18"] == depths["resnet18"]
+    with pytest.raises(ValueError, match="Unknown backbone 'torchvision:resnet51'"):
+        depths["torchvision:resnet51"]
+    with pytest.raises(ValueError, match="can't be cut into layers"):
+        depths["torchvision:squeezenet1_0"]
+    assert list(depths) == list(BACKBONES)
 
 
 @pytest.mark.parametrize("name", STATED)
@@ -79,7 +82,7 @@ def test_parameters_and_gmacs_are_those_of_the_network(name):
 
 
 def test_efficientnet_lite0_sees_127_of_255_as_zero_and_255_as_one():
-    spec = backbone_spec("efficientnet_lite0")
+    spec = BACKBONES["efficientnet_lite0"]
     for mean, std in zip(spec.mean, spec.std, strict=True):
         assert (127 / 255 - mean) / std == pytest.approx(0)
         assert (255 / 255 - mean) / std == pytest.approx(1)

@@ -8,7 +8,6 @@ import torch
 
 from transfer import custom
 from transfer.backbones import (
-    all_depths,
     backbones_from_file,
     block_tensors,
     check_image_size,
@@ -17,6 +16,7 @@ from transfer.backbones import (
     original_network,
     split_into_blocks,
 )
+from transfer.catalog import Depths
 
 NET = """
 from torch import nn
@@ -45,7 +45,7 @@ def test_a_network_in_a_file_is_found_by_its_name(tmp_path):
     assert (spec.depth, spec.num_features, spec.num_parameters) == (2, 6, 216 + 16 + 54)
     assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5))
     assert spec.gmacs == round(111 * 111 * (216 + 48) / 1e9, 3)
-    assert all_depths()["my_net"] == 2
+    assert Depths()["my_net"] == 2
     network = original_network("my_net")
     blocks = split_into_blocks("my_net", network)
     assert block_tensors("my_net", network).keys() == network.state_dict().keys()

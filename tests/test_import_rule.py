@@ -24,6 +24,7 @@ READERS = (
     "studies.errors",
     "studies.records",
     "studies.settings",
+    "studies.space_choice",
     "studies.space_table",
     "studies.statistics",
     "studies.status",

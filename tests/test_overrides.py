@@ -64,6 +64,27 @@ def test_a_text_becomes_the_only_parameter_of_its_name(text, expected):
     assert others == [p for p in before.parameters if p.name != expected["name"]]
 
 
+@pytest.mark.parametrize(
+    ("text", "log"),
+    [
+        ("learning_rate=1e-4..1e-1", True),
+        ("learning_rate=1e-4..1e-1,linear", False),
+        ("weight_decay=0..1,linear", False),
+        ("weight_decay=1e-5..1e-1", False),
+        ("weight_decay=1e-5..1e-1, log", True),
+    ],
+)
+def test_a_range_keeps_its_scale_or_takes_the_one_that_is_written(text, log):
+    (parameter,) = named(with_overrides(space(), [text]), text.partition("=")[0])
+    assert parameter.log is log
+
+
+def test_a_range_of_a_strategy_that_is_not_searched_is_refused():
+    narrowed = space().narrowed(strategies=["feature_extraction"])
+    with pytest.raises(SpaceError, match="strategy 'fine_tuning' is not searched"):
+        with_overrides(narrowed, ["learning_rate@fine_tuning=1e-5..1e-4"])
+
+
 @pytest.mark.parametrize("rates", [BY_STRATEGY, FOR_BOTH], ids=["by strategy", "for both"])
 def test_a_range_for_one_strategy_leaves_the_other_its_own(rates):
     after = with_overrides(space(rates), ["learning_rate@fine_tuning=1e-5..1e-4"])
@@ -84,24 +105,21 @@ def test_texts_are_taken_in_turn():
     assert named(after, "mixup") == [Parameter(name="mixup", choices=(0.4,))]
 
 
-def test_a_baseline_that_falls_outside_is_left_out_and_the_others_stay():
-    baselines = tuple(
-        Baseline(strategy="feature_extraction", learning_rate=1e-3, batch_size=size)
-        for size in (8, 16)
-    )
-    after = with_overrides(space(baselines=baselines), ["batch_size=16,32"])
-    assert after.baselines == baselines[1:]
-
-
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
         ("batch_size=64", "batch_size", 64),
         ("learning_rate@fine_tuning=1e-5", "learning_rate@fine_tuning", 1e-5),
         ("num_unfrozen_layers=2", "num_unfrozen_layers", 2),
+        ("num_unfrozen_layers=1..3", "num_unfrozen_layers", 3),
+        ("batch_size=4,16,64", "batch_size", 4),
+        ("batch_size=16..32", "batch_size", 16),
+        ("learning_rate=1e-3..1e-2", "learning_rate", 1e-3),
+        ("dropout=0.5,0.3", "dropout", 0.3),
+        ("optimizer=sgd,adam", "optimizer", "sgd"),
     ],
 )
-def test_a_baseline_takes_a_value_that_is_the_only_one(text, key, value):
+def test_a_value_of_a_baseline_moves_to_the_nearest_that_is_allowed(text, key, value):
     baseline = Baseline(strategy="fine_tuning", learning_rate=1e-4, batch_size=8, depth_share=1.0)
     after = with_overrides(space(baselines=(baseline,)), [text])
     (kept,) = after.baselines
@@ -126,6 +144,9 @@ def test_a_value_fixed_for_one_strategy_changes_no_baseline_of_the_other():
         ("learning_rate=fast", "values of learning_rate are numbers, but got 'fast'"),
         ("learning_rate=1e-3..1e-5", "low <= high must hold"),
         ("learning_rate=0..1", "low > 0 must hold with log = true"),
+        ("weight_decay=0..0.5,log", "write weight_decay=0..0.5,linear"),
+        ("learning_rate=1e-4..1,cubic", "it is written as"),
+        ("weight_decay=0..1,log", "where 0 is no bound"),
         ("learning_rate=..1", "must have either choices or low and high"),
         ("learning_rate=1..", "has low, so it must have high"),
         ("dropout=0.2,1.5", "values must be in [0, 1), but got 1.5"),

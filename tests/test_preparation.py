@@ -1,10 +1,12 @@
 """What must be right before the first trial, and what a stored study refuses."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,7 +16,7 @@ from studies.preparation import Prepared, find_source, prepare
 from studies.progress import LineProgress
 from studies.records import StudyRecord
 from studies.settings import StudyOptions
-from transfer.backbones import block_tensors, original_network
+from transfer.backbones import block_tensors, find_backbone, original_network
 from transfer.weights import WeightsNotFoundError
 
 DATA = "phantom:train=20,test=10,size=32"
@@ -214,3 +216,27 @@ def test_a_study_from_before_a_setting_was_there_has_its_default(tmp_path: Path)
     assert prepared(tmp_path, stored, **given).settings.num_views == 1
     with pytest.raises(UserError, match=r"num_views \(stored 1, asked for 4\)"):
         prepared(tmp_path, stored, num_views=4, **given)
+
+
+def test_the_identity_of_a_study_comes_back_from_json_as_it_is(tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    for number, name in enumerate("AB"):
+        values = np.arange(10 * 32 * 32, dtype=np.uint16).reshape(10, 32, 32) + number
+        np.save(deep / f"{name}.npy", values)
+    study = prepared(tmp_path, weights="random", **{**SMALL, "data": str(deep)}, image_size=32)
+    assert study.identity["data"]["window"] is not None
+    assert json.loads(json.dumps(study.identity)) == study.identity
+
+
+def test_other_code_under_the_name_of_a_backbone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("timm")
+    given = {"weights": "random", "backbones": ("timm:test_resnet",)}
+    stored = record(prepared(tmp_path, **given))
+    prepared(tmp_path, stored, **given)
+    other = replace(find_backbone("timm:test_resnet"), code="timm 99")
+    monkeypatch.setattr("studies.preparation.find_backbone", lambda name: other)
+    with pytest.raises(UserError, match=r"code of timm:test_resnet \(code timm .*, now timm 99"):
+        prepared(tmp_path, stored, **given)

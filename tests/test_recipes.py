@@ -14,13 +14,13 @@ from torch.nn.functional import cross_entropy
 from transfer.backbones import TransferNetwork
 from transfer.config import TransferConfig
 from transfer.freezing import freeze
+from transfer.probe import Probe
 from transfer.recipes import (
     Mixing,
     WeightAverage,
     loss_function,
     num_layers_unfrozen,
     parameter_groups,
-    solve_probe,
     start_head_from_probe,
 )
 
@@ -128,6 +128,23 @@ def test_balanced_weights_give_every_class_the_same_say():
     torch.testing.assert_close(loss(logits_NC, labels_N), torch.stack(by_class).mean())
 
 
+def test_balanced_weights_give_every_class_the_same_say_over_batches_too():
+    logits_NC, labels_N = logits_and_labels()
+    loss = loss_function(config(class_weights="balanced"), labels_N, 3)
+    batches = torch.arange(9).view(3, 3)  # The first holds images of one class alone.
+    over_batches = torch.stack([loss(logits_NC[b], labels_N[b]) for b in batches]).mean()
+    torch.testing.assert_close(over_batches, loss(logits_NC, labels_N))
+
+
+def test_balanced_weights_leave_the_smoothed_target_of_an_image_as_it_is():
+    """The best prediction for one image is its smoothed target, whatever the other classes."""
+    labels_N = torch.tensor([0] * 9 + [1])
+    loss = loss_function(config(class_weights="balanced", label_smoothing=0.1), labels_N, 2)
+    logits_1C = torch.tensor([[0.95, 0.05]]).log().requires_grad_()
+    loss(logits_1C, labels_N[:1]).backward()
+    torch.testing.assert_close(logits_1C.grad, torch.zeros(1, 2), atol=1e-6, rtol=0)
+
+
 def test_balanced_weights_of_balanced_classes_change_nothing():
     logits_NC, _ = logits_and_labels()
     labels_N = torch.arange(9) % 3
@@ -204,54 +221,11 @@ def test_counters_are_copied_and_the_tensors_come_back_even_after_an_error():
     assert tensors["w"].item() == 5.0 and tensors["steps"].item() == 4
 
 
-def features_and_labels(num_classes, num_images=120, scale=1.0, offset=0.0):
-    rng = np.random.default_rng(0)
-    labels_N = np.arange(num_images) % num_classes
-    features_ND = rng.normal(size=(num_images, 6)).astype(np.float32)
-    features_ND[:, :num_classes] += 2 * np.eye(num_classes, dtype=np.float32)[labels_N]
-    return (features_ND * scale + offset).astype(np.float32), labels_N
-
-
-@pytest.mark.parametrize("num_classes", [2, 3, 5])
-def test_the_probe_tells_the_classes_apart_and_the_head_says_the_same(num_classes):
-    features_ND, labels_N = features_and_labels(num_classes)
-    weight_CD, bias_C = solve_probe(features_ND, labels_N)
-    assert weight_CD.shape == (num_classes, 6) and bias_C.shape == (num_classes,)
-    logits_NC = features_ND @ weight_CD.T + bias_C
-    assert (logits_NC.argmax(axis=1) == labels_N).mean() > 1 / num_classes + 0.3
-    head = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, num_classes)).eval()
-    start_head_from_probe(head, torch.from_numpy(features_ND), torch.from_numpy(labels_N))
+def test_the_head_starts_with_the_probes_logits():
+    probe = Probe(np.arange(6.0).reshape(2, 3), np.array([0.5, -0.5]))
+    head = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2)).eval()
+    start_head_from_probe(head, probe)
+    features_ND = torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 0.5]])
+    expected_NC = features_ND.double().numpy() @ probe.weight_CD.T + probe.bias_C
     with torch.inference_mode():
-        np.testing.assert_allclose(head(torch.from_numpy(features_ND)), logits_NC, atol=1e-4)
-
-
-def test_two_classes_get_the_probabilities_of_the_logistic_regression():
-    from sklearn.linear_model import LogisticRegression
-
-    features_ND = features_and_labels(2, num_images=4)[0]
-    few_ND = np.concatenate([features_ND, features_ND[:1] * -1])
-    few_N = np.array([0, 0, 0, 0, 1])  # One image of a class: no cross-validation.
-    weight_CD, bias_C = solve_probe(few_ND, few_N)
-    logits_NC = few_ND @ weight_CD.T + bias_C
-    standardised_ND = (few_ND - few_ND.mean(axis=0)) / few_ND.std(axis=0)
-    model = LogisticRegression(C=0.01, max_iter=1000).fit(standardised_ND, few_N)
-    expected_NC = model.predict_proba(standardised_ND)
-    exponentials = np.exp(logits_NC)
-    found_NC = exponentials / exponentials.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(found_NC, expected_NC, atol=1e-5)
-
-
-def test_the_probe_does_not_care_for_the_scale_of_the_features():
-    labels_N = features_and_labels(3)[1]
-    plain_ND, scaled_ND = features_and_labels(3)[0], features_and_labels(3, scale=1e4, offset=7)[0]
-    plain, scaled = (
-        x @ w.T + b for x in (plain_ND, scaled_ND) for w, b in [solve_probe(x, labels_N)]
-    )
-    np.testing.assert_allclose(plain, scaled, atol=1e-2)
-
-
-def test_a_feature_that_never_changes_does_no_harm():
-    features_ND, labels_N = features_and_labels(2)
-    features_ND[:, 5] = 3.0
-    weight_CD, bias_C = solve_probe(features_ND, labels_N)
-    assert np.isfinite(weight_CD).all() and np.isfinite(bias_C).all()
+        np.testing.assert_allclose(head(features_ND).numpy(), expected_NC, rtol=1e-6)

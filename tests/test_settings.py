@@ -138,3 +138,15 @@ def test_a_stored_seed_is_kept_even_if_it_is_0(seed):
 
 def test_a_seed_of_0_that_is_given_wins():
     assert decide(StudyOptions(seed=0), name="s", stored={"seed": 5}, suggested={}).seed == 0
+
+
+def test_overrides_may_be_one_text_whose_commas_are_its_own():
+    assert read_options({"set": "batch_size=8,16"}).set == ("batch_size=8,16",)
+    assert read_options({"set": ["mixup=0.2", "dropout=0"]}).set == ("mixup=0.2", "dropout=0")
+
+
+def test_no_file_may_ask_for_code_to_be_run(tmp_path):
+    path = write(tmp_path, 'backbone_module = "nets.py"\n')
+    with pytest.raises(UserError, match="give it as --backbone-module"):
+        read_options({}, path)
+    assert read_options({"backbone_module": "nets.py"}).backbone_module is not None

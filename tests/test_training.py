@@ -3,6 +3,7 @@
 Shapes: N images, C classes.
 """
 
+import dataclasses
 import importlib.util
 from collections import Counter
 
@@ -18,7 +19,7 @@ from transfer.catalog import BACKBONES
 from transfer.config import TransferConfig
 from transfer.data.loading import load_data
 from transfer.data.sources import open_source
-from transfer.recipes import solve_probe
+from transfer.probe import solve_probe
 from transfer.training import (
     DivergedError,
     EpochRecord,
@@ -146,8 +147,10 @@ def test_gradual_unfreezing_moves_the_head_alone_at_first_and_every_layer_in_the
     fresh = load_blocks(find_weights(NAME, weights="random")).state_dict()
 
     def moved(epochs_run):
-        run = config(2, gradual_unfreezing=0.5, epochs=4, learning_rate=0.01)
+        run = config(2, gradual_unfreezing=0.6, epochs=5, learning_rate=0.01)
         ended = train(run, activations, lambda record: record.epoch == epochs_run)
+        # Before all layers train, the last epoch is the one that is kept.
+        assert ended.best_epoch >= min(epochs_run, 4)
         return {
             key.removeprefix("blocks.").split(".")[0]
             for key, tensor in ended.trained_state.items()
@@ -155,10 +158,35 @@ def test_gradual_unfreezing_moves_the_head_alone_at_first_and_every_layer_in_the
             and not torch.equal(tensor, fresh[key.removeprefix("blocks.")])
         }
 
-    assert moved(1) == set()
     last, before_last = str(DEPTH - 1), str(DEPTH - 2)
-    # The best epoch may be an earlier one; whatever moved, moved from the output side.
-    assert moved(4) <= {last, before_last}
+    # Of two layers in three epochs: none, none, one; then both.
+    assert moved(1) == moved(2) == set()
+    assert moved(3) == {last}
+    assert moved(5) == {last, before_last}
+
+
+def test_patience_waits_until_all_layers_train(activations):
+    # Nothing gets better with this rate, and the head's start is the solved probe.
+    run = config(
+        3,
+        head_init="probe",
+        gradual_unfreezing=0.5,
+        learning_rate=1e-9,
+        epochs=12,
+        patience=2,
+        metric="loss",
+        dropout=0.0,
+    )
+    history = train(run, activations).history
+    assert [record.all_layers_train for record in history[:6]] == [False] * 6
+    assert all(record.all_layers_train for record in history[6:]) and len(history) > 6
+
+
+def test_an_epoch_before_all_layers_train_is_never_the_best():
+    early = dataclasses.replace(record(1, 0.99, 0.1), all_layers_train=False)
+    second = dataclasses.replace(record(2, 0.9, 0.2), all_layers_train=False)
+    assert best_epoch([early, second], "accuracy") == 2
+    assert best_epoch([early, second, record(3, 0.5, 0.9)], "accuracy") == 3
 
 
 def test_rates_that_fall_to_nothing_leave_the_deeper_layer_where_it_is(activations):

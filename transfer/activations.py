@@ -23,9 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from transfer.backbones import find_spec, pool
+from transfer.backbones import find_backbone, find_spec, pool
 from transfer.cache import written_whole
 from transfer.data.loading import ImageData
+from transfer.probe import Probe, solve_probe
 from transfer.views import show_views
 from transfer.weights import WeightFile, load_blocks
 
@@ -72,6 +73,7 @@ class Activations:
         self._on_progress = on_progress
         self._blocks: dict[str, nn.Sequential] = {}
         self._features: dict[tuple[str, int], Tensor] = {}
+        self._probes: dict[str, Probe] = {}
 
     def blocks(self, backbone: str, boundary: int) -> nn.Sequential:
         """The pretrained blocks on the device: shared below the boundary, a copy above it."""
@@ -101,6 +103,19 @@ class Activations:
             self._features[backbone, view] = features_ND.to(self.device)
             self.seconds += perf_counter() - started
         return self._features[backbone, view]
+
+    def probe(self, backbone: str) -> Probe:
+        """The logistic regression on the training images' features, solved once."""
+        if backbone not in self._probes:
+            features_ND = self.features(backbone)[self.data.train.positions_N]
+            started = perf_counter()
+            self._on_progress(f"probe of {backbone}", 0, 1)
+            self._probes[backbone] = solve_probe(
+                features_ND.cpu().numpy(), self.data.train.labels_N
+            )
+            self._on_progress(f"probe of {backbone}", 1, 1)
+            self.seconds += perf_counter() - started
+        return self._probes[backbone]
 
     def _features_at(
         self, backbone: str, positions_B: Positions, views_B: Positions | None = None
@@ -149,9 +164,12 @@ class Activations:
 
     def _key(self, backbone: str, view: int) -> str:
         """Everything that may change a bit of the features."""
+        spec = find_spec(backbone)
         parts = (
             f"format={FORMAT}",
             f"backbone={backbone}",
+            f"code={find_backbone(backbone).code}",
+            f"mean={spec.mean} std={spec.std}",
             f"weights={self._weights[backbone].sha256}",
             f"data={self.data.pixels_fingerprint}",
             f"image_size={self.data.image_size}",

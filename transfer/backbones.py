@@ -8,7 +8,6 @@ Shapes: N images, C classes, D features, c channels, h x w pixels.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Self
 
@@ -104,31 +103,6 @@ def _unknown(name: str) -> UnknownBackboneError:
         f"Unknown backbone {name!r}; choose from {', '.join(known)}, torchvision:NAME, timm:NAME."
         f"{did_you_mean(name, known)}"
     )
-
-
-class Depths(Mapping[str, int]):
-    """The number of blocks by backbone: the table's names in iteration, every name in look-up.
-
-    A name that no backbone has is a KeyError and not `in`; a network that can't be cut into
-    layers raises ValueError with the reason.
-    """
-
-    def __getitem__(self, name: str) -> int:
-        try:
-            return find_spec(name).depth
-        except UnknownBackboneError:
-            raise KeyError(name) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(BACKBONES)
-
-    def __len__(self) -> int:
-        return len(BACKBONES)
-
-
-def all_depths() -> Depths:
-    """Return the number of blocks of every backbone, found when it is asked for."""
-    return Depths()
 
 
 def original_network(name: str) -> nn.Module:

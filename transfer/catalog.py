@@ -84,13 +84,17 @@ _SPECS = (
 BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
 
 
-def backbone_spec(name: str) -> BackboneSpec:
-    """Return the description of the backbone `name`; ValueError with the choices if unknown."""
-    if name not in BACKBONES:
-        raise ValueError(f"Unknown backbone {name!r}; choose from {', '.join(BACKBONES)}.")
-    return BACKBONES[name]
+class Depths(dict[str, int]):
+    """The number of blocks by backbone: lists the table, and looks up every other name when asked.
 
+    Only names outside the table need torch. Looking one up raises ValueError, with the choices or
+    with the reason why a network can't be cut into layers.
+    """
 
-def depths() -> dict[str, int]:
-    """Return the number of blocks of every backbone, by name."""
-    return {name: spec.depth for name, spec in BACKBONES.items()}
+    def __init__(self) -> None:
+        super().__init__({name: spec.depth for name, spec in BACKBONES.items()})
+
+    def __missing__(self, name: str) -> int:
+        from transfer.backbones import find_spec
+
+        return find_spec(name).depth

@@ -9,6 +9,7 @@ those of RGB images in [0, 1]; IMAGE_SIZE is the only one, in pixels, that the b
 Shapes: N images, D features, h x w pixels.
 """
 
+import hashlib
 import importlib.util
 import inspect
 import math
@@ -46,12 +47,12 @@ def backbones_from_file(path: Path) -> tuple[str, ...]:
     builders = getattr(module, "BACKBONES", None)
     if not isinstance(builders, dict) or not builders:
         raise _broken(path, "it defines no BACKBONES = {'my_net': build}")
-    found = {}
+    found, code = {}, f"file {hashlib.sha256(path.read_bytes()).hexdigest()}"
     for name, build in builders.items():
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name) or name in BACKBONES:
             raise _broken(path, f"the name {name!r} is taken or none (letters, digits, . _ -)")
         try:
-            found[name] = _own_backbone(name, build, module)
+            found[name] = _own_backbone(name, build, module, code)
         except ValueError as error:
             raise _broken(path, f"backbone {name!r}: {error}") from error
     from_files.update(found)
@@ -81,7 +82,9 @@ def _entry_points() -> list[EntryPoint]:
 def _loaded(entry_point: EntryPoint) -> Backbone:
     try:
         build = entry_point.load()
-        return _own_backbone(entry_point.name, build, inspect.getmodule(build))
+        package = entry_point.dist
+        code = f"{package.name} {package.version}" if package else entry_point.value
+        return _own_backbone(entry_point.name, build, inspect.getmodule(build), code)
     except Exception as error:  # code of the package
         raise ValueError(
             f"Backbone {entry_point.name!r} of {entry_point.value} does not work: "
@@ -109,7 +112,9 @@ def _broken(path: Path, reason: str) -> ValueError:
     return ValueError(f"Backbones file {path} can't be used: {reason}.")
 
 
-def _own_backbone(name: str, build: Callable[[], object], module: ModuleType | None) -> Backbone:
+def _own_backbone(
+    name: str, build: Callable[[], object], module: ModuleType | None, code: str
+) -> Backbone:
     """Build the blocks once, see that they keep their promises, and describe them."""
     with torch.random.fork_rng(devices=[]):
         network = _built(build)
@@ -138,6 +143,7 @@ def _own_backbone(name: str, build: Callable[[], object], module: ModuleType | N
         image_size=next(iter(gmacs)),
         native_size=list(gmacs)[-1],
         is_own=True,
+        code=code,
     )
 
 

@@ -104,6 +104,7 @@ def timm_backbone(name: str) -> Backbone:
         std=tuple(settings["std"]),
         url=settings.get("url") or None,
         hub=_hub(settings),
+        code=f"timm {timm.__version__}",
         adapt=_adapt_timm,
     )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model_builder, get_model_weights
@@ -46,7 +47,8 @@ class Backbone:
     and `head` what follows them; both share its parameters. `image_size` is one, in pixels, at
     which it is known to run, `native_size` the one its weights were trained at. `url` and `hub`
     (repository, file name) say where its weights can be had. `adapt` turns the tensors of a file
-    into the network's names. `is_own` marks a network that brings its weights with it.
+    into the network's names. `is_own` marks a network that brings its weights with it. `code`
+    names what computes it, with its version: other code may give other numbers for equal weights.
     """
 
     spec: BackboneSpec
@@ -59,6 +61,7 @@ class Backbone:
     hub: tuple[str, str] | None = None
     adapt: Adapt = lambda tensors, network: tensors
     is_own: bool = False
+    code: str = f"torchvision {torchvision.__version__}"
 
 
 def run_blocks(blocks: list[nn.Module], images_N3hw: Tensor) -> Tensor:

@@ -5,24 +5,21 @@ Knows tensors and one ``TransferConfig``; nothing of images, epochs' records or 
 Legend: N images, B images of a batch, C classes, D features.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from transfer.backbones import TransferNetwork
 from transfer.config import TransferConfig
+from transfer.probe import Probe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-# Inverse regularisation strengths among which the probe's is chosen by cross-validation.
-PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 def parameter_groups(
@@ -64,15 +61,17 @@ def loss_function(config: TransferConfig, labels_N: Tensor, num_classes: int) ->
     Label smoothing: Szegedy et al. 2016 (arXiv:1512.00567), section 7. Balanced weights, N / (C *
     images of the class) in the training images ``labels_N``: King and Zeng 2001.
     """
-    weight_C = None
-    if config.class_weights == "balanced":
-        counts_C = torch.bincount(labels_N, minlength=num_classes)
-        weight_C = len(labels_N) / (num_classes * counts_C.clamp(min=1).float())
+    smoothing = config.label_smoothing
+    if config.class_weights == "none":
+        return partial(cross_entropy, label_smoothing=smoothing)
+    counts_C = torch.bincount(labels_N, minlength=num_classes)
+    weight_C = len(labels_N) / (num_classes * counts_C.clamp(min=1).float())
 
     def loss(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-        return cross_entropy(
-            logits_BC, labels_B, weight=weight_C, label_smoothing=config.label_smoothing
-        )
+        # Not cross_entropy's weight: it divides by the weights of the batch, so that a batch of
+        # one class has full weight again, and it weighs the smoothing by the other classes.
+        loss_B = cross_entropy(logits_BC, labels_B, label_smoothing=smoothing, reduction="none")
+        return (weight_C[labels_B] * loss_B).mean()
 
     return loss
 
@@ -148,56 +147,14 @@ class WeightAverage:
             tensor.copy_(values[name])
 
 
-def start_head_from_probe(head: nn.Sequential, features_ND: Tensor, labels_N: Tensor) -> None:
+def start_head_from_probe(head: nn.Sequential, probe: Probe) -> None:
     """Give the head the weights of a solved probe: linear probing, then fine-tuning (LP-FT).
 
     Kumar et al. 2022 (arXiv:2202.10054): from a random head the first steps distort pretrained
     features; from the solved probe they have little reason to.
-
-    Args:
-        features_ND: pooled frozen features of the training images.
-        labels_N: their labels; every class occurs.
     """
-    weight_CD, bias_C = solve_probe(features_ND.cpu().numpy(), labels_N.cpu().numpy())
     linear = head[-1]
     assert isinstance(linear, nn.Linear)
     with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(weight_CD))
-        linear.bias.copy_(torch.from_numpy(bias_C))
-
-
-def solve_probe(
-    features_ND: NDArray[np.float32], labels_N: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logistic regression on standardised features: weight_CD and bias_C for features as given.
-
-    Its L2 penalty is chosen by three-fold cross-validation on the log loss.
-    """
-    # Here, not above: it takes a second to import.
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-
-    mean_D, std_D = features_ND.mean(axis=0), features_ND.std(axis=0)
-    std_D = np.where(std_D > 0, std_D, 1.0).astype(np.float64)
-    standardised_ND = (features_ND - mean_D) / std_D
-    num_folds = min(3, int(np.unique(labels_N, return_counts=True)[1].min()))
-    probe = (
-        LogisticRegressionCV(
-            Cs=PROBE_STRENGTHS,
-            cv=num_folds,
-            scoring="neg_log_loss",
-            max_iter=1000,
-            l1_ratios=(0.0,),
-            use_legacy_attributes=False,
-        )
-        if num_folds > 1
-        else LogisticRegression(C=0.01, max_iter=1000)
-    )
-    with warnings.catch_warnings():
-        # A start need not be the optimum to the last digit.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        probe.fit(standardised_ND, labels_N)
-    weight_CD, bias_C = probe.coef_ / std_D, probe.intercept_
-    if len(weight_CD) == 1:  # Two classes have one margin: half of it for each, with its sign.
-        weight_CD, bias_C = (np.concatenate([-both, both]) / 2 for both in (weight_CD, bias_C))
-    return weight_CD, bias_C - weight_CD @ mean_D
+        linear.weight.copy_(torch.from_numpy(probe.weight_CD))
+        linear.bias.copy_(torch.from_numpy(probe.bias_C))

@@ -35,7 +35,10 @@ VAL_BATCH_SIZE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """One epoch, counted from 1. ``train`` is measured on the way: dropout, views and mixup."""
+    """One epoch, counted from 1. ``train`` is measured on the way: dropout, views and mixup.
+
+    ``all_layers_train`` is false while layers are still being unfrozen gradually.
+    """
 
     epoch: int
     train: dict[str, float]
@@ -43,6 +46,7 @@ class EpochRecord:
     val_logits_NC: NDArray[np.float32]
     training_seconds: float
     validation_seconds: float
+    all_layers_train: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,9 @@ def train(
     """Train ``config`` on the data of ``activations`` until epochs, patience or caller end it.
 
     The best epoch is the one with the best ``config.metric`` on the validation images; ties go to
-    the lower validation loss. Same configuration, data, device and threads: same numbers.
+    the lower validation loss. Epochs before all layers train don't count, nor does patience: what
+    comes out is what was asked for, not a probe. Same configuration, data, device and threads:
+    same numbers.
 
     Args:
         on_epoch: called behind every epoch; True ends the run.
@@ -101,7 +107,7 @@ def train(
         peak_bytes = max(peak_bytes, memory_bytes(activations.device))
         if best_epoch(history, config.metric) == epoch:
             best, best_state = epoch, run.trained_state()
-        if on_epoch(record) or epoch - best >= config.patience:
+        if on_epoch(record) or (record.all_layers_train and epoch - best >= config.patience):
             break
     return TrainingResult(
         history=tuple(history),
@@ -134,8 +140,7 @@ class _Run:
         self.optimizer = _optimizer(config, self.network)
         train, labels_N = self.data.train, self._labels(self.data.train)
         if config.head_init == "probe":
-            features_ND = activations.features(config.backbone)[train.positions_N]
-            start_head_from_probe(self.network.head, features_ND, labels_N)
+            start_head_from_probe(self.network.head, activations.probe(config.backbone))
         self.loss = loss_function(config, labels_N, len(self.data.classes))
         self.mixing = Mixing(config.mixup, config.seed)
         # Drawn apart from dropout, so that the order of the batches doesn't depend on the network.
@@ -167,6 +172,8 @@ class _Run:
             val_logits_NC=val_logits_NC.cpu().numpy(),
             training_seconds=trained - started,
             validation_seconds=perf_counter() - trained,
+            all_layers_train=num_layers_unfrozen(epoch, self.config)
+            == self.config.num_unfrozen_layers,
         )
 
     def _train(self, epoch: int) -> dict[str, float]:
@@ -179,9 +186,9 @@ class _Run:
         for index_B in _batches(len(self.data.train), self.config.batch_size, self.order):
             labels_B = labels_N[index_B]
             x = self._boundary(self.data.train.positions_N[index_B], views_N[index_B])
-            x, loss_function = self.mixing(x, labels_B, self.loss)
+            x, loss_of = self.mixing(x, labels_B, self.loss)
             logits_BC = self._above(x)
-            loss = loss_function(logits_BC, labels_B)
+            loss = loss_of(logits_BC, labels_B)
             if not torch.isfinite(loss):
                 raise DivergedError(epoch)
             self.optimizer.zero_grad(set_to_none=True)
@@ -250,9 +257,12 @@ def _batches(
 
 
 def best_epoch(history: Sequence[EpochRecord], metric: str) -> int:
-    """The epoch with the best ``metric``; ties go to the lower validation loss."""
-    best = history[0]
-    for record in history[1:]:
+    """The epoch with the best ``metric``; ties go to the lower validation loss.
+
+    Epochs in which not all layers trained don't count; while there are no others, the last does.
+    """
+    best, *others = [record for record in history if record.all_layers_train] or history[-1:]
+    for record in others:
         value, than = record.val[metric], best.val[metric]
         tie = value == than and record.val["loss"] < best.val["loss"]
         best = record if tie or is_better(metric, value, than) else best
