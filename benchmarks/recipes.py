@@ -3,7 +3,9 @@
 A seed draws the training images, the validation images (both from the training split: test images
 stay sealed), the head and the batches. Every recipe is run at every learning rate and shown at
 its best one, plain training too, and compared with plain training of the same seed. The numbers
-are validation numbers of the best epoch, as a study would report them.
+are validation numbers of the best epoch, as a study would report them. Images are drawn one by
+one: several of one subject may be on both sides. The seeds draw from one pool of images, so the
+intervals are about this pool.
 
     python benchmarks/recipes.py --data ../shared/data/chest_xray --weights-dir ../shared/weights
 
@@ -73,8 +75,9 @@ def drawn(data: ImageData, seed: int, num_train: int, num_val: int) -> ImageData
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training and the validation metrics of its best epoch."""
+    """One training and the validation metrics of its best epoch; ``setting`` says on what."""
 
+    setting: str
     strategy: str
     recipe: str
     learning_rate: float
@@ -82,8 +85,18 @@ class Run:
     metrics: dict[str, float]
 
     @property
-    def key(self) -> tuple[str, str, float, int]:
-        return self.strategy, self.recipe, self.learning_rate, self.seed
+    def key(self) -> tuple[str, str, str, float, int]:
+        return self.setting, self.strategy, self.recipe, self.learning_rate, self.seed
+
+
+def setting_of(arguments: argparse.Namespace, weights: WeightFile) -> str:
+    """What all runs have in common, in words."""
+    return (
+        f"{Path(arguments.data).name}: {arguments.backbone} ({weights.source}) at "
+        f"{arguments.image_size} px, {arguments.train} training and {arguments.val} validation "
+        f"images, {arguments.epochs} epochs, batches of 16, fine-tuning "
+        f"{arguments.depth_share:.0%} of the layers"
+    )
 
 
 def run_all(arguments: argparse.Namespace, data: ImageData, weights: WeightFile) -> Iterator[Run]:
@@ -91,6 +104,7 @@ def run_all(arguments: argparse.Namespace, data: ImageData, weights: WeightFile)
     results: Path | None = arguments.results
     lines = results.read_text().splitlines() if results and results.exists() else []
     known = {run.key: run for run in (Run(**json.loads(line)) for line in lines)}
+    setting = setting_of(arguments, weights)
     for seed in range(arguments.seeds):
         activations = Activations(
             data=drawn(data, seed, arguments.train, arguments.val),
@@ -101,11 +115,12 @@ def run_all(arguments: argparse.Namespace, data: ImageData, weights: WeightFile)
         for strategy, recipes in RECIPES.items():
             rates = getattr(arguments, f"{strategy}_rates")
             for recipe, learning_rate in itertools.product(recipes, rates):
-                run = known.get((strategy, recipe, learning_rate, seed))
+                run = known.get((setting, strategy, recipe, learning_rate, seed))
                 if run is None:
                     config = _config(arguments, strategy, recipe, learning_rate, seed)
                     metrics = train(config, activations).best.val
                     run = Run(
+                        setting=setting,
                         strategy=strategy,
                         recipe=recipe,
                         learning_rate=learning_rate,
@@ -208,11 +223,8 @@ def main() -> None:
     weights = find_weights(arguments.backbone, weights_dir=arguments.weights_dir)
     runs = list(run_all(arguments, data, weights))
     print(
-        f"{Path(arguments.data).name}: {arguments.backbone} ({weights.source}) at "
-        f"{arguments.image_size} px, {arguments.train} training and {arguments.val} validation "
-        f"images, {arguments.epochs} epochs, batches of 16, fine-tuning "
-        f"{arguments.depth_share:.0%} of the layers, {arguments.seeds} seeds; torch "
-        f"{torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}.\n"
+        f"{setting_of(arguments, weights)}, {arguments.seeds} seeds; torch {torch.__version__}, "
+        f"{platform.machine()}.\n"
     )
     for strategy in RECIPES:
         print(table(strategy, [run for run in runs if run.strategy == strategy]), end="\n\n")

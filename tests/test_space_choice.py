@@ -31,5 +31,5 @@ def test_backbones_of_the_users_stand_beside_the_spaces_unless_some_are_named(mo
 
 @pytest.mark.parametrize("given", [{"backbones": "resnet51"}, {"set": "batch_size=0"}])
 def test_what_is_wrong_is_refused(given):
-    with pytest.raises(ValueError, match="resnet51|batch_size"):
+    with pytest.raises(ValueError, match=r"resnet51|batch_size"):
         chosen(**given)
