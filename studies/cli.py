@@ -70,7 +70,9 @@ def run(
     num_views: Annotated[
         int | None,
         option(
-            "Views of each training image, itself one.", DEFAULTS["num_views"], flags=["--views"]
+            "Views of each training image, itself one.",
+            DEFAULTS["num_views"],
+            flags=["--views", "--num-views"],
         ),
     ] = None,
     seed: Annotated[int | None, option("Seed of search and training.", DEFAULTS["seed"])] = None,
