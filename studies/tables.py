@@ -106,7 +106,7 @@ def _rows(strategies: Sequence[StrategySummary], metric: str) -> list[tuple[str,
 def recipe(record: TrialRecord) -> str:
     """What else was searched for a trial and is not off, a line each; empty for plain training."""
     return "\n".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in record.params.items()
         if name not in PLAIN and value != FIELDS[name].default
     )

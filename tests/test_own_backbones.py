@@ -2,6 +2,7 @@
 
 import pytest
 
+import studies
 from studies.errors import UserError
 from studies.own_backbones import check_stored, run_module
 from studies.progress import LineProgress
@@ -57,3 +58,37 @@ def test_a_changed_file_and_none_are_refused(own):
 def test_a_study_without_own_backbones_asks_for_nothing(own):
     check_stored(None, None, "s")
     check_stored(None, own, "s")
+
+
+def run(tmp_path, backbone, **given):
+    """A whole small study of one backbone; the strategies of its complete trials."""
+    storage = f"sqlite:///{tmp_path / 'studies.db'}"
+    studies.run(
+        name="s",
+        data="phantom:train=30,test=10,size=32",
+        backbones=(backbone,),
+        image_size=32,
+        trials=5,
+        epochs=1,
+        storage=storage,
+        cache_dir=tmp_path / "cache",
+        **given,
+    )
+    table = studies.trials("s", storage)
+    return set(table[table["state"] == "COMPLETE"]["strategy"])
+
+
+BOTH = {"feature_extraction", "fine_tuning"}
+
+
+def test_a_study_of_ones_own_backbone_runs_with_the_weights_it_brings(tmp_path, own):
+    assert run(tmp_path, "announced_net", backbone_module=own) == BOTH
+
+
+def test_a_study_of_a_timm_network_runs(tmp_path):
+    pytest.importorskip("timm", reason="needs timm (extra: timm)")
+    assert run(tmp_path, "timm:test_resnet", weights="random") == BOTH
+
+
+def test_a_study_of_a_torchvision_network_that_is_not_in_the_table_runs(tmp_path):
+    assert run(tmp_path, "torchvision:shufflenet_v2_x0_5", weights="random") == BOTH
