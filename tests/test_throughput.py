@@ -17,12 +17,27 @@ def clock(monkeypatch):
     return now
 
 
-def test_training_is_slower_than_frozen_blocks():
-    seen = []
-    measured = measure_throughput(
+def test_frozen_blocks_move_nothing_and_training_moves_layers_from_the_first_to_the_last(
+    monkeypatch,
+):
+    network = throughput._network("squeezenet1_1")
+    moved, seen = [], []
+
+    def step_once(step, device):
+        before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+        step()
+        changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+        moved.append({key.rsplit(".", 1)[0].split(".")[1] for key in changed if "blocks" in key})
+        return 1.0
+
+    monkeypatch.setattr(throughput, "_network", lambda name: network)
+    monkeypatch.setattr(throughput, "_images_per_second", step_once)
+    measure_throughput(
         "squeezenet1_1", image_size=64, device=CPU, on_progress=lambda *args: seen.append(args)
     )
-    assert 0 < measured.images_per_second_training < measured.images_per_second_frozen
+    frozen, trained = moved
+    assert frozen == set()
+    assert {"0", "8"} <= trained
     assert seen == [("speed of squeezenet1_1", done, 2) for done in range(3)]
 
 
