@@ -83,3 +83,8 @@ FIELDS: dict[str, Field] = {
     "ema_decay": number(float, 0.0, "in [0, 1)", below=1.0, default=0.0),
     "num_views": number(int, 1, ">= 1", default=1),
 }
+
+
+def is_default(name: str, value: object) -> bool:
+    """Whether a training run takes this value where nothing is said of the field."""
+    return name in FIELDS and FIELDS[name].default is not None and value == FIELDS[name].default

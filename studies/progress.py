@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search_spaces.fields import is_default
 from studies.records import TrialRecord, best_trials, count_states
 
 
@@ -42,8 +43,12 @@ class Progress(Protocol):
 
 
 def describe(fields: Mapping[str, Any]) -> str:
-    """A configuration in one short line."""
-    rest = {k: v for k, v in fields.items() if k not in ("backbone", "strategy")}
+    """A configuration in one short line; what is as it always is goes without saying."""
+    rest = {
+        name: value
+        for name, value in fields.items()
+        if name not in ("backbone", "strategy") and not is_default(name, value)
+    }
     values = ", ".join(
         f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in rest.items()
     )

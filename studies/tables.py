@@ -12,7 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search_spaces.fields import FIELDS
+from search_spaces.fields import FIELDS, is_default
 from studies.comparison import StrategySummary, compare, seconds_saved
 from studies.records import TrialRecord, best_trials, count_states
 from studies.storage import DEFAULT_STORAGE
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 LEADERBOARD = 5
 SIGNS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning"}
 SEARCHED = ("learning rate", "batch size", "layers unfrozen")
-PLAIN = ("backbone", "strategy", "learning_rate", "batch_size", "num_unfrozen_layers")
 TEXT_COLUMNS = ("state", "backbone", "strategy")
 
 
@@ -108,7 +107,7 @@ def recipe(record: TrialRecord) -> str:
     return "\n".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in record.params.items()
-        if name not in PLAIN and value != FIELDS[name].default
+        if FIELDS[name].default is not None and not is_default(name, value)
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from search_spaces.fields import FIELDS, STRATEGIES
+from search_spaces.fields import FIELDS, STRATEGIES, is_default
 from transfer.config import (
     BATCH_NORMS,
     CLASS_WEIGHTS,
@@ -76,6 +76,21 @@ def test_the_defaults_are_those_of_a_training_run():
     del defaults["num_unfrozen_layers"]  # Its default is for feature extraction, which has none.
     assert {name: FIELDS[name].default for name in defaults} == defaults
     assert all(FIELDS[name].default is None for name in FIELDS.keys() - defaults.keys())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("mixup", 0.0, True),
+        ("mixup", 0.2, False),
+        ("head_init", "random", True),
+        ("learning_rate", 1e-3, False),
+        ("learning_rate", None, False),
+        ("no_field", 0, False),
+    ],
+)
+def test_a_value_is_a_default_only_where_a_field_has_one(name, value, expected):
+    assert is_default(name, value) is expected
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].fine_tuning_only])

@@ -157,3 +157,10 @@ def test_a_terminal_gets_the_screen_and_everything_else_gets_lines(monkeypatch, 
     monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)
     with start_progress() as progress:
         assert type(progress) is kind
+
+
+def test_a_configuration_is_told_without_the_recipes_that_are_off():
+    text = describe({**FIELDS, "mixup": 0.0, "head_init": "probe", "dropout": 0.2, "num_views": 4})
+    assert text == (
+        "resnet18 fine_tuning, learning_rate 0.000123, batch_size 16, head_init probe, num_views 4"
+    )
