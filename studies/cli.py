@@ -1,19 +1,16 @@
 """The command line: argv -> options -> one call. No logic; errors become one line and a code."""
 
 import json
-import re
 import sys
-import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from optuna.exceptions import StorageInternalError
 from rich.console import Console
-from typer.exceptions import Exit, TyperException
 
-from studies.errors import StudyFailedError, UserError
+from studies.exits import exit_code
 from studies.flags import (
     SOURCES,
     AsJson,
@@ -286,42 +283,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 2 the user's error, 1 a failure, 130 Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     warnings.filterwarnings("ignore", module="optuna")
-    try:
-        code = app(argv, prog_name="python -m studies", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except Exit as stop:
-        return stop.exit_code
-    except Interrupted as stop:
-        return stop.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except TyperException as error:
-        return _failed(_with_value(error.format_message(), argv), 2, argv)
-    except (UserError, ValueError) as error:
-        return _failed(str(error), 2, argv)
-    except StorageInternalError as error:
-        cause = error.__cause__ or error
-        return _failed(f"The database failed, what is finished is stored: {cause}", 1, argv)
-    except (StudyFailedError, Exception) as error:
-        kind = "" if isinstance(error, StudyFailedError) else f"{type(error).__name__}: "
-        return _failed(f"{kind}{error}", 1, argv)
-
-
-def _with_value(message: str, argv: list[str]) -> str:
-    """Add the value to a usage error that names only its option."""
-    option = re.match(r"Invalid value for '(--[\w-]+)'", message)
-    if option is None or option[1] not in argv[:-1]:
-        return message
-    return f"{message.rstrip('.')}, but got {argv[argv.index(option[1]) + 1]!r}."
-
-
-def _failed(message: str, code: int, argv: list[str]) -> int:
-    if "--debug" in argv:
-        traceback.print_exc()
-    line = " ".join(message.split())
-    if line:
-        _stderr(f"Error: {line}")
-    return code
+    run_app = partial(app, argv, prog_name="python -m studies", standalone_mode=False)
+    return exit_code(run_app, argv, _stderr)
 
 
 def _stdout() -> Console:
