@@ -285,3 +285,11 @@ def test_the_probe_is_solved_once_on_the_training_images(activations, monkeypatc
     assert first.weight_CD.shape == (2, BACKBONES[NAME].num_features)
     monkeypatch.setattr("transfer.activations.solve_probe", None)
     assert shared.probe(NAME) is first
+
+
+def test_everything_kept_is_there_before_a_run_asks_for_it(activations):
+    computed = Computed()
+    inputs = activations(on_progress=computed).inputs(NAME, DEPTH, num_views=3)
+    assert computed.num_batches == 3
+    inputs.at(np.array([5, 6, 7]), np.array([0, 1, 2]))
+    assert computed.num_batches == 3

@@ -270,8 +270,8 @@ def test_training_sees_every_view_of_every_image_and_validation_the_image_alone(
     seen = []
     inputs = activations.inputs
 
-    def watched(backbone, boundary):
-        given = inputs(backbone, boundary)
+    def watched(backbone, boundary, num_views):
+        given = inputs(backbone, boundary, num_views)
 
         def at(positions_B, views_B=None):
             seen.append((positions_B, views_B))
@@ -292,13 +292,37 @@ def test_training_sees_every_view_of_every_image_and_validation_the_image_alone(
     assert validated == set(data.val.positions_N.tolist())
 
 
+def test_features_are_computed_before_the_first_epoch_and_not_counted_as_training(
+    data, tmp_path, monkeypatch
+):
+    order = []
+    fresh = Activations(
+        data=data,
+        weights={NAME: find_weights(NAME, weights="random")},
+        cache_dir=tmp_path,
+        device=CPU,
+        on_progress=lambda what, done, total: order.append("features"),
+    )
+    inputs = fresh.inputs
+
+    def watched(*arguments):
+        given = inputs(*arguments)
+        order.append("run")
+        return given
+
+    monkeypatch.setattr(fresh, "inputs", watched)
+    result = train(config(num_views=3, epochs=2), fresh)
+    assert order == ["features"] * 3 + ["run"]
+    assert result.activation_seconds == fresh.seconds > 0
+
+
 def test_both_strategies_see_the_same_views_in_the_same_order(activations, monkeypatch):
     orders = []
     for k in (0, 2):
         seen, inputs = [], activations.inputs
 
-        def watched(backbone, boundary, seen=seen, inputs=inputs):
-            given = inputs(backbone, boundary)
+        def watched(backbone, boundary, num_views, seen=seen, inputs=inputs):
+            given = inputs(backbone, boundary, num_views)
 
             def at(positions_B, views_B=None):
                 seen.append((positions_B.tolist(), None if views_B is None else views_B.tolist()))

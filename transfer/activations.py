@@ -80,9 +80,14 @@ class Activations:
         pretrained = self._pretrained(backbone)
         return nn.Sequential(*pretrained[:boundary], *deepcopy(pretrained[boundary:]))
 
-    def inputs(self, backbone: str, boundary: int) -> BoundaryInputs:
-        """Start from the nearest kept boundary at or below ``boundary``."""
+    def inputs(self, backbone: str, boundary: int, num_views: int = 1) -> BoundaryInputs:
+        """Start from the nearest kept boundary at or below ``boundary``.
+
+        What is kept is there when this returns, of all views: a run's epochs only look it up.
+        """
         if boundary == find_spec(backbone).depth:
+            for view in range(num_views):
+                self.features(backbone, view)
             return BoundaryInputs(start=boundary, at=partial(self._features_at, backbone))
         return BoundaryInputs(start=0, at=partial(self._images, backbone))
 

@@ -136,7 +136,7 @@ class _Run:
         ).to(self.device)
         self._freeze(config.num_unfrozen_layers)
         self.num_trainable_parameters = num_trainable_parameters(self.network)
-        self.inputs = activations.inputs(config.backbone, self.boundary)
+        self.inputs = activations.inputs(config.backbone, self.boundary, config.num_views)
         self.optimizer = _optimizer(config, self.network)
         train, labels_N = self.data.train, self._labels(self.data.train)
         if config.head_init == "probe":
