@@ -184,13 +184,12 @@ def test_blocks_are_shared_below_the_boundary_and_copied_above_it(activations):
     assert next(first[-1].parameters()) is not next(second[-1].parameters())
 
 
-def test_a_run_starts_from_features_where_all_is_frozen_and_from_images_elsewhere(activations):
+def test_a_run_starts_from_the_outputs_at_its_boundary(activations):
     shared = activations()
     positions = np.array([7, 2])
-    at_depth, below = shared.inputs(NAME, DEPTH), shared.inputs(NAME, DEPTH - 1)
-    assert (at_depth.start, below.start) == (DEPTH, 0)
-    assert torch.equal(at_depth.at(positions), shared.features(NAME)[[7, 2]])
-    assert below.at(positions).shape == (2, 3, 32, 32)
+    at_depth, below = shared.inputs(NAME, DEPTH), shared.inputs(NAME, 1)
+    assert torch.equal(at_depth.at(positions, None), shared.features(NAME)[[7, 2]])
+    assert below.at(positions, None).shape == (2, 64, 8, 8)
 
 
 def test_seconds_are_counted_when_features_are_computed_and_not_when_asked_again(activations):
@@ -209,7 +208,7 @@ def test_features_of_a_view_are_those_of_the_training_images_shown_so(activation
     train = data.train.positions_N
     features_ND = shared.features(NAME, view=2)
     assert features_ND.shape == (len(train), BACKBONES[NAME].num_features)
-    shown = shared.inputs(NAME, DEPTH - 1).at(train, np.full(len(train), 2))
+    shown = shared.inputs(NAME, 0).at(train, np.full(len(train), 2))
     blocks = load_blocks(find_weights(NAME, weights="random"))
     with torch.inference_mode():
         expected_ND = pool(blocks(shown))

@@ -277,7 +277,7 @@ def test_training_sees_every_view_of_every_image_and_validation_the_image_alone(
             seen.append((positions_B, views_B))
             return given.at(positions_B, views_B)
 
-        return BoundaryInputs(start=given.start, at=at)
+        return BoundaryInputs(at=at)
 
     monkeypatch.setattr(activations, "inputs", watched)
     train(config(num_unfrozen_layers, num_views=3, epochs=3), activations)
@@ -328,7 +328,7 @@ def test_both_strategies_see_the_same_views_in_the_same_order(activations, monke
                 seen.append((positions_B.tolist(), None if views_B is None else views_B.tolist()))
                 return given.at(positions_B, views_B)
 
-            return BoundaryInputs(start=given.start, at=at)
+            return BoundaryInputs(at=at)
 
         with monkeypatch.context() as patched:
             patched.setattr(activations, "inputs", watched)

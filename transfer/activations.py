@@ -9,7 +9,8 @@ Legend: N images, B images of a batch, C channels, h w height and width, D featu
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -40,14 +41,21 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryInputs:
-    """What a run starts from.
+    """What a run starts from: the outputs at its freeze boundary.
 
-    ``at(positions_B, views_B)`` is what ``start`` blocks made of these views of the images, or of
-    the images themselves where ``views_B`` is None.
+    ``at(positions_B, views_B)`` gives them for these views of the images, or for the images
+    themselves where ``views_B`` is None: float32, on the device.
     """
 
-    start: int
     at: Callable[[Positions, Positions | None], Tensor]
+
+    def batches(
+        self, positions: Sequence[Positions], views: Sequence[Positions] | None = None
+    ) -> Iterator[Tensor]:
+        """One tensor for each batch of positions, in their order."""
+        shown = itertools.repeat(None) if views is None else views
+        for positions_B, views_B in zip(positions, shown, strict=False):
+            yield self.at(positions_B, views_B)
 
 
 class Activations:
@@ -88,8 +96,8 @@ class Activations:
         if boundary == find_spec(backbone).depth:
             for view in range(num_views):
                 self.features(backbone, view)
-            return BoundaryInputs(start=boundary, at=partial(self._features_at, backbone))
-        return BoundaryInputs(start=0, at=partial(self._images, backbone))
+            return BoundaryInputs(at=partial(self._features_at, backbone))
+        return BoundaryInputs(at=partial(self._recomputed, backbone, boundary))
 
     def features(self, backbone: str, view: int = 0) -> Tensor:
         """Pooled features, float32, on the device, in the data's order.
@@ -131,6 +139,19 @@ class Activations:
             rows = np.searchsorted(self.data.train.positions_N, positions_B[these])
             features_BD[these] = self.features(backbone, int(view))[rows]
         return features_BD
+
+    @torch.no_grad()
+    def _recomputed(
+        self,
+        backbone: str,
+        boundary: int,
+        positions_B: Positions,
+        views_B: Positions | None = None,
+    ) -> Tensor:
+        x = self._images(backbone, positions_B, views_B)
+        for block in self._pretrained(backbone)[:boundary]:
+            x = block(x)
+        return x
 
     def _pretrained(self, backbone: str) -> nn.Sequential:
         if backbone not in self._blocks:

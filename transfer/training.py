@@ -183,9 +183,13 @@ class _Run:
         self._freeze(num_layers_unfrozen(epoch, self.config))
         self.network.train()
         logits, labels = [], []
-        for index_B in _batches(len(self.data.train), self.config.batch_size, self.order):
+        batches = list(_batches(len(self.data.train), self.config.batch_size, self.order))
+        inputs = self.inputs.batches(
+            [self.data.train.positions_N[index_B] for index_B in batches],
+            [views_N[index_B] for index_B in batches],
+        )
+        for index_B, x in zip(batches, inputs, strict=True):
             labels_B = labels_N[index_B]
-            x = self._boundary(self.data.train.positions_N[index_B], views_N[index_B])
             x, loss_of = self.mixing(x, labels_B, self.loss)
             logits_BC = self._above(x)
             loss = loss_of(logits_BC, labels_B)
@@ -205,20 +209,8 @@ class _Run:
         """Logits in eval mode: (N, C), float32."""
         self.network.eval()
         starts = range(0, len(positions_N), VAL_BATCH_SIZE)
-        return torch.cat(
-            [
-                self._above(self._boundary(positions_N[start : start + VAL_BATCH_SIZE]))
-                for start in starts
-            ]
-        )
-
-    def _boundary(self, positions_B: Positions, views_B: Positions | None = None) -> Tensor:
-        """What the frozen blocks give: activations, or pooled features_BD where all are frozen."""
-        x = self.inputs.at(positions_B, views_B)
-        with torch.no_grad():
-            for block in self.network.blocks[self.inputs.start : self.boundary]:
-                x = block(x)
-        return x
+        batches = [positions_N[start : start + VAL_BATCH_SIZE] for start in starts]
+        return torch.cat([self._above(x) for x in self.inputs.batches(batches)])
 
     def _above(self, x: Tensor) -> Tensor:
         for block in self.network.blocks[self.boundary :]:
