@@ -97,7 +97,7 @@ def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
     return network.eval()
 
 
-class _SamePaddedConv2d(nn.Conv2d):
+class SamePaddedConv2d(nn.Conv2d):
     """A convolution of stride 2 and odd kernel that pads like TensorFlow's 'SAME'.
 
     For even sizes TensorFlow pads one pixel less at the top and at the left than torchvision, so
@@ -134,10 +134,10 @@ def _efficientnet_lite0() -> nn.Module:
     return network
 
 
-def _same_padded(conv: nn.Conv2d) -> _SamePaddedConv2d:
+def _same_padded(conv: nn.Conv2d) -> SamePaddedConv2d:
     """Return `conv` with TensorFlow's padding, sharing its weight."""
     channels, kernel_size = (conv.in_channels, conv.out_channels), conv.kernel_size[0]
-    same = _SamePaddedConv2d(*channels, kernel_size, stride=2, groups=conv.groups, bias=False)
+    same = SamePaddedConv2d(*channels, kernel_size, stride=2, groups=conv.groups, bias=False)
     same.weight = conv.weight
     return same
 

@@ -64,7 +64,7 @@ def trace_layers(
     rule gives fewer than two layers or no head.
     """
     network = on_meta(build)
-    graph = _without_defaults(_traced(network, tuple(leaves), tuple(functions)))
+    graph = _without_defaults(traced(network, tuple(leaves), tuple(functions)))
     head = _head(graph, network)
     module = fx.GraphModule(network, graph)
     shapes, gmacs = _shapes(module, image_size, 2)
@@ -136,7 +136,7 @@ class _Tracer(fx.Tracer):
         )
 
 
-def _traced(
+def traced(
     network: nn.Module,
     leaves: tuple[type[nn.Module], ...],
     functions: tuple[Callable[..., Any], ...],
