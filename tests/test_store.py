@@ -1,5 +1,10 @@
-"""Every image is decoded once; an entry of the store is whole or it is built again."""
+"""Every image is decoded once; an entry of the store is whole or it is built again.
 
+Where there is no room for an entry, the images stay in memory.
+"""
+
+import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from transfer.data import store as store_module
 from transfer.data.decoding import (
     Decoded,
     UnreadableImageError,
@@ -351,3 +357,173 @@ def test_files_that_cannot_be_opened_are_named_together(tmp_path, read):
     size = (32,) if read is open_store else ()
     with pytest.raises(ValueError, match=r"2 of 4 images .*b \(Permission denied\), d \(Perm"):
         read(items, *size, tmp_path, lambda what, done, total: None)
+
+
+def test_an_entry_that_is_found_is_marked_as_used(tmp_path):
+    def read():
+        items = Pictures(grey()).items
+        open_store(items, SIZE, tmp_path, silent)
+        pixel_digests(items, tmp_path, silent)
+        return [next((tmp_path / kind).iterdir()) for kind in ("images", "digests")]
+
+    for path in read():
+        os.utime(path, (0, 0))
+    assert all(path.stat().st_mtime > 0 for path in read())
+
+
+def test_the_room_for_an_entry_is_taken_before_its_first_image(tmp_path, monkeypatch):
+    pictures, reserved = Pictures(grey()), []
+
+    def reserve(path):
+        reserved.append((path.name, path.stat().st_size, pictures.num_decoded))
+
+    monkeypatch.setattr(store_module, "reserve", reserve)
+    open_store(pictures.items, SIZE, tmp_path, silent)
+    size = (entry_of(tmp_path) / "images.npy").stat().st_size
+    assert reserved == [("images.npy", size, 0)]
+
+
+MIXED = [
+    [*grey(4, size=20), *grey(3)],
+    [*grey(3), colour()],
+    [np.full((SIZE, SIZE), value, dtype=np.uint16) for value in (100, 900, 1700)],
+]
+
+
+def failing(number):
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+# Where a full disk may stop an entry: what is called there, of which module.
+STEPS = {
+    "the folder": (store_module.tempfile, "mkdtemp"),
+    "the pixels": (np.lib.format, "open_memmap"),
+    "the room": (store_module, "reserve"),
+    "the facts": (store_module.json, "dumps"),
+    "the name": (Path, "rename"),
+    "the lock": (store_module, "FileLock"),
+}
+
+
+@pytest.mark.parametrize("arrays", MIXED, ids=["grey", "colour", "16 bits"])
+@pytest.mark.parametrize("step", STEPS)
+def test_without_room_for_an_entry_the_same_images_stay_in_memory(
+    tmp_path, monkeypatch, step, arrays
+):
+    whole = open_store(Pictures(arrays).items, SIZE, tmp_path / "whole", silent)
+    with monkeypatch.context() as disk:
+        disk.setattr(*STEPS[step], failing(errno.ENOSPC))
+        store = open_store(Pictures(arrays).items, SIZE, tmp_path / "full", silent)
+    assert store.images_NHWC.dtype == np.uint8
+    assert np.array_equal(store.images_NHWC, whole.images_NHWC)
+    for fact in ("digests", "window", "shapes", "modes"):
+        assert getattr(store, fact) == getattr(whole, fact)
+    with pytest.raises(ValueError, match="read-only"):
+        store.images_NHWC[0] = 0
+    if step != "the lock":
+        assert list((tmp_path / "full" / "images").iterdir()) == []
+        assert not isinstance(store.images_NHWC, np.memmap)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_every_way_to_be_out_of_room_is_passed_over(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(store_module, "reserve", failing(number))
+    monkeypatch.setattr(Path, "write_text", failing(number))
+    items = Pictures(grey()).items
+    store = open_store(items, SIZE, tmp_path, silent)
+    assert np.array_equal(store.images_NHWC[..., 0], grey())
+    assert pixel_digests(items, tmp_path, silent) == store.digests
+    assert [
+        path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"
+    ] == []
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("read", [open_store, pixel_digests])
+def test_another_failure_of_the_disk_is_told(tmp_path, monkeypatch, number, read):
+    monkeypatch.setattr(Path, "write_text", failing(number))
+    arguments = (SIZE, tmp_path, silent) if read is open_store else (tmp_path, silent)
+    with pytest.raises(OSError) as error:
+        read(Pictures(grey()).items, *arguments)
+    assert error.value.errno == number
+
+
+@pytest.mark.parametrize("read", [open_store, pixel_digests])
+def test_a_cache_that_is_deleted_while_it_is_written_does_no_harm(tmp_path, read):
+    cache, whole = tmp_path / "cache", tmp_path / "whole"
+
+    def delete(what, done, total):
+        shutil.rmtree(cache, ignore_errors=True)
+
+    pictures = Pictures(grey())
+    if read is open_store:
+        store = open_store(pictures.items, SIZE, cache, delete)
+        assert np.array_equal(store.images_NHWC[..., 0], pictures.arrays)
+    else:
+        digests = pixel_digests(pictures.items, cache, delete)
+        assert digests == pixel_digests(pictures.items, whole, silent)
+
+
+BUILD = """
+import hashlib
+from pathlib import Path
+from test_store import Pictures, grey
+from transfer.data.store import open_store, pixel_digests
+{before}
+items = Pictures(grey(100, size=64)).items
+store = open_store(items, 64, Path({cache!r}), lambda what, done, total: None)
+digests = pixel_digests(items, Path({cache!r}), lambda what, done, total: None)
+print(hashlib.sha256(store.images_NHWC.tobytes()).hexdigest(), store.digests == digests)
+"""
+
+
+def built_by_itself(cache, before=""):
+    """What a process prints of the store that it built, and its exit code."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD.format(before=before, cache=str(cache))],
+        env={
+            "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of a file")
+@pytest.mark.parametrize("limit", [0, 1000, 100_000])
+def test_a_limit_on_the_size_of_a_file_changes_no_image(tmp_path, limit):
+    before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    limited = built_by_itself(tmp_path / "limited", before)
+    assert limited == built_by_itself(tmp_path / "free")
+    assert limited[0] == 0
+    assert list((tmp_path / "limited" / "images").iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 100 KB, which holds a quarter of the images of ``BUILD``."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("fill", [0, 96 * 1024, 100 * 1024], ids=["small", "4 KB free", "full"])
+def test_a_full_disk_neither_ends_the_process_nor_changes_an_image(tmp_path, small_disk, fill):
+    (small_disk / "others").write_bytes(bytes(fill))
+    full = built_by_itself(small_disk)
+    assert full == built_by_itself(tmp_path / "free")
+    assert full[0] == 0
+    assert list((small_disk / "images").iterdir()) == []

@@ -1,6 +1,7 @@
 """The decoded store: every image decoded and resized once, kept as memory-mapped 8-bit pixels.
 
-Entries are keyed by the bytes of the images, appear whole or not at all, and may be deleted.
+Entries are keyed by the bytes of the images, appear whole or not at all, and may be deleted. Where
+there is no room for one, the images stay in the memory of the process.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +21,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from transfer.cache import written_whole
+from transfer.cache import is_full, mark_used, reserve, written_whole
 from transfer.data.decoding import Decoded, NativePixels, Pixels, UnreadableImageError, resize
 from transfer.data.items import Items
 from transfer.data.window import NUM_VALUES, Window, find_window, histogram, to_eight_bits
@@ -77,17 +79,13 @@ def open_store(
     """
     num_train = len(items) if num_train is None else num_train
     entry = cache_dir / "images" / _key(items, f"size={image_size} train={num_train}")
-    entry.parent.mkdir(parents=True, exist_ok=True)
     # Of several processes that want the same entry one builds it and the others wait.
-    locks = cache_dir / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{entry.name}.lock"):
+    with _locked(cache_dir / "locks" / f"{entry.name}.lock"):
         stored = _read_entry(entry, len(items))
-        if stored is None:
-            _build_as_it_must_be(entry, items, image_size, num_train, on_progress)
-            stored = _read_entry(entry, len(items))
-            assert stored is not None
-    return stored
+        if stored is not None:
+            mark_used(entry)
+            return stored
+        return _build_as_it_must_be(entry, items, image_size, num_train, on_progress)
 
 
 def pixel_digests(items: Items, cache_dir: Path, on_progress: OnProgress) -> tuple[str, ...]:
@@ -100,11 +98,33 @@ def pixel_digests(items: Items, cache_dir: Path, on_progress: OnProgress) -> tup
     if path.is_file():
         digests = tuple(path.read_text(encoding="ascii").split())
         if len(digests) == len(items):
+            mark_used(path)
             return digests
     digests = tuple(_digest(image.pixels) for image in _decoded(items, on_progress, "checking"))
-    with written_whole(path) as temporary:
-        temporary.write_text("\n".join(digests), encoding="ascii")
+    try:
+        with written_whole(path) as temporary:
+            temporary.write_text("\n".join(digests), encoding="ascii")
+    except OSError as error:
+        _refuse_unless_out_of_room(error)
     return digests
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold this lock; where there is no room for its file, go on without."""
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(path))
+        except OSError as error:
+            _refuse_unless_out_of_room(error)
+        yield
+
+
+def _refuse_unless_out_of_room(error: OSError) -> None:
+    """Pass over what a full disk does, and a cache folder that is deleted meanwhile."""
+    if not (is_full(error) or isinstance(error, FileNotFoundError)):
+        raise error
 
 
 def _key(items: Items, what: str) -> str:
@@ -158,17 +178,17 @@ def _refuse(unreadable: list[str], num_images: int) -> None:
 
 def _build_as_it_must_be(
     entry: Path, items: Items, image_size: int, num_train: int, on_progress: OnProgress
-) -> None:
+) -> DecodedStore:
     """Take all images to be grey and of 8 bits until one is not."""
     for channels in (1, 3):
         try:
-            _build(entry, items, image_size, _Layout(channels), on_progress)
-            return
+            return _build(entry, items, image_size, _Layout(channels), on_progress)
         except _ColourFoundError:
             continue
         except _SixteenBitsFoundError:
             break
-    _build(entry, items, image_size, _survey(items, num_train, on_progress), on_progress)
+    layout = _survey(items, num_train, on_progress)
+    return _build(entry, items, image_size, layout, on_progress)
 
 
 def _survey(items: Items, num_train: int, on_progress: OnProgress) -> _Layout:
@@ -183,28 +203,64 @@ def _survey(items: Items, num_train: int, on_progress: OnProgress) -> _Layout:
 
 def _build(
     entry: Path, items: Items, image_size: int, layout: _Layout, on_progress: OnProgress
-) -> None:
+) -> DecodedStore:
+    """Decode into a new entry, or into memory where there is no room for one."""
+    shape = (len(items), image_size, image_size, layout.channels)
+    try:
+        with _appearing_whole(entry) as folder:
+            path = folder / "images.npy"
+            images_NHWC = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+            reserve(path)
+            _write_facts(folder, _decode_into(images_NHWC, items, layout, on_progress))
+            images_NHWC.flush()
+            stored = _read_entry(folder, len(items))
+            assert stored is not None
+        return stored
+    except OSError as error:
+        # Reading and decoding report their own errors otherwise: this one is the cache's.
+        _refuse_unless_out_of_room(error)
+    return _decode_into(np.empty(shape, np.uint8), items, layout, on_progress)
+
+
+@contextmanager
+def _appearing_whole(entry: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``entry`` in one step, or vanishes when the block fails."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name}-"))
     try:
-        shape = (len(items), image_size, image_size, layout.channels)
-        images = np.lib.format.open_memmap(
-            temporary / "images.npy", mode="w+", dtype=np.uint8, shape=shape
-        )
-        digests, shapes, modes = [], Counter[str](), Counter[str]()
-        for i, (pixels, mode) in enumerate(_decoded(items, on_progress, "decoding")):
-            images[i] = _to_store(pixels, image_size, layout)
-            digests.append(_digest(pixels))
-            shapes[f"{pixels.shape[1]}x{pixels.shape[0]}"] += 1
-            modes[mode] += 1
-        images.flush()
-        (temporary / "digests.txt").write_text("\n".join(digests), encoding="ascii")
-        about = {"window": layout.window, "shapes": shapes, "modes": modes}
-        (temporary / "about.json").write_text(json.dumps(about), encoding="utf-8")
+        yield temporary
         if entry.exists():  # Torn: replace it.
             shutil.rmtree(entry, ignore_errors=True)
         temporary.rename(entry)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _decode_into(
+    images_NHWC: NDArray[np.uint8], items: Items, layout: _Layout, on_progress: OnProgress
+) -> DecodedStore:
+    """Fill an array with all images; it becomes the store's, which nobody writes to."""
+    digests, shapes, modes = [], Counter[str](), Counter[str]()
+    for i, (pixels, mode) in enumerate(_decoded(items, on_progress, "decoding")):
+        images_NHWC[i] = _to_store(pixels, images_NHWC.shape[1], layout)
+        digests.append(_digest(pixels))
+        shapes[f"{pixels.shape[1]}x{pixels.shape[0]}"] += 1
+        modes[mode] += 1
+    images_NHWC.flags.writeable = False
+    return DecodedStore(
+        images_NHWC=images_NHWC,
+        digests=tuple(digests),
+        window=layout.window,
+        shapes=dict(shapes),
+        modes=dict(modes),
+    )
+
+
+def _write_facts(folder: Path, store: DecodedStore) -> None:
+    """Write what an entry has beside the pixels."""
+    (folder / "digests.txt").write_text("\n".join(store.digests), encoding="ascii")
+    about = {"window": store.window, "shapes": store.shapes, "modes": store.modes}
+    (folder / "about.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 def _to_store(pixels: NativePixels, image_size: int, layout: _Layout) -> NDArray[np.uint8]:
