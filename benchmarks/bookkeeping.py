@@ -27,7 +27,7 @@ from transfer.training import EpochRecord, TrainingResult
 NUM_EPOCHS, NUM_VAL = 6, 400
 
 
-def instant_train(config, activations, on_epoch):
+def instant_train(config, activations, on_epoch, limits):
     """Report six epochs whose accuracy depends on the configuration; train nothing."""
     quality = 0.8 + 0.02 * np.sin(1e4 * config.learning_rate)
     metrics = dict.fromkeys(("loss", "accuracy", "balanced_accuracy", "auroc", "f1"), quality)
@@ -50,6 +50,8 @@ def instant_train(config, activations, on_epoch):
         num_trainable_parameters=2562,
         activation_seconds=0.0,
         peak_memory_bytes=0,
+        micro_batch_size=config.batch_size,
+        batch_norm_trains=False,
         trained_state={},
     )
 

@@ -17,10 +17,15 @@ from studies.flags import (
     BackboneModule,
     Backbones,
     CacheDir,
+    CacheLimit,
     Debug,
     GroupPattern,
     ImageSize,
+    Metric,
     Name,
+    NoConfirm,
+    NumViews,
+    Precision,
     Set,
     Storage,
     Strategies,
@@ -59,19 +64,9 @@ def run(
     patience: Annotated[
         int | None, option("Epochs without a better one that end a trial.", DEFAULTS["patience"])
     ] = None,
-    metric: Annotated[
-        str | None,
-        option("accuracy, balanced_accuracy, auroc, f1 or loss.", DEFAULTS["metric"]),
-    ] = None,
+    metric: Metric = None,
     image_size: ImageSize = None,
-    num_views: Annotated[
-        int | None,
-        option(
-            "Views of each training image, itself one.",
-            DEFAULTS["num_views"],
-            flags=["--views", "--num-views"],
-        ),
-    ] = None,
+    num_views: NumViews = None,
     seed: Annotated[int | None, option("Seed of search and training.", DEFAULTS["seed"])] = None,
     storage: Storage = DEFAULT_STORAGE,
     weights: Annotated[
@@ -79,15 +74,12 @@ def run(
     ] = None,
     weights_dir: WeightsDir = None,
     device: Annotated[str | None, option("auto, cpu, cuda, cuda:1.", DEFAULTS["device"])] = None,
+    precision: Precision = None,
     cache_dir: CacheDir = None,
+    cache_limit: CacheLimit = None,
     sampler: Annotated[str | None, option("tpe or random.", DEFAULTS["sampler"])] = None,
     pruner: Annotated[str | None, option("median or none.", DEFAULTS["pruner"])] = None,
-    no_confirm: Annotated[
-        bool,
-        typer.Option(
-            "--no-confirm", help="Don't repeat the best over seeds (accepted; not built yet)."
-        ),
-    ] = False,
+    no_confirm: NoConfirm = False,
     config: Annotated[Path | None, option("TOML file with these options; flags win.")] = None,
     json_: AsJson = False,
     debug: Debug = False,
@@ -257,6 +249,23 @@ def spaces(
         _print_json(space_json(space))
     else:
         print_space(_stdout(), space)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Free it; studies may run.")] = False,
+    cache_dir: CacheDir = None,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """What is kept of images and activations, how much room it takes; or free it."""
+    from studies.cache_table import look_at_cache, print_cache
+
+    found = look_at_cache(cache_dir, free=clear)
+    if json_:
+        _print_json(found)
+    else:
+        print_cache(_stdout(), found)
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""Flags that several commands share, each defined once. Knows their texts, not what they do."""
+"""Flags that several commands share or that take many lines, each defined once.
+
+Knows their texts, not what they do.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,8 +45,33 @@ Strategies = Annotated[
 ImageSize = Annotated[
     int | None, option("Side of the square images in pixels.", DEFAULTS["image_size"])
 ]
+Metric = Annotated[
+    str | None, option("accuracy, balanced_accuracy, auroc, f1 or loss.", DEFAULTS["metric"])
+]
+NumViews = Annotated[
+    int | None,
+    option(
+        "Views of each training image, itself one.",
+        DEFAULTS["num_views"],
+        flags=["--views", "--num-views"],
+    ),
+]
+NoConfirm = Annotated[
+    bool,
+    typer.Option(
+        "--no-confirm", help="Don't repeat the best over seeds (accepted; not built yet)."
+    ),
+]
+Precision = Annotated[
+    str | None,
+    option("auto, fp32, bf16 or fp16, for trained layers.", DEFAULTS["precision"]),
+]
 WeightsDir = Annotated[Path | None, option("Folder with NAME.safetensors or NAME.pth.")]
 CacheDir = Annotated[
     Path | None,
     option("Folder of decoded images and features.", "STUDIES_CACHE_DIR, else the user's"),
+]
+CacheLimit = Annotated[
+    str | None,
+    option("Most bytes of activations kept, as 2GB; 0 keeps none.", "half of what is free"),
 ]

@@ -23,6 +23,7 @@ from studies.pruning import should_prune
 from studies.records import (
     INTERRUPTED,
     PREDICTIONS,
+    replace_value,
     write_duplicate,
     write_provenance,
     write_reason,
@@ -32,8 +33,9 @@ from studies.settings import StudySettings
 from studies.signals import Interrupted, StopSignals
 from studies.storage import StudyStorage
 from transfer.activations import Activations
-from transfer.config import TransferConfig
+from transfer.config import Strategy, TransferConfig
 from transfer.device import free_memory
+from transfer.micro_batches import MemoryLimits
 from transfer.training import EpochRecord, TrainingResult, best_epoch, train
 
 Train = Callable[..., TrainingResult]
@@ -44,6 +46,7 @@ class _Course:
     """What has become of a trial so far: it outlives a training that fails."""
 
     history: list[EpochRecord] = field(default_factory=list)
+    last_reported: int = 0
     pruned: bool = False
 
 
@@ -56,9 +59,11 @@ class Objective:
     settings: StudySettings
     activations: Activations
     provenance: Mapping[str, Any]
+    precision: Mapping[str, str]  # of each backbone's trained layers; float32 where not named
     progress: Progress
     signals: StopSignals
     train: Train = field(default=train)
+    limits: MemoryLimits = field(default_factory=MemoryLimits)
 
     def run(self, handout: Handout) -> None:
         """Run one trial to its end and store what it gave.
@@ -82,6 +87,7 @@ class Objective:
                     config,
                     self.activations,
                     on_epoch=lambda record: self._on_epoch(handout, record, course),
+                    limits=self.limits,
                 )
             state = TrialState.PRUNED if course.pruned else TrialState.COMPLETE
             if course.pruned:
@@ -108,9 +114,11 @@ class Objective:
             free_memory(self.activations.device)
 
     def _config(self, handout: Handout) -> TransferConfig:
-        settings = self.settings
+        settings, fields = self.settings, handout.fields
+        tuned = fields["strategy"] == Strategy.FINE_TUNING
         return TransferConfig(
-            **{"num_views": settings.num_views, **handout.fields},
+            **{"num_views": settings.num_views, **fields},
+            precision=self.precision.get(fields["backbone"], "fp32") if tuned else "fp32",
             epochs=settings.epochs,
             patience=settings.patience,
             metric=settings.metric,
@@ -120,12 +128,22 @@ class Objective:
     def _on_epoch(self, handout: Handout, record: EpochRecord, course: "_Course") -> bool:
         # No signal may break off a transaction: it would leave the database's session unusable.
         with self.signals.interruptible(False):
+            # A training that is short of memory starts anew: what it told before is void.
+            del course.history[record.epoch - 1 :]
             course.history.append(record)
-            handout.trial.report(record.val[self.settings.metric], record.epoch)
+            self._report(handout.trial, record, course)
             self.progress.epoch(record)
             course.pruned = self._is_pruned(course.history, handout.peers)
         self.signals.check()
         return course.pruned
+
+    def _report(self, trial: optuna.Trial, record: EpochRecord, course: "_Course") -> None:
+        value = record.val[self.settings.metric]
+        if record.epoch <= course.last_reported:
+            replace_value(self.storage, self.study, trial.number, value, record.epoch)
+        else:
+            trial.report(value, record.epoch)
+            course.last_reported = record.epoch
 
     def _is_pruned(
         self,
@@ -153,6 +171,8 @@ class Objective:
             best_epoch=best_epoch(history, self.settings.metric),
             num_trainable_parameters=None if result is None else result.num_trainable_parameters,
             peak_memory_bytes=None if result is None else result.peak_memory_bytes,
+            micro_batch_size=None if result is None else result.micro_batch_size,
+            batch_norm_trains=None if result is None else result.batch_norm_trains,
             timing=timing,
             predictions=self._upload_predictions(trial, history),
         )

@@ -14,12 +14,13 @@ from search_spaces import SearchSpace
 from studies.errors import UserError
 from studies.handout import opening
 from studies.own_backbones import OwnBackbones, check_stored, run_module
+from studies.precision_choice import BEFORE, chosen_precision
 from studies.progress import Progress
 from studies.records import StudyRecord
 from studies.settings import DEFAULTS, FIXED, StudyOptions, StudySettings, decide
 from studies.space_choice import chosen_space
 from transfer.backbones import check_image_size, find_backbone
-from transfer.cache import cache_folder
+from transfer.cache import cache_folder, default_limit
 from transfer.catalog import BACKBONES
 from transfer.data.loading import ImageData, load_data
 from transfer.data.sources import Source, open_source
@@ -29,7 +30,10 @@ from transfer.weights import WeightFile, WeightsNotFoundError, find_weights
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A study that can run. ``identity`` is what is stored with it and never changes."""
+    """A study that can run. ``identity`` is what is stored with it and never changes.
+
+    ``cache_limit`` is how many bytes of activations may be kept.
+    """
 
     settings: StudySettings
     space: SearchSpace
@@ -37,6 +41,7 @@ class Prepared:
     data: ImageData
     device: torch.device
     cache_dir: Path
+    cache_limit: int
     identity: Mapping[str, Any]
 
 
@@ -61,7 +66,7 @@ def prepare(
     space, by_name = choose_space(options, source, stored, own)
     settings = settings_for(options, source, space, stored)
     if stored is not None:
-        _refuse_differences(_asked(options), stored.settings, settings.name)
+        _refuse_differences(_asked(options), {**BEFORE, **stored.settings}, settings.name)
     if options.num_views and any(p.name == "num_views" for p in space.parameters):
         raise UserError(
             f"Space '{space.name}' searches num_views: leave --views out, "
@@ -99,10 +104,12 @@ def prepare(
         "backbone_module": None if own is None else own.as_json(),
         "left_out": left_out,
         "threads": torch.get_num_threads(),
+        "precision": chosen_precision(settings, space, device, cache_dir, stored, progress),
         "opening": stored.opening if stored else opening(space, settings.trials),
     }
     if stored is not None:
         _refuse_changes(identity, stored, settings.name)
+    limit = options.cache_limit
     return Prepared(
         settings=settings,
         space=space,
@@ -110,6 +117,7 @@ def prepare(
         data=data,
         device=device,
         cache_dir=cache_dir,
+        cache_limit=default_limit(cache_dir) if limit is None else limit,
         identity=stored.identity if stored else identity,
     )
 

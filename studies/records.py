@@ -39,6 +39,7 @@ class TrialRecord:
 
     ``logical_number`` counts trials in the order in which they are handed out, an interrupted one
     and the one that replaces it having the same; it is None before a trial has an owner.
+    ``micro_batch_size`` is less than the batch size where memory was too short for a batch.
     """
 
     number: int
@@ -54,6 +55,8 @@ class TrialRecord:
     seconds: float | None
     timing: dict[str, float]
     peak_memory_bytes: int | None
+    micro_batch_size: int | None
+    batch_norm_trains: bool | None
     num_trainable_parameters: int | None
     reason: str | None
     duplicate_of: int | None
@@ -162,6 +165,8 @@ def write_result(
     best_epoch: int,
     num_trainable_parameters: int | None,
     peak_memory_bytes: int | None,
+    micro_batch_size: int | None,
+    batch_norm_trains: bool | None,
     timing: Mapping[str, float],
     predictions: str | None,
 ) -> None:
@@ -170,6 +175,8 @@ def write_result(
         "history": history,
         "best_epoch": best_epoch,
         "peak_memory_bytes": peak_memory_bytes,
+        "micro_batch_size": micro_batch_size,
+        "batch_norm_trains": batch_norm_trains,
         "timing": dict(timing),
         "predictions": predictions,
     }
@@ -183,6 +190,14 @@ def write_result(
 def write_reason(storage: StudyStorage, study: optuna.Study, number: int, reason: str) -> None:
     """Say why a trial failed or was pruned."""
     storage.database.set_trial_user_attr(_trial_id(storage, study, number), _REASON, reason)
+
+
+def replace_value(
+    storage: StudyStorage, study: optuna.Study, number: int, value: float, epoch: int
+) -> None:
+    """Report an epoch's metric anew: `Trial.report` would keep what it was told first."""
+    trial_id = _trial_id(storage, study, number)
+    storage.database.set_trial_intermediate_value(trial_id, epoch, value)
 
 
 def write_duplicate(trial: optuna.Trial, of: TrialRecord) -> None:
@@ -221,6 +236,8 @@ def _read_trial(trial: FrozenTrial) -> TrialRecord:
         seconds=attributes.get("seconds"),
         timing=result.get("timing", {}),
         peak_memory_bytes=result.get("peak_memory_bytes"),
+        micro_batch_size=result.get("micro_batch_size"),
+        batch_norm_trains=result.get("batch_norm_trains"),
         num_trainable_parameters=attributes.get("num_trainable_parameters"),
         reason=attributes.get(_REASON),
         duplicate_of=attributes.get(_DUPLICATE_OF),

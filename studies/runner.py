@@ -167,6 +167,7 @@ def _work(
         weights=prepared.weights,
         cache_dir=prepared.cache_dir,
         device=prepared.device,
+        limit_bytes=prepared.cache_limit,
         on_progress=progress.work,
     )
     plan = Plan(
@@ -185,6 +186,7 @@ def _work(
             settings=settings,
             activations=activations,
             provenance=_provenance(prepared, worker),
+            precision=prepared.identity.get("precision", {}),
             progress=progress,
             signals=signals,
         )

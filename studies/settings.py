@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from studies.errors import UserError, one_line
 from studies.storage import DEFAULT_STORAGE
+from transfer.cache import SIZE_LAW, parse_size
 
 Metric = Literal["accuracy", "balanced_accuracy", "auroc", "f1", "loss"]
 StrategyName = Literal["feature_extraction", "fine_tuning"]
@@ -33,6 +34,7 @@ DEFAULTS: Mapping[str, Any] = {
     "sampler": "tpe",
     "pruner": "median",
     "device": "auto",
+    "precision": "auto",
 }
 
 # What a study is created with and can't be changed, beside its data, space, weights and threads.
@@ -46,6 +48,7 @@ FIXED = (
     "weights",
     "sampler",
     "pruner",
+    "precision",
 )
 
 
@@ -74,7 +77,9 @@ class StudyOptions(BaseModel):
     weights: Literal["imagenet", "random"] | None = None
     weights_dir: Path | None = None
     device: str | None = None
+    precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
     cache_dir: Path | None = None
+    cache_limit: int | None = None  # bytes; may be given as `2GB`
     sampler: Literal["tpe", "random"] | None = None
     pruner: Literal["median", "none"] | None = None
     confirm: bool = True
@@ -94,6 +99,15 @@ class StudyOptions(BaseModel):
         if value == [] or value == ():
             raise ValueError("at least one must be named")
         return value
+
+    @field_validator("cache_limit", mode="before")
+    @classmethod
+    def _a_size(cls, value: object) -> object:
+        """Read `2GB` as a number of bytes."""
+        try:
+            return value if value is None else parse_size(str(value))
+        except ValueError:
+            raise ValueError(SIZE_LAW) from None
 
     @field_validator("name")
     @classmethod
@@ -119,6 +133,7 @@ class StudySettings:
     weights: str
     sampler: str
     pruner: str
+    precision: str
     device: str
 
 

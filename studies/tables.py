@@ -218,7 +218,18 @@ def trials_table(records: Sequence[TrialRecord], metric: str) -> RenderableType:
 def _remark_on(record: TrialRecord) -> str | None:
     if record.duplicate_of is not None:
         return f"same as trial {record.duplicate_of}"
-    return record.reason
+    remarks = [text for text in (record.reason, _remark_on_memory(record)) if text is not None]
+    return "; ".join(remarks) or None
+
+
+def _remark_on_memory(record: TrialRecord) -> str | None:
+    """How a batch was split, and what that changes: sums of gradients are as before."""
+    size = record.micro_batch_size
+    if size is None or size >= record.config.get("batch_size", 0):
+        return None
+    images = f"BatchNorm saw {size} images at a time"
+    text = f"in micro-batches of {size}: out of memory"
+    return f"{text}; {images}" if record.batch_norm_trains else text
 
 
 def _trial_cells(record: TrialRecord) -> list[str]:

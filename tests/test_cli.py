@@ -71,6 +71,7 @@ BAD_ARGUMENTS = [
     ("run --metric precision", ["precision", "accuracy"]),
     ("run --sampler grid", ["grid", "tpe"]),
     ("run --pruner hyperband", ["hyperband", "median"]),
+    ("run --precision fp8", ["fp8", "bf16"]),
     ("run --weights mine", ["mine", "imagenet"]),
     ("run --weights-dir nowhere --backbones resnet18", ["nowhere", "does not exist"]),
     ("run --device tpu", ["tpu", "cpu"]),
@@ -104,6 +105,10 @@ BAD_ARGUMENTS = [
     ("run --storage sqlite:///no/folder/s.db", ["no/folder"]),
     ("run --storage nothing://x", ["nothing"]),
     ("run --cache-dir file.txt", ["file.txt"]),
+    ("run --cache-limit -1", ["cache_limit", ">= 0", "-1"]),
+    ("run --cache-limit 2pints", ["cache_limit", "GB", "2pints"]),
+    ("cache --cache-dir file.txt", ["file.txt"]),
+    ("cache stray", ["stray"]),
     ("status", ["No study database"]),
     ("status --storage elsewhere.db", ["elsewhere.db"]),
     ("status --trials 3", ["--trials"]),
@@ -220,7 +225,7 @@ def test_debug_shows_where_an_error_comes_from(capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-COMMANDS = ("run", "status", "data", "backbones", "spaces", "dashboard")
+COMMANDS = ("run", "status", "data", "backbones", "spaces", "cache", "dashboard")
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
@@ -251,6 +256,8 @@ def test_without_a_command_there_is_help_and_no_traceback(capsys):
         ("backbones resnet18", "backbones"),
         ("spaces", "spaces"),
         ("spaces default", "parameters"),
+        ("cache", "kinds"),
+        ("cache --clear", "freed_bytes"),
     ],
 )
 def test_what_looks_gives_one_json_object_or_a_table_and_no_database(

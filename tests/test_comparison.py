@@ -32,6 +32,8 @@ def record(number, strategy, accuracy, backbone="resnet18", state="COMPLETE", **
         "seconds": 10.0,
         "timing": {"training": 6.0, "validation": 2.0},
         "peak_memory_bytes": 1,
+        "micro_batch_size": None,
+        "batch_norm_trains": None,
         "num_trainable_parameters": 1,
         "reason": None,
         "duplicate_of": None,

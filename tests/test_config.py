@@ -23,6 +23,7 @@ RIGHT = {
         {"strategy": "feature_extraction", "num_unfrozen_layers": 0},
         {"batch_size": 1, "epochs": 1, "patience": 1},
         {"weight_decay": 0.0, "dropout": 0.0, "optimizer": "sgd", "metric": "loss"},
+        {"precision": "bf16"},
     ],
 )
 def test_values_at_the_edge_of_the_laws_are_taken(changed):
@@ -55,6 +56,11 @@ def test_values_at_the_edge_of_the_laws_are_taken(changed):
         ({"weight_decay": float("nan")}, "weight_decay=nan."),
         ({"dropout": 1.0}, "`0 <= dropout < 1` must hold for every run, but got dropout=1.0."),
         ({"dropout": -0.1}, "dropout=-0.1."),
+        ({"precision": "fp8"}, "Unknown precision 'fp8'; choose from fp32, bf16, fp16."),
+        (
+            {"strategy": "feature_extraction", "num_unfrozen_layers": 0, "precision": "bf16"},
+            "`precision == fp32` must hold for feature extraction, but got precision=bf16.",
+        ),
         ({"optimizer": "lion"}, "Unknown optimizer 'lion'; choose from adamw, adam, sgd."),
         (
             {"metric": "recall"},

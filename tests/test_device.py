@@ -3,12 +3,16 @@
 import platform
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 
 from transfer.device import (
+    PeakMemory,
     choose_device,
+    cpu_flags,
+    cpu_model,
     describe_device,
     make_deterministic,
     num_threads,
@@ -82,10 +86,10 @@ def in_a_process_of_its_own(code):
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
 def test_memory_counts_what_a_tensor_takes():
     num_bytes = in_a_process_of_its_own(
-        "import torch; from transfer.device import memory_bytes;"
-        "cpu = torch.device('cpu'); before = memory_bytes(cpu);"
+        "import torch; from transfer.device import anonymous_bytes;"
+        "before = anonymous_bytes();"
         "tensor = torch.ones(64 * 2**20, dtype=torch.uint8);"
-        "print(memory_bytes(cpu) - before)"
+        "print(anonymous_bytes() - before)"
     )
     assert 0.9 * 64 * 2**20 < num_bytes < 80 * 2**20
 
@@ -94,12 +98,60 @@ def test_memory_counts_what_a_tensor_takes():
 def test_memory_does_not_count_the_pages_of_a_mapped_file(tmp_path):
     (tmp_path / "file").write_bytes(bytes(64 * 2**20))
     num_bytes = in_a_process_of_its_own(
-        "import numpy, torch; from transfer.device import memory_bytes;"
-        "cpu = torch.device('cpu'); before = memory_bytes(cpu);"
+        "import numpy, torch; from transfer.device import anonymous_bytes;"
+        "before = anonymous_bytes();"
         f"mapped = numpy.memmap({str(tmp_path / 'file')!r}, mode='r');"
-        "assert int(mapped.max()) == 0; print(memory_bytes(cpu) - before)"
+        "assert int(mapped.max()) == 0; print(anonymous_bytes() - before)"
     )
     assert num_bytes < 16 * 2**20
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
+def test_the_peak_counts_what_was_given_back_before_the_end():
+    num_bytes = in_a_process_of_its_own(
+        "import time, torch; from transfer.device import PeakMemory, anonymous_bytes\n"
+        "before = anonymous_bytes()\n"
+        "with PeakMemory(torch.device('cpu')) as peak:\n"
+        "    tensor = torch.ones(64 * 2**20, dtype=torch.uint8)\n"
+        "    time.sleep(0.3)\n"
+        "    del tensor\n"
+        "    assert anonymous_bytes() - before < 32 * 2**20\n"
+        "print(peak.num_bytes - before)"
+    )
+    assert 0.9 * 64 * 2**20 < num_bytes < 80 * 2**20
+
+
+def test_the_peak_of_an_empty_block_is_what_is_held_anyway():
+    with PeakMemory(CPU) as peak:
+        pass
+    assert peak.num_bytes > 0
+
+
+def test_the_thread_that_samples_ends_with_the_block_even_by_an_error():
+    before = threading.active_count()
+    with PeakMemory(CPU):
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+    with pytest.raises(RuntimeError, match="broken"), PeakMemory(CPU):
+        raise RuntimeError("broken")
+    assert threading.active_count() == before
+
+
+def test_on_cuda_the_peak_is_the_devices_since_the_block_began(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", calls.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
+    cuda = torch.device("cuda")
+    before = threading.active_count()
+    with PeakMemory(cuda) as peak:
+        assert calls == [cuda] and threading.active_count() == before
+    assert peak.num_bytes == 7
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
+def test_the_cpu_tells_its_model_and_its_instructions():
+    assert cpu_model()
+    assert all(" " not in flag for flag in cpu_flags())
 
 
 def test_the_cpu_is_called_cpu():

@@ -9,7 +9,7 @@ from studies import cli
 from studies.flags import option
 from studies.settings import StudyOptions
 
-COMMANDS = (cli.run, cli.status, cli.data, cli.backbones, cli.spaces, cli.dashboard)
+COMMANDS = (cli.run, cli.status, cli.data, cli.backbones, cli.spaces, cli.cache, cli.dashboard)
 
 
 @pytest.mark.parametrize(

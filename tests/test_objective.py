@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from studies.records import read_trials, write_claim
 from studies.settings import StudyOptions, decide
 from studies.signals import Interrupted, StopSignals
 from studies.storage import open_storage
+from transfer.micro_batches import MemoryLimits
 from transfer.training import DivergedError, EpochRecord, TrainingResult, best_epoch
 
 FIELDS = {
@@ -44,10 +46,10 @@ def epoch(number, accuracy):
     )
 
 
-def training(*accuracies, ends=None):
+def training(*accuracies, ends=None, micro_batch_size=16):
     """A fake ``train``: reports these accuracies, then raises ``ends`` where it is given."""
 
-    def train(config, activations, on_epoch):
+    def train(config, activations, on_epoch, limits):
         history = []
         for number, accuracy in enumerate(accuracies, start=1):
             history.append(epoch(number, accuracy))
@@ -62,6 +64,8 @@ def training(*accuracies, ends=None):
             num_trainable_parameters=1026,
             activation_seconds=0.0,
             peak_memory_bytes=5,
+            micro_batch_size=micro_batch_size,
+            batch_norm_trains=True,
             trained_state={},
         )
 
@@ -78,7 +82,7 @@ class Bench:
         )
         self.signals = StopSignals()
 
-    def run(self, train, pruner="median", duplicate_of=None):
+    def run(self, train, pruner="median", duplicate_of=None, fields=FIELDS):
         """Run one trial; returns its record."""
         trial = self.study.ask()
         write_claim(trial, worker="host:1:ab", logical_number=trial.number)
@@ -86,7 +90,7 @@ class Bench:
         handout = Handout(
             trial=trial,
             logical_number=trial.number,
-            fields=FIELDS,
+            fields=fields,
             peers=[r.values for r in read_trials(self.study) if r.counts],
             duplicate_of=duplicate_of,
         )
@@ -108,6 +112,7 @@ class Bench:
             settings=decide(options, name="s", stored={}, suggested={}),
             activations=activations,
             provenance=PROVENANCE,
+            precision={"resnet18": "bf16"},
             progress=QuietProgress(),
             signals=self.signals,
             train=train,
@@ -192,7 +197,7 @@ def test_an_interrupted_trial_is_failed_and_the_interruption_goes_on(bench):
 
 
 def test_a_signal_while_an_epoch_is_stored_is_obeyed_behind_it(bench):
-    def train(config, activations, on_epoch):
+    def train(config, activations, on_epoch, limits):
         on_epoch(epoch(1, 0.5))
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("went on after a signal")
@@ -211,7 +216,7 @@ def test_a_broken_database_is_not_taken_for_a_failed_training(bench):
 
 
 def test_where_a_trial_comes_from_is_stored_before_it_trains(bench):
-    def train(config, activations, on_epoch):
+    def train(config, activations, on_epoch, limits):
         stored = bench.study.get_trials(deepcopy=False)[-1].user_attrs["provenance"]
         assert stored["versions"] == PROVENANCE["versions"]
         assert stored["config"]["learning_rate"] == FIELDS["learning_rate"]
@@ -244,7 +249,7 @@ def test_predictions_of_a_pruned_trial_can_be_read(bench):
     assert bench.predictions(record)["logits_ENC"].shape == (3, 4, 2)
 
 
-def never(config, activations, on_epoch):
+def never(config, activations, on_epoch, limits):
     raise AssertionError("a duplicate is not trained again")
 
 
@@ -263,3 +268,53 @@ def test_a_duplicate_of_a_pruned_trial_is_pruned(bench):
     earlier = bench.run(training(0.1, 0.2, 0.3, 0.4))
     record = bench.run(never, duplicate_of=earlier)
     assert (record.state, record.value) == ("PRUNED", earlier.value)
+
+
+FINE_TUNING = {**FIELDS, "strategy": "fine_tuning", "num_unfrozen_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("fields", "precision"),
+    [
+        (FINE_TUNING, "bf16"),
+        (FIELDS, "fp32"),
+        ({**FINE_TUNING, "backbone": "mobilenet_v2"}, "fp32"),
+    ],
+    ids=["fine-tuning", "feature extraction", "a backbone without an entry"],
+)
+def test_layers_train_in_the_precision_of_their_backbone(bench, fields, precision):
+    assert bench.run(training(0.5), fields=fields).config["precision"] == precision
+
+
+def test_a_training_that_started_anew_leaves_only_what_it_gave_in_the_end(bench):
+    def train(config, activations, on_epoch, limits):
+        for number, accuracy in enumerate((0.91, 0.92), start=1):
+            on_epoch(epoch(number, accuracy))
+        return training(0.5, 0.6, 0.7, micro_batch_size=8)(config, activations, on_epoch, limits)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Optuna warns of a value that it doesn't take.
+        record = bench.run(train)
+    assert record.values == {1: 0.5, 2: 0.6, 3: 0.7}
+    assert [e["val"]["accuracy"] for e in record.history] == [0.5, 0.6, 0.7]
+    assert (record.value, record.best_epoch) == (0.7, 3)
+    assert bench.predictions(record)["logits_ENC"].shape == (3, 4, 2)
+
+
+def test_the_micro_batch_of_a_trial_is_stored(bench):
+    record = bench.run(training(0.5, micro_batch_size=4))
+    assert (record.micro_batch_size, record.batch_norm_trains) == (4, True)
+
+
+def test_what_one_trial_found_no_memory_for_the_next_one_knows(bench):
+    seen = []
+
+    def train(config, activations, on_epoch, limits):
+        seen.append(limits)
+        return training(0.5)(config, activations, on_epoch, limits)
+
+    objective = bench.objective(train, "median")
+    bench.objective = lambda *arguments: objective
+    bench.run(train)
+    bench.run(train)
+    assert isinstance(seen[0], MemoryLimits) and seen[0] is seen[1]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -240,3 +241,109 @@ def test_other_code_under_the_name_of_a_backbone_is_refused(
     monkeypatch.setattr("studies.preparation.find_backbone", lambda name: other)
     with pytest.raises(UserError, match=r"code of timm:test_resnet \(code timm .*, now timm 99"):
         prepared(tmp_path, stored, **given)
+
+
+@pytest.mark.parametrize("limit", [0, 5000])
+def test_a_limit_of_the_cache_may_differ_on_resuming_and_is_no_part_of_the_identity(
+    tmp_path: Path, limit: int
+) -> None:
+    given = {**SMALL, "weights": "random"}
+    study = prepared(tmp_path, **given)
+    again = prepared(tmp_path, record(study), cache_limit=limit, **given)
+    assert again.cache_limit == limit
+    assert again.identity == study.identity
+
+
+def test_without_a_limit_of_the_cache_it_is_that_of_the_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limit_of(folder: Path) -> int:
+        return {tmp_path / "cache": 321}[folder]
+
+    monkeypatch.setattr("studies.preparation.default_limit", limit_of)
+    assert prepared(tmp_path, weights="random", **SMALL).cache_limit == 321
+
+
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
+    """A machine on which every backbone is said to train faster in bfloat16; what it was asked."""
+    asked: list[tuple[str, str, int]] = []
+
+    def choose(wanted: str, backbone: str, device: torch.device, **given: Any) -> str:
+        asked.append((wanted, backbone, given["image_size"]))
+        return "bf16" if wanted == "auto" else wanted
+
+    monkeypatch.setattr("studies.precision_choice.choose_precision", choose)
+    return asked
+
+
+def test_precision_is_decided_when_a_study_is_created_and_said(
+    tmp_path: Path, half: list[tuple[str, str, int]]
+) -> None:
+    said = Said()
+    study = prepared(tmp_path, said=said, weights="random", image_size=32, **SMALL)
+    assert half == [("auto", "mobilenet_v2", 32)]
+    assert study.identity["precision"] == {"mobilenet_v2": "bf16"}
+    assert study.settings.precision == "auto"
+    line = "Layers train in bfloat16: mobilenet_v2 (--precision fp32 turns it off)."
+    assert line in said.lines
+
+
+def test_nothing_is_said_of_float32(tmp_path: Path, half: list[tuple[str, str, int]]) -> None:
+    said = Said()
+    study = prepared(tmp_path, said=said, weights="random", precision="fp32", **SMALL)
+    assert study.identity["precision"] == {"mobilenet_v2": "fp32"}
+    assert not [line for line in said.lines if "Layers" in line]
+
+
+def test_without_fine_tuning_there_is_no_precision_to_choose(
+    tmp_path: Path, half: list[tuple[str, str, int]]
+) -> None:
+    given = {**SMALL, "weights": "random", "strategies": ("feature_extraction",)}
+    assert prepared(tmp_path, **given).identity["precision"] == {}
+    assert half == []
+
+
+def test_a_resumed_study_keeps_its_precision_whatever_the_machine_would_choose(
+    tmp_path: Path, half: list[tuple[str, str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = record(prepared(tmp_path, weights="random", **SMALL))
+    monkeypatch.setattr(
+        "studies.precision_choice.choose_precision", lambda *a, **k: pytest.fail("chosen anew")
+    )
+    said = Said()
+    again = prepared(tmp_path, stored, said=said, weights="random", **SMALL)
+    assert again.identity["precision"] == {"mobilenet_v2": "bf16"}
+    # What can't be turned off any more is not offered.
+    assert "Layers train in bfloat16: mobilenet_v2." in said.lines
+
+
+@pytest.mark.parametrize(("created", "asked"), [(None, "fp32"), ("bf16", "auto")])
+def test_another_precision_is_refused_by_name(
+    tmp_path: Path, half: list[tuple[str, str, int]], created: str | None, asked: str
+) -> None:
+    given = {**SMALL, "weights": "random"}
+    stored = record(prepared(tmp_path, precision=created, **given))
+    with pytest.raises(UserError, match=rf"precision \(stored .*, asked for {asked}\)"):
+        prepared(tmp_path, stored, precision=asked, **given)
+
+
+def test_a_study_from_before_there_was_a_precision_goes_on_in_float32(
+    tmp_path: Path, half: list[tuple[str, str, int]]
+) -> None:
+    given = {**SMALL, "weights": "random"}
+    identity = dict(prepared(tmp_path, **given).identity)
+    del identity["precision"]
+    settings = {k: v for k, v in identity["settings"].items() if k != "precision"}
+    stored = StudyRecord(
+        identity={**identity, "settings": settings}, trials=8, timeout_seconds=None
+    )
+    half.clear()
+    said = Said()
+    for precision in (None, "fp32"):
+        study = prepared(tmp_path, stored, said=said, precision=precision, **given)
+        assert study.identity.get("precision", {}) == {}
+    assert half == [] and not [line for line in said.lines if "Layers" in line]
+    for precision in ("auto", "bf16"):
+        with pytest.raises(UserError, match=rf"stored fp32, asked for {precision}"):
+            prepared(tmp_path, stored, precision=precision, **given)

@@ -32,6 +32,8 @@ def record(number, strategy="fine_tuning", accuracy=0.75, state="COMPLETE", **ch
         "seconds": 30.0,
         "timing": {},
         "peak_memory_bytes": 1,
+        "micro_batch_size": None,
+        "batch_norm_trains": None,
         "num_trainable_parameters": 1,
         "reason": None,
         "duplicate_of": None,

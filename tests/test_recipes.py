@@ -155,29 +155,65 @@ def test_balanced_weights_of_balanced_classes_change_nothing():
     torch.testing.assert_close(plain(logits_NC, labels_N), balanced(logits_NC, labels_N))
 
 
-def test_mixup_of_nothing_hands_the_batch_and_the_loss_through():
+def test_mixup_of_nothing_hands_the_batch_and_its_loss_through():
     x, labels_B = torch.rand(4, 3), torch.arange(4)
-    mixed, loss = Mixing(0.0, seed=0)(x, labels_B, cross_entropy)
-    assert mixed is x and loss is cross_entropy
+    batch = Mixing(0.0, seed=0)(x, labels_B)
+    assert batch.x is x and batch.labels_B is labels_B
+    logits_BC = torch.rand(4, 5)
+    assert torch.equal(batch.loss(cross_entropy, logits_BC), cross_entropy(logits_BC, labels_B))
+
+
+def numbered(shape):
+    """A batch in which image and label of number i are both i."""
+    return torch.arange(6.0).view(6, *[1] * (len(shape) - 1)).expand(shape), torch.arange(6)
+
+
+def labels_as_loss(logits_BC, labels_B):
+    return labels_B.float()
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 3, 4, 4)], ids=["features", "images"])
 def test_mixup_mixes_images_and_losses_by_the_same_share_with_the_same_partner(shape):
-    x = torch.arange(6.0).view(6, *[1] * (len(shape) - 1)).expand(shape)
-    labels_B = torch.arange(6)
-    mixed, loss = Mixing(0.4, seed=3)(x, labels_B, lambda logits_BC, labels_B: labels_B.float())
-    mixed_B = mixed.flatten(1)
+    batch = Mixing(0.4, seed=3)(*numbered(shape))
+    mixed_B = batch.x.flatten(1)
     assert torch.equal(mixed_B, mixed_B[:, :1].expand_as(mixed_B))
     # Image and label of number i are both i: so what is mixed must be the same on both sides.
-    torch.testing.assert_close(loss(None, labels_B), mixed_B[:, 0])
-    assert not torch.equal(mixed_B[:, 0], labels_B.float())
+    torch.testing.assert_close(batch.loss(labels_as_loss, None), mixed_B[:, 0])
+    assert not torch.equal(mixed_B[:, 0], torch.arange(6.0))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
+def test_a_part_of_a_mixed_batch_keeps_its_partners_in_the_whole_batch(alpha):
+    batch = Mixing(alpha, seed=3)(*numbered((6, 5)))
+    for images in (slice(0, 2), slice(2, 6)):
+        part = batch.part(images)
+        assert torch.equal(part.x, batch.x[images])
+        loss_B = part.loss(labels_as_loss, None)
+        torch.testing.assert_close(loss_B, batch.x[images, 0])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"label_smoothing": 0.2}, {"class_weights": "balanced"}],
+    ids=["plain", "smoothed", "balanced"],
+)
+@pytest.mark.parametrize("alpha", [0.0, 0.4])
+def test_the_losses_of_parts_by_their_share_sum_up_to_the_loss_of_the_batch(changed, alpha):
+    logits_NC, labels_N = logits_and_labels()
+    loss = loss_function(config(**changed), labels_N, 3)
+    batch = Mixing(alpha, seed=3)(logits_NC, labels_N)
+    parts = [slice(0, 4), slice(4, 8), slice(8, 9)]
+    total = sum(
+        batch.part(p).loss(loss, logits_NC[p]) * (p.stop - p.start) / len(labels_N) for p in parts
+    )
+    torch.testing.assert_close(total, batch.loss(loss, logits_NC))
 
 
 def test_mixup_leaves_every_image_the_larger_share_of_itself_and_draws_it_anew():
     mixing, x = Mixing(1.0, seed=0), torch.tensor([0.0, 1.0])
     shares = set()
     for _ in range(200):
-        mixed, _ = mixing(x, torch.tensor([0, 1]), cross_entropy)
+        mixed = mixing(x, torch.tensor([0, 1])).x
         assert mixed[0] <= 0.5 <= mixed[1]
         shares.add(round(float(mixed[1]), 6))
     assert len(shares) > 50
@@ -189,7 +225,7 @@ def test_mixup_leaves_every_image_the_larger_share_of_itself_and_draws_it_anew()
 def test_a_small_alpha_mixes_less_than_a_large_one():
     def mean_change(alpha):
         mixing, x = Mixing(alpha, seed=0), torch.arange(10.0)
-        mixed = [mixing(x, torch.arange(10), cross_entropy)[0] for _ in range(200)]
+        mixed = [mixing(x, torch.arange(10)).x for _ in range(200)]
         return float(torch.stack([(m - x).abs().mean() for m in mixed]).mean())
 
     assert mean_change(0.1) < mean_change(0.4) < mean_change(5.0)

@@ -14,6 +14,7 @@ from studies.records import (
     count_states,
     read_study,
     read_trials,
+    replace_value,
     trials,
     write_claim,
     write_duplicate,
@@ -65,6 +66,8 @@ def add(study, storage, state=TrialState.COMPLETE, accuracy=0.75, loss=0.5, reas
             best_epoch=1,
             num_trainable_parameters=1026,
             peak_memory_bytes=7,
+            micro_batch_size=8,
+            batch_norm_trains=True,
             timing={"total": 3.5, "training": 2.0, "validation": 1.0},
             predictions="artifact",
         )
@@ -86,10 +89,27 @@ def test_a_trial_is_read_back_as_it_was_written(study, storage):
     assert (record.best_epoch, record.best) == (1, epoch(1, 0.75))
     assert (record.seconds, record.timing["training"]) == (3.5, 2.0)
     assert (record.num_trainable_parameters, record.peak_memory_bytes) == (1026, 7)
+    assert (record.micro_batch_size, record.batch_norm_trains) == (8, True)
     assert (record.values, record.predictions) == ({1: 0.75}, "artifact")
     assert record.train_val_gap == 0.25
     assert record.reason is None and record.duplicate_of is None
     assert record.started <= record.ended
+
+
+def test_a_result_from_before_micro_batches_is_read_as_well(study, storage):
+    trial = study.ask()
+    trial.set_user_attr("result", {"history": [epoch(1, 0.75)], "best_epoch": 1})
+    (record,) = read_trials(study)
+    assert record.micro_batch_size is None and record.batch_norm_trains is None
+
+
+def test_a_value_reported_once_more_replaces_the_first(study, storage):
+    trial = study.ask()
+    trial.report(0.5, 1)
+    trial.report(0.6, 2)
+    replace_value(storage, study, trial.number, 0.25, 1)
+    (record,) = read_trials(study)
+    assert record.values == {1: 0.25, 2: 0.6}
 
 
 def test_params_have_field_names_and_the_frozen_depth(study, storage):

@@ -92,9 +92,15 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
         ("weights", "imagenet21k"),
         ("sampler", "grid"),
         ("pruner", "hyperband"),
+        ("precision", "fp8"),
         ("strategies", "frozen"),
         ("strategies", ""),
         ("backbones", ","),
+        ("cache_limit", "2 pints"),
+        ("cache_limit", "-1"),
+        ("cache_limit", -1),
+        ("cache_limit", True),
+        ("cache_limit", float("inf")),
         ("name", "a/confirm"),
         ("name", ""),
         ("name", "a\nb"),
@@ -150,3 +156,21 @@ def test_no_file_may_ask_for_code_to_be_run(tmp_path):
     with pytest.raises(UserError, match="give it as --backbone-module"):
         read_options({}, path)
     assert read_options({"backbone_module": "nets.py"}).backbone_module is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "num_bytes"),
+    [("2GB", 2 * 10**9), ("1 KiB", 1024), ("0", 0), (0, 0), (12345, 12345), (None, None)],
+)
+def test_a_limit_of_the_cache_is_read_in_bytes(given, num_bytes):
+    assert read_options({"cache_limit": given}).cache_limit == num_bytes
+
+
+@pytest.mark.parametrize("value", ['"3MB"', "3_000_000", "3e6"])
+def test_a_file_may_give_a_limit_of_the_cache_as_text_or_number(tmp_path, value):
+    path = write(tmp_path, f"cache_limit = {value}\n")
+    assert read_options({}, path).cache_limit == 3_000_000
+
+
+def test_a_limit_of_the_cache_is_not_what_a_study_is_created_with():
+    assert "cache_limit" not in FIXED

@@ -49,6 +49,8 @@ def record(number, strategy="fine_tuning", value=0.8125, state="COMPLETE", **cha
         "seconds": 1234.56,
         "timing": {"training": 1.0, "validation": 1.0},
         "peak_memory_bytes": 1,
+        "micro_batch_size": None,
+        "batch_norm_trains": None,
         "num_trainable_parameters": 25_557_032,
         "reason": None,
         "duplicate_of": None,
@@ -192,3 +194,30 @@ def test_the_recipe_of_the_best_trials_is_shown_where_it_is_not_plain():
     assert "mixup 0.2" in text and "layer_decay 0.75" in text and "plain" in text
     assert "ema_decay" not in text and "dropout" not in text
     assert "recipe" not in text_of(lambda console: console.print(side_by_side(summary())))
+
+
+@pytest.mark.parametrize(
+    ("stored", "remark"),
+    [
+        (
+            {"micro_batch_size": 16, "batch_norm_trains": True},
+            "trial 100: in micro-batches of 16: out of memory; BatchNorm saw 16 images at a time",
+        ),
+        (
+            {"micro_batch_size": 16, "batch_norm_trains": False},
+            "trial 100: in micro-batches of 16: out of memory",
+        ),
+        (
+            {"micro_batch_size": 1, "batch_norm_trains": False, "reason": "below the median"},
+            "trial 100: below the median; in micro-batches of 1: out of memory",
+        ),
+        ({"micro_batch_size": 64, "batch_norm_trains": True}, None),
+        ({"micro_batch_size": None, "batch_norm_trains": None}, None),
+    ],
+    ids=["BatchNorm trains", "BatchNorm is frozen", "pruned", "whole batches", "stored before"],
+)
+def test_a_trial_in_micro_batches_is_remarked_on(stored, remark):
+    records = [record(100, config={"batch_size": 64}, **stored)]
+    text = text_of(lambda console: console.print(trials_table(records, "accuracy")))
+    remarks = " ".join(text[text.find("trial 100") :].split()) if "trial 100" in text else None
+    assert remarks == remark

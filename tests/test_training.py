@@ -5,26 +5,26 @@ Shapes: N images, C classes.
 
 import dataclasses
 import importlib.util
+import itertools
+import threading
 from collections import Counter
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from transfer.activations import Activations, BoundaryInputs
-from transfer.backbones import TransferNetwork
+from transfer.activations import Activations
 from transfer.catalog import BACKBONES
 from transfer.config import TransferConfig
 from transfer.data.loading import load_data
 from transfer.data.sources import open_source
 from transfer.probe import solve_probe
+from transfer.recipes import WeightAverage
 from transfer.training import (
     DivergedError,
     EpochRecord,
-    _batches,
-    _optimizer,
     best_epoch,
     train,
 )
@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 # Not MobileNetV2: with random weights in eval mode its features are about 1e-10.
 NAME = "resnet18"
 DEPTH = BACKBONES[NAME].depth
-OF_FINE_TUNING = {"head_init", "layer_decay", "gradual_unfreezing", "batch_norm"}
+OF_FINE_TUNING = {"head_init", "layer_decay", "gradual_unfreezing", "batch_norm", "precision"}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,23 @@ def numbers(result):
     )
 
 
+def asked_for(activations, monkeypatch):
+    """The positions and views of every batch that runs ask for from now on, in their order."""
+    seen, inputs = [], activations.inputs
+
+    def watched(*arguments, **named):
+        given = inputs(*arguments, **named)
+
+        def batches(positions, views=None):
+            seen.extend(zip(positions, views or itertools.repeat(None), strict=False))
+            return given.batches(positions, views)
+
+        return SimpleNamespace(batches=batches)
+
+    monkeypatch.setattr(activations, "inputs", watched)
+    return seen
+
+
 def record(epoch, accuracy, loss):
     return EpochRecord(
         epoch=epoch,
@@ -120,6 +137,8 @@ def test_the_same_configuration_gives_the_same_bits_whatever_ran_before(
         {"layer_decay": 0.5},
         {"gradual_unfreezing": 0.7},
         {"batch_norm": "frozen"},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
     ],
     ids=str,
 )
@@ -207,37 +226,6 @@ def test_rates_that_fall_to_nothing_leave_the_deeper_layer_where_it_is(activatio
     assert 0 < change(decayed, DEPTH - 1) < 0.01 * change(plain, DEPTH - 1)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "factor"),
-    [
-        # Apart from the gradient: a share of the weight, whatever Adam makes of gradients.
-        ("adamw", 1 - 0.1 * 0.5),
-        # A gradient of weight_decay * weight: a plain step along it.
-        ("sgd", 1 - 0.1 * 0.5),
-    ],
-)
-def test_weight_decay_alone_shrinks_a_weight_by_rate_times_decay(optimizer, factor):
-    network = TransferNetwork(torch.nn.Sequential(), num_features=3, num_classes=2, dropout=0.0)
-    stepping = _optimizer(
-        config(optimizer=optimizer, learning_rate=0.1, weight_decay=0.5), network
-    )
-    before = network.head[1].weight.detach().clone()
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    stepping.step()
-    torch.testing.assert_close(network.head[1].weight.detach(), factor * before)
-
-
-def test_adams_weight_decay_is_part_of_the_gradient_and_so_of_unit_size():
-    network = TransferNetwork(torch.nn.Sequential(), num_features=3, num_classes=2, dropout=0.0)
-    stepping = _optimizer(config(optimizer="adam", learning_rate=0.1, weight_decay=0.5), network)
-    before = network.head[1].weight.detach().clone()
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    stepping.step()
-    torch.testing.assert_close(network.head[1].weight.detach(), before - 0.1 * before.sign())
-
-
 def test_frozen_batch_norm_keeps_its_statistics_in_the_trained_layers(activations):
     fresh = load_blocks(find_weights(NAME, weights="random")).state_dict()
 
@@ -267,19 +255,7 @@ def test_what_is_validated_and_kept_is_the_average_of_the_weights(activations, d
 def test_training_sees_every_view_of_every_image_and_validation_the_image_alone(
     activations, data, monkeypatch, num_unfrozen_layers
 ):
-    seen = []
-    inputs = activations.inputs
-
-    def watched(backbone, boundary, num_views):
-        given = inputs(backbone, boundary, num_views)
-
-        def at(positions_B, views_B=None):
-            seen.append((positions_B, views_B))
-            return given.at(positions_B, views_B)
-
-        return BoundaryInputs(at=at)
-
-    monkeypatch.setattr(activations, "inputs", watched)
+    seen = asked_for(activations, monkeypatch)
     train(config(num_unfrozen_layers, num_views=3, epochs=3), activations)
     shown = Counter(
         (int(position), int(view))
@@ -305,35 +281,44 @@ def test_features_are_computed_before_the_first_epoch_and_not_counted_as_trainin
     )
     inputs = fresh.inputs
 
-    def watched(*arguments):
-        given = inputs(*arguments)
+    def watched(*arguments, **named):
+        given = inputs(*arguments, **named)
         order.append("run")
         return given
 
     monkeypatch.setattr(fresh, "inputs", watched)
     result = train(config(num_views=3, epochs=2), fresh)
-    assert order == ["features"] * 3 + ["run"]
+    assert order[:-1] == ["features"] * (len(order) - 1) != [] and order[-1] == "run"
     assert result.activation_seconds == fresh.seconds > 0
+
+
+def test_seconds_of_frozen_blocks_are_not_counted_as_training_or_validation(
+    activations, monkeypatch
+):
+    inputs = activations.inputs
+
+    def slow(*arguments, **named):
+        given = inputs(*arguments, **named)
+
+        def batches(positions, views=None):
+            activations.seconds += 1000.0  # as if all these seconds had passed
+            return given.batches(positions, views)
+
+        return SimpleNamespace(batches=batches)
+
+    monkeypatch.setattr(activations, "inputs", slow)
+    result = train(config(2, epochs=1), activations)
+    assert result.activation_seconds > 2000.0
+    assert result.best.training_seconds < -900.0 and result.best.validation_seconds < -900.0
 
 
 def test_both_strategies_see_the_same_views_in_the_same_order(activations, monkeypatch):
     orders = []
     for k in (0, 2):
-        seen, inputs = [], activations.inputs
-
-        def watched(backbone, boundary, num_views, seen=seen, inputs=inputs):
-            given = inputs(backbone, boundary, num_views)
-
-            def at(positions_B, views_B=None):
-                seen.append((positions_B.tolist(), None if views_B is None else views_B.tolist()))
-                return given.at(positions_B, views_B)
-
-            return BoundaryInputs(at=at)
-
         with monkeypatch.context() as patched:
-            patched.setattr(activations, "inputs", watched)
+            seen = asked_for(activations, patched)
             train(config(k, num_views=4, epochs=3), activations)
-        orders.append(seen)
+        orders.append([(p.tolist(), None if v is None else v.tolist()) for p, v in seen])
     assert orders[0] == orders[1]
 
 
@@ -463,20 +448,78 @@ def test_more_layers_than_the_backbone_has_are_refused(activations):
         train(config(DEPTH + 1), activations)
 
 
-@settings(max_examples=200, deadline=None)
-@given(num_images=st.integers(2, 300), batch_size=st.integers(2, 70), seed=st.integers(0, 99))
-def test_batches_hold_every_image_once_and_never_one_image_alone(num_images, batch_size, seed):
-    batches = list(_batches(num_images, batch_size, np.random.default_rng(seed)))
-    assert sorted(np.concatenate(batches)) == list(range(num_images))
-    assert min(map(len, batches)) >= 2
-    assert max(map(len, batches)) <= batch_size + 1
-    assert all(len(batch) == batch_size for batch in batches[:-1])
+class Watched:
+    """Notes what goes through the last block of every network that a run builds from now on."""
+
+    def __init__(self, activations, monkeypatch):
+        self.training, self.validation = [], []
+        blocks = activations.blocks
+
+        def watched(backbone, boundary):
+            built = blocks(backbone, boundary)
+            built[-1].register_forward_hook(self._note)
+            return built
+
+        monkeypatch.setattr(activations, "blocks", watched)
+
+    def _note(self, block, inputs, output):
+        (self.training if block.training else self.validation).append((inputs[0], output.dtype))
 
 
-def test_batches_are_in_another_order_every_epoch_and_for_every_seed():
-    rng, other = np.random.default_rng(0), np.random.default_rng(1)
-    orders = [tuple(np.concatenate(list(_batches(50, 8, r)))) for r in (rng, rng, other)]
-    assert len(set(orders)) == 3
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_steps_compute_in_the_precision_and_validation_and_what_is_kept_in_float32(
+    activations, monkeypatch, precision, dtype
+):
+    watched = Watched(activations, monkeypatch)
+    result = train(config(2, precision=precision, epochs=1), activations)
+    assert {seen for _, seen in watched.training} == {dtype}
+    assert {seen for _, seen in watched.validation} == {torch.float32}
+    assert {t.dtype for t in result.trained_state.values()} == {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_the_bits_train_nearly_as_float32_does(activations, precision):
+    whole, half = (
+        train(config(2, precision=p, dropout=0.0, optimizer="sgd"), activations)
+        for p in ("fp32", precision)
+    )
+    np.testing.assert_allclose(
+        half.best.val_logits_NC, whole.best.val_logits_NC, rtol=0.05, atol=0.05
+    )
+
+
+def test_networks_are_channels_last_from_the_images_to_the_last_block(activations, monkeypatch):
+    watched = Watched(activations, monkeypatch)
+    result = train(config(DEPTH, epochs=1), activations)
+    for x, _ in watched.training + watched.validation:
+        assert x.is_contiguous(memory_format=torch.channels_last)
+    kernels = [t for t in result.trained_state.values() if t.ndim == 4]
+    assert all(t.is_contiguous(memory_format=torch.channels_last) for t in kernels)
+
+
+def test_steps_that_float16_skips_are_no_divergence_and_not_averaged(activations, monkeypatch):
+    # So large a scale that every gradient of this short run overflows.
+    scaler = partial(torch.amp.GradScaler, init_scale=2.0**120)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    updates = []
+    monkeypatch.setattr(WeightAverage, "update", lambda self: updates.append(1))
+    run = config(2, precision="fp16", batch_norm="frozen", ema_decay=0.9, epochs=2)
+    result = train(run, activations)
+    fresh = load_blocks(find_weights(NAME, weights="random")).state_dict()
+    assert len(result.history) == 2 and updates == []
+    for key, tensor in result.trained_state.items():
+        if key.startswith("blocks."):
+            assert torch.equal(tensor, fresh[key.removeprefix("blocks.")])
+
+
+def test_the_thread_that_looks_at_memory_ends_with_the_run_whatever_ends_it(activations):
+    before = threading.active_count()
+    train(config(epochs=1), activations)
+    with pytest.raises(DivergedError):
+        train(config(learning_rate=1e30, epochs=30, patience=30), activations)
+    assert threading.active_count() == before
 
 
 @pytest.mark.skipif(

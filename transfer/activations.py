@@ -1,67 +1,47 @@
 """Outputs at the freeze boundary: what the frozen blocks give, computed once and kept.
 
-Kept today: the pooled features behind the last block (boundary = depth) of every image and of
-the training images' views, which every feature extraction shares. A lower boundary starts from
-the images. ``inputs`` alone decides where a run starts, so that more boundaries can be kept
-without its callers knowing.
+A run asks for its boundary. It starts from the nearest one at hand below it, keeps the one that
+saves most (`policy`), and computes the rest for every batch. Where a run starts changes no bit of
+what it gets (`frozen`).
 
-Legend: N images, B images of a batch, C channels, h w height and width, D features.
+Legend: N images, B images of a batch, n images of a chunk, D features.
 """
 
 import hashlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from transfer.backbones import find_backbone, find_spec, pool
-from transfer.cache import written_whole
+from transfer.backbones import find_backbone, find_spec
+from transfer.boundary_inputs import BoundaryInputs, Outputs, kept_outputs
+from transfer.boundary_inputs import Positions as Positions
+from transfer.cache import default_limit
 from transfer.data.loading import ImageData
+from transfer.entries import Array, Entries
+from transfer.frozen import BlockCost, FrozenBlocks, as_rows, canonical
+from transfer.policy import Candidate, Occupant, choose, seconds_saved
 from transfer.probe import Probe, solve_probe
+from transfer.rows import Rows
 from transfer.views import show_views
 from transfer.weights import WeightFile, load_blocks
 
 # Part of every key: raise it when what is computed or its layout changes.
-FORMAT = 2
-BATCH_SIZE = 64
+FORMAT = 3
 
 OnProgress = Callable[[str, int, int], None]
-Positions = NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoundaryInputs:
-    """What a run starts from: the outputs at its freeze boundary.
-
-    ``at(positions_B, views_B)`` gives them for these views of the images, or for the images
-    themselves where ``views_B`` is None: float32, on the device.
-    """
-
-    at: Callable[[Positions, Positions | None], Tensor]
-
-    def batches(
-        self, positions: Sequence[Positions], views: Sequence[Positions] | None = None
-    ) -> Iterator[Tensor]:
-        """One tensor for each batch of positions, in their order."""
-        shown = itertools.repeat(None) if views is None else views
-        for positions_B, views_B in zip(positions, shown, strict=False):
-            yield self.at(positions_B, views_B)
 
 
 class Activations:
     """The frozen part of every backbone of a study, and what has been computed with it.
 
-    ``seconds`` counts the time spent computing, in all.
+    ``seconds`` counts the time spent computing and fetching outputs of frozen blocks, in all.
     """
 
     def __init__(
@@ -71,16 +51,20 @@ class Activations:
         weights: Mapping[str, WeightFile],
         cache_dir: Path,
         device: torch.device,
+        limit_bytes: int | None = None,
         on_progress: OnProgress = lambda what, done, total: None,
     ) -> None:
         self.data = data
         self.device = device
         self.seconds = 0.0
         self._weights = weights
-        self._folder = cache_dir / "activations"
+        limit = default_limit(cache_dir) if limit_bytes is None else limit_bytes
+        self._entries = Entries(cache_dir / "activations", cache_dir / "locks", limit)
         self._on_progress = on_progress
-        self._blocks: dict[str, nn.Sequential] = {}
-        self._features: dict[tuple[str, int], Tensor] = {}
+        self._pixels = Rows(data.images_NHWC, device)
+        self._pretrained_blocks: dict[str, nn.Sequential] = {}
+        self._frozen_blocks: dict[str, FrozenBlocks] = {}
+        self._costs: dict[str, list[BlockCost]] = {}
         self._probes: dict[str, Probe] = {}
 
     def blocks(self, backbone: str, boundary: int) -> nn.Sequential:
@@ -88,119 +72,191 @@ class Activations:
         pretrained = self._pretrained(backbone)
         return nn.Sequential(*pretrained[:boundary], *deepcopy(pretrained[boundary:]))
 
-    def inputs(self, backbone: str, boundary: int, num_views: int = 1) -> BoundaryInputs:
-        """Start from the nearest kept boundary at or below ``boundary``.
+    def inputs(
+        self, backbone: str, boundary: int, *, num_views: int = 1, passes: int
+    ) -> BoundaryInputs:
+        """What a run with this boundary starts from.
 
-        What is kept is there when this returns, of all views: a run's epochs only look it up.
+        What is worth keeping is computed and kept before this returns: a run's epochs look it up.
+
+        Args:
+            passes: how often the run will ask for every image: its epochs.
         """
-        if boundary == find_spec(backbone).depth:
-            for view in range(num_views):
-                self.features(backbone, view)
-            return BoundaryInputs(at=partial(self._features_at, backbone))
-        return BoundaryInputs(at=partial(self._recomputed, backbone, boundary))
+        with self._counted():
+            start, arrays = self._at_hand(backbone, boundary, num_views)
+            was_at_hand = start == boundary
+            if not was_at_hand:
+                best = self._worth_keeping(backbone, start, boundary, num_views, passes)
+                kept = best and self._keep(backbone, start, arrays, best.boundary, num_views)
+                if best and kept:
+                    start, arrays = best.boundary, kept
+        return BoundaryInputs(
+            start=start,
+            boundary=boundary,
+            num_bytes=sum(array.nbytes for array in arrays),
+            was_at_hand=was_at_hand,
+            outputs=self._outputs(backbone, start, boundary, arrays),
+            counted=self._counted,
+        )
 
-    def features(self, backbone: str, view: int = 0) -> Tensor:
-        """Pooled features, float32, on the device, in the data's order.
-
-        (N, D) of all images for view 0; of the training images alone for another view.
-        """
-        if (backbone, view) not in self._features:
-            started = perf_counter()
-            positions_N = self.data.train.positions_N if view else np.arange(len(self.data))
-            path = self._folder / f"{self._key(backbone, view)}.safetensors"
-            features_ND = _read(path, (len(positions_N), find_spec(backbone).num_features))
-            if features_ND is None:
-                features_ND = self._compute(backbone, positions_N, view)
-                with written_whole(path) as temporary:
-                    save_file({"features": features_ND}, temporary)
-            self._features[backbone, view] = features_ND.to(self.device)
-            self.seconds += perf_counter() - started
-        return self._features[backbone, view]
+    def features(self, backbone: str) -> Tensor:
+        """Pooled features of all images, (N, D), float32, on the device, in the data's order."""
+        inputs = self.inputs(backbone, find_spec(backbone).depth, passes=2)
+        return inputs.at(np.arange(len(self.data)))
 
     def probe(self, backbone: str) -> Probe:
         """The logistic regression on the training images' features, solved once."""
         if backbone not in self._probes:
             features_ND = self.features(backbone)[self.data.train.positions_N]
-            started = perf_counter()
-            self._on_progress(f"probe of {backbone}", 0, 1)
-            self._probes[backbone] = solve_probe(
-                features_ND.cpu().numpy(), self.data.train.labels_N
-            )
-            self._on_progress(f"probe of {backbone}", 1, 1)
-            self.seconds += perf_counter() - started
+            with self._counted():
+                self._on_progress(f"probe of {backbone}", 0, 1)
+                self._probes[backbone] = solve_probe(
+                    features_ND.cpu().numpy(), self.data.train.labels_N
+                )
+                self._on_progress(f"probe of {backbone}", 1, 1)
         return self._probes[backbone]
 
-    def _features_at(
-        self, backbone: str, positions_B: Positions, views_B: Positions | None = None
-    ) -> Tensor:
-        features_BD = self.features(backbone)[positions_B]
-        for view in np.unique(views_B[views_B > 0]) if views_B is not None else ():
-            these = np.flatnonzero(views_B == view)
-            rows = np.searchsorted(self.data.train.positions_N, positions_B[these])
-            features_BD[these] = self.features(backbone, int(view))[rows]
-        return features_BD
-
-    @torch.no_grad()
-    def _recomputed(
-        self,
-        backbone: str,
-        boundary: int,
-        positions_B: Positions,
-        views_B: Positions | None = None,
-    ) -> Tensor:
-        x = self._images(backbone, positions_B, views_B)
-        for block in self._pretrained(backbone)[:boundary]:
-            x = block(x)
-        return x
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += perf_counter() - started
 
     def _pretrained(self, backbone: str) -> nn.Sequential:
-        if backbone not in self._blocks:
+        if backbone not in self._pretrained_blocks:
             blocks = load_blocks(self._weights[backbone]).to(self.device)
-            self._blocks[backbone] = blocks.to(memory_format=torch.channels_last).eval()
-        return self._blocks[backbone]
+            blocks = blocks.to(memory_format=torch.channels_last).eval()
+            self._pretrained_blocks[backbone] = blocks
+        return self._pretrained_blocks[backbone]
 
-    @torch.inference_mode()
-    def _compute(self, backbone: str, positions_N: Positions, view: int) -> Tensor:
-        blocks, num_images = self._pretrained(backbone), len(positions_N)
-        what = f"features of {backbone}" + (f", view {view}" if view else "")
-        views_B = np.full(BATCH_SIZE, view) if view else None
-        parts = []
-        for start in range(0, num_images, BATCH_SIZE):
-            # The last batch is filled up, so that an image's features don't depend on its company.
-            positions_B = positions_N[np.arange(start, start + BATCH_SIZE) % num_images]
-            features_BD = pool(blocks(self._images(backbone, positions_B, views_B)))
-            parts.append(features_BD[: num_images - start].float().cpu())
-            self._on_progress(what, min(start + BATCH_SIZE, num_images), num_images)
-        return torch.cat(parts)
+    def _frozen(self, backbone: str) -> FrozenBlocks:
+        if backbone not in self._frozen_blocks:
+            self._frozen_blocks[backbone] = FrozenBlocks(self._pretrained(backbone), self.device)
+        return self._frozen_blocks[backbone]
 
-    def _images(
-        self, backbone: str, positions_B: Positions, views_B: Positions | None = None
-    ) -> Tensor:
-        """Normalised images, (B, 3, H, W), float32, channels last, on the device."""
+    def _block_costs(self, backbone: str) -> list[BlockCost]:
+        if backbone not in self._costs:
+            frozen = self._frozen(backbone)
+            positions_n = np.arange(frozen.chunk_size) % len(self.data)
+            images_n3hw = self._images(backbone, positions_n, np.zeros_like(positions_n))
+            self._costs[backbone] = frozen.costs(images_n3hw)
+        return self._costs[backbone]
+
+    def _positions(self, view: int) -> Positions:
+        """The images of which a view is kept: of the images themselves all, else for training."""
+        return self.data.train.positions_N if view else np.arange(len(self.data))
+
+    def _at_hand(self, backbone: str, boundary: int, num_views: int) -> tuple[int, list[Array]]:
+        """The nearest boundary at or below this one kept of all views; 0 stands for the images."""
+        for start in range(boundary, 0, -1):
+            keys = self._keys(backbone, start, num_views)
+            found = [
+                self._entries.find(key, len(self._positions(view)))
+                for view, key in enumerate(keys)
+            ]
+            entries = [entry for entry in found if entry is not None]
+            if len(entries) == num_views:
+                return start, [entry.rows for entry in entries]
+        return 0, []
+
+    def _worth_keeping(
+        self, backbone: str, start: int, boundary: int, num_views: int, passes: int
+    ) -> Candidate | None:
+        if self._entries.limit_bytes == 0:
+            return None
+        costs = self._block_costs(backbone)
+        num_images, num_train = len(self.data), len(self.data.train)
+        num_rows = num_images + (num_views - 1) * num_train
+        start_bytes = costs[start - 1].num_bytes if start else 0
+        candidates = [
+            Candidate(
+                boundary=end,
+                num_bytes=num_rows * costs[end - 1].num_bytes,
+                seconds_saved=seconds_saved(
+                    seconds=sum(cost.seconds for cost in costs[start:end]),
+                    num_bytes=max(0, costs[end - 1].num_bytes - start_bytes),
+                    num_rows=num_rows,
+                    # At least twice: the trials that follow ask as well.
+                    num_uses=max(passes, 2) * num_images,
+                ),
+            )
+            for end in range(start + 1, boundary + 1)
+        ]
+        protected = self._keys(backbone, start, num_views) if start else []
+        occupants = [
+            Occupant(num_bytes=stored.num_bytes, seconds=stored.seconds)
+            for stored in self._entries.stored(protected)
+        ]
+        return choose(candidates, self._entries.free_bytes(), occupants)
+
+    def _keep(
+        self, backbone: str, start: int, arrays: list[Array], end: int, num_views: int
+    ) -> list[Array] | None:
+        """Compute the outputs at ``end`` of all views and keep them, or None without room."""
+        keys = self._keys(backbone, end, num_views)
+        protected = [*keys, *(self._keys(backbone, start, num_views) if start else [])]
+        outputs, kept = self._outputs(backbone, start, end, arrays), []
+        row_shape = self._block_costs(backbone)[end - 1].row_shape
+        for view, key in enumerate(keys):
+            entry = self._entries.find_or_keep(
+                key,
+                (len(self._positions(view)), *row_shape),
+                partial(self._computed, backbone, end, outputs, view),
+                protected,
+            )
+            if entry is None:
+                return None
+            kept.append(entry.rows)
+        return kept
+
+    def _computed(self, backbone: str, end: int, outputs: Outputs, view: int) -> Iterator[Array]:
+        """The rows of an entry in their order, some at a time."""
+        positions_N, done = self._positions(view), 0
+        what = "features" if end == find_spec(backbone).depth else f"outputs of layer {end}"
+        what = f"{what} of {backbone}" + (f", view {view}" if view else "")
+        for chunk in outputs.in_order(positions_N, np.full_like(positions_N, view)):
+            yield as_rows(chunk).cpu().numpy()
+            done += len(chunk)
+            self._on_progress(what, done, len(positions_N))
+
+    def _outputs(self, backbone: str, start: int, end: int, arrays: Sequence[Array]) -> Outputs:
+        gather = partial(self._images, backbone)
+        if arrays:
+            rows = [Rows(array, self.device) for array in arrays]
+            gather = partial(kept_outputs, rows, self.data.train.positions_N)
+        return Outputs(frozen=self._frozen(backbone), start=start, end=end, gather=gather)
+
+    def _images(self, backbone: str, positions_B: Positions, views_B: Positions) -> Tensor:
+        """Normalised images or views of them, (B, 3, H, W), float32, channels last."""
         spec = find_spec(backbone)
-        images_BHWC = torch.from_numpy(self.data.images(positions_B)).to(self.device)
+        images_BHWC = self._pixels.take(self.data.rows_N[positions_B])
         images_BCHW = images_BHWC.permute(0, 3, 1, 2).float()
-        if views_B is not None:
+        if views_B.any():
             digests = [self.data.digests[i] for i in positions_B]
             images_BCHW = show_views(images_BCHW, digests, views_B)
         mean = torch.tensor(spec.mean, device=self.device).view(1, 3, 1, 1)
         std = torch.tensor(spec.std, device=self.device).view(1, 3, 1, 1)
-        normalised = (images_BCHW.div(255) - mean) / std
-        return normalised.contiguous(memory_format=torch.channels_last)
+        return canonical((images_BCHW.div(255) - mean) / std)
 
-    def _key(self, backbone: str, view: int) -> str:
-        """Everything that may change a bit of the features."""
+    def _keys(self, backbone: str, boundary: int, num_views: int) -> list[str]:
+        return [self._key(backbone, boundary, view) for view in range(num_views)]
+
+    def _key(self, backbone: str, boundary: int, view: int) -> str:
+        """Everything that may change a bit of the outputs."""
         spec = find_spec(backbone)
         parts = (
             f"format={FORMAT}",
-            f"backbone={backbone}",
+            f"backbone={backbone} boundary={boundary}",
             f"code={find_backbone(backbone).code}",
             f"mean={spec.mean} std={spec.std}",
             f"weights={self._weights[backbone].sha256}",
             f"data={self.data.pixels_fingerprint}",
             f"image_size={self.data.image_size}",
             f"torch={torch.__version__}",
-            f"device={self.device.type}",
+            f"device={self.device.type} {torch.backends.cpu.get_cpu_capability()}",
+            f"chunk={self._frozen(backbone).chunk_size}",
             f"threads={torch.get_num_threads()}",
             # Only the training images have other views, and which these are depends on the split.
             f"view={view} {_hash(self.data.train.positions_N) if view else ''}",
@@ -210,13 +266,3 @@ class Activations:
 
 def _hash(positions_N: Positions) -> str:
     return hashlib.sha256(positions_N.tobytes()).hexdigest()
-
-
-def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
-    """The stored features, or None where they are missing, torn or of another shape or type."""
-    try:
-        features_ND = load_file(path)["features"]
-    except (OSError, KeyError, SafetensorError):
-        return None
-    right = features_ND.shape == shape and features_ND.dtype == torch.float32
-    return features_ND if right else None

@@ -11,6 +11,7 @@ OPTIMIZERS = ("adamw", "adam", "sgd")
 HEAD_INITS = ("random", "probe")
 CLASS_WEIGHTS = ("none", "balanced")
 BATCH_NORMS = ("train", "frozen")
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 class Strategy(StrEnum):
@@ -39,7 +40,8 @@ class TransferConfig:
     - ``ema_decay``: decay of the moving average of the weights that is validated and kept.
     - ``num_views``: variants of every training image, itself included; an epoch shows one.
 
-    The first four belong to fine-tuning alone: with a frozen backbone they mean nothing.
+    The first four belong to fine-tuning alone: with a frozen backbone they mean nothing. So does
+    ``precision``, the number format in which unfrozen layers train; all else is float32.
 
     Raises:
         ValueError: a value breaks its law; the message states law and value.
@@ -62,6 +64,7 @@ class TransferConfig:
     mixup: float = 0.0
     ema_decay: float = 0.0
     num_views: int = 1
+    precision: str = "fp32"
     epochs: int = 15
     patience: int = 5
     metric: str = "accuracy"
@@ -89,6 +92,7 @@ _CHOICES = {
     "batch_norm": BATCH_NORMS,
     "class_weights": CLASS_WEIGHTS,
     "metric": METRICS,
+    "precision": PRECISIONS,
 }
 # Each predicate is written so that NaN breaks it.
 _LAWS: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -112,6 +116,7 @@ _OF_FEATURE_EXTRACTION: dict[str, Any] = {
     "layer_decay": 1.0,
     "gradual_unfreezing": 0.0,
     "batch_norm": "train",
+    "precision": "fp32",
 }
 
 

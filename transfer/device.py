@@ -3,10 +3,15 @@
 import os
 import platform
 import resource
+import threading
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Self
 
 import torch
+
+_SAMPLE_SECONDS = 0.02
 
 
 def choose_device(name: str) -> torch.device:
@@ -42,27 +47,53 @@ def num_threads() -> int:
     return torch.get_num_threads()
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Start measuring the device's peak afresh where the device allows it."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+class PeakMemory:
+    """``num_bytes`` is the most memory in bytes that was held at a time within the block.
+
+    On CUDA of all that is allocated on the device; elsewhere of this process, looked up every 20
+    milliseconds by a thread that ends with the block.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.num_bytes = 0
+        self._device = device
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample_until_ended, daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            self._sample()
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._device.type == "cuda":
+            self.num_bytes = int(torch.cuda.max_memory_allocated(self._device))
+            return
+        self._ended.set()
+        self._thread.join()
+        self._sample()
+
+    def _sample_until_ended(self) -> None:
+        while not self._ended.wait(_SAMPLE_SECONDS):
+            self._sample()
+
+    def _sample(self) -> None:
+        self.num_bytes = max(self.num_bytes, anonymous_bytes())
 
 
-def memory_bytes(device: torch.device) -> int:
-    """Memory in bytes: the device's peak since the last reset, or the host's anonymous now."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return _anonymous_bytes()
+def anonymous_bytes() -> int:
+    """Memory of this process in bytes, without the pages of mapped files.
 
-
-def _anonymous_bytes() -> int:
-    # VmRSS would count the pages of memory-mapped images, which the kernel may drop at any time.
+    VmRSS would count memory-mapped images, which the kernel may drop at any time.
+    """
     try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
+        status = Path("/proc/self/status").read_bytes()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))
-    return int(kilobytes) * 1024
+    return int(status.partition(b"RssAnon:")[2].split(maxsplit=1)[0]) * 1024
 
 
 def free_memory(device: torch.device) -> None:
@@ -74,6 +105,27 @@ def free_memory(device: torch.device) -> None:
 def describe_device(device: torch.device) -> str:
     """The device in words: ``cpu`` or the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+@cache
+def cpu_model() -> str:
+    """What the CPU calls itself."""
+    return _of_the_cpu("model name") or platform.processor() or platform.machine()
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of the CPU as Linux names them; empty elsewhere."""
+    return frozenset(_of_the_cpu("flags").split())
+
+
+def _of_the_cpu(key: str) -> str:
+    """A value of the first core in /proc/cpuinfo, or an empty text."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
 def versions() -> dict[str, str]:

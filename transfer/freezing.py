@@ -5,6 +5,7 @@ optimizer nor that activations at the boundary may be kept.
 """
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer.backbones import TransferNetwork
 
@@ -33,6 +34,14 @@ def freeze(
         _set_trainable(block, index >= network.num_frozen_blocks)
     _set_trainable(network.head, True)
     network.train(network.training)
+
+
+def batch_norm_trains(network: TransferNetwork) -> bool:
+    """Whether training moves statistics of BatchNorm: then it matters which images go together."""
+    unfrozen = network.blocks[network.num_frozen_blocks :]
+    return not network.batch_norm_is_frozen and any(
+        isinstance(module, _BatchNorm) for module in unfrozen.modules()
+    )
 
 
 def trainable_parameters(network: TransferNetwork) -> list[nn.Parameter]:

@@ -7,6 +7,7 @@ Legend: N images, B images of a batch, C classes, D features.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -76,6 +77,32 @@ def loss_function(config: TransferConfig, labels_N: Tensor, num_classes: int) ->
     return loss
 
 
+@dataclass(frozen=True, kw_only=True)
+class MixedBatch:
+    """A batch and what fits its loss: ``share`` of each image is its own, the rest a partner's."""
+
+    x: Tensor
+    labels_B: Tensor
+    share: float = 1.0
+    partner_labels_B: Tensor | None = None
+
+    def part(self, images: slice) -> "MixedBatch":
+        """Some of its images, each with the partner that it has in the whole batch."""
+        partners = self.partner_labels_B
+        return MixedBatch(
+            x=self.x[images],
+            labels_B=self.labels_B[images],
+            share=self.share,
+            partner_labels_B=None if partners is None else partners[images],
+        )
+
+    def loss(self, loss: Loss, logits_BC: Tensor) -> Tensor:
+        own = loss(logits_BC, self.labels_B)
+        if self.partner_labels_B is None:
+            return own
+        return self.share * own + (1 - self.share) * loss(logits_BC, self.partner_labels_B)
+
+
 class Mixing:
     """Mixup of Zhang et al. 2018 (arXiv:1710.09412) where the trained part begins.
 
@@ -89,22 +116,22 @@ class Mixing:
         # A stream of its own: neither the order of the batches nor dropout depends on mixing.
         self._rng = np.random.default_rng([seed, 1])
 
-    def __call__(self, x: Tensor, labels_B: Tensor, loss: Loss) -> tuple[Tensor, Loss]:
-        """Mix a batch with itself in another order; returns it and the loss that fits.
+    def __call__(self, x: Tensor, labels_B: Tensor) -> MixedBatch:
+        """Mix a batch with itself in another order.
 
         Every image keeps the larger share of itself, so that ``labels_B`` stays its main label.
         """
         if self._alpha == 0:
-            return x, loss
+            return MixedBatch(x=x, labels_B=labels_B)
         share = float(self._rng.beta(self._alpha, self._alpha))
         share = max(share, 1 - share)
         partners_B = torch.from_numpy(self._rng.permutation(len(x))).to(x.device)
-
-        def mixed_loss(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-            partner = loss(logits_BC, labels_B[partners_B])
-            return share * loss(logits_BC, labels_B) + (1 - share) * partner
-
-        return share * x + (1 - share) * x[partners_B], mixed_loss
+        return MixedBatch(
+            x=share * x + (1 - share) * x[partners_B],
+            labels_B=labels_B,
+            share=share,
+            partner_labels_B=labels_B[partners_B],
+        )
 
 
 class WeightAverage:

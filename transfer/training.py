@@ -3,8 +3,7 @@
 Legend: E epochs, N validation images, B images of a batch, C classes, D features.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -15,20 +14,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transfer.activations import Activations, Positions
-from transfer.backbones import TransferNetwork, find_spec, pool
+from transfer.backbones import TransferNetwork, find_spec
 from transfer.config import TransferConfig, is_better
 from transfer.data.loading import Split
-from transfer.device import memory_bytes, reset_peak_memory
-from transfer.freezing import freeze, num_trainable_parameters
+from transfer.device import PeakMemory
+from transfer.freezing import batch_norm_trains, freeze, num_trainable_parameters
 from transfer.metrics import classification_metrics
+from transfer.micro_batches import MemoryLimits, halved_sizes, micro_batches, shuffled_batches
 from transfer.recipes import (
     Mixing,
     WeightAverage,
     loss_function,
     num_layers_unfrozen,
-    parameter_groups,
     start_head_from_probe,
 )
+from transfer.stepping import Stepping, logits_above
 
 VAL_BATCH_SIZE = 64
 
@@ -51,13 +51,19 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a run leaves: ``trained_state`` holds the best epoch's trained blocks and head."""
+    """What a run leaves: ``trained_state`` holds the best epoch's trained blocks and head.
+
+    ``micro_batch_size`` images trained at a time, a whole batch unless memory was short; BatchNorm
+    took its statistics over them where ``batch_norm_trains``.
+    """
 
     history: tuple[EpochRecord, ...]
     best_epoch: int
     num_trainable_parameters: int
     activation_seconds: float
     peak_memory_bytes: int
+    micro_batch_size: int
+    batch_norm_trains: bool
     trained_state: dict[str, Tensor] = field(repr=False)
 
     @property
@@ -80,6 +86,7 @@ def train(
     config: TransferConfig,
     activations: Activations,
     on_epoch: OnEpoch = lambda record: False,
+    limits: MemoryLimits | None = None,
 ) -> TrainingResult:
     """Train ``config`` on the data of ``activations`` until epochs, patience or caller end it.
 
@@ -88,33 +95,56 @@ def train(
     comes out is what was asked for, not a probe. Same configuration, data, device and threads:
     same numbers.
 
+    Where memory is short the run starts anew, its batches split into micro-batches whose
+    gradients add up to the batch's: exact but for dropout, and for BatchNorm where it trains.
+
     Args:
-        on_epoch: called behind every epoch; True ends the run.
+        on_epoch: called behind every epoch, from 1 again in a new start; True ends the run.
+        limits: what earlier runs found no memory for.
 
     Raises:
         DivergedError: the training loss or a validation logit is not finite.
+        OutOfMemoryError: of torch: there is no memory even for one image at a time.
         ValueError: ``num_unfrozen_layers`` is more than the backbone has.
     """
-    reset_peak_memory(activations.device)
+    limits = MemoryLimits() if limits is None else limits
+    # A run that is short of memory at its third epoch starts anew from its first: what it gives
+    # then depends on the micro-batches alone, not on when and where memory was short.
+    return limits.first_that_fits(
+        (config.backbone, config.num_unfrozen_layers, config.precision),
+        halved_sizes(config.batch_size, len(activations.data.train)),
+        lambda size: _train(config, activations, on_epoch, limits, size),
+        activations.device,
+    )
+
+
+def _train(
+    config: TransferConfig,
+    activations: Activations,
+    on_epoch: OnEpoch,
+    limits: MemoryLimits,
+    micro_batch_size: int,
+) -> TrainingResult:
     seconds_before = activations.seconds
-    run = _Run(config, activations)
     history: list[EpochRecord] = []
-    best, best_state = 0, run.trained_state()
-    peak_bytes = 0
-    for epoch in range(1, config.epochs + 1):
-        record = run.epoch(epoch)
-        history.append(record)
-        peak_bytes = max(peak_bytes, memory_bytes(activations.device))
-        if best_epoch(history, config.metric) == epoch:
-            best, best_state = epoch, run.trained_state()
-        if on_epoch(record) or (record.all_layers_train and epoch - best >= config.patience):
-            break
+    with PeakMemory(activations.device) as peak:
+        run = _Run(config, activations, limits, micro_batch_size)
+        best, best_state = 0, run.trained_state()
+        for epoch in range(1, config.epochs + 1):
+            record = run.epoch(epoch)
+            history.append(record)
+            if best_epoch(history, config.metric) == epoch:
+                best, best_state = epoch, run.trained_state()
+            if on_epoch(record) or (record.all_layers_train and epoch - best >= config.patience):
+                break
     return TrainingResult(
         history=tuple(history),
         best_epoch=best,
         num_trainable_parameters=run.num_trainable_parameters,
         activation_seconds=activations.seconds - seconds_before,
-        peak_memory_bytes=peak_bytes,
+        peak_memory_bytes=peak.num_bytes,
+        micro_batch_size=run.micro_batch_size,
+        batch_norm_trains=run.batch_norm_trains,
         trained_state=best_state,
     )
 
@@ -122,9 +152,15 @@ def train(
 class _Run:
     """The state of one training: network, optimiser, and the streams that order and mix."""
 
-    def __init__(self, config: TransferConfig, activations: Activations) -> None:
+    def __init__(
+        self,
+        config: TransferConfig,
+        activations: Activations,
+        limits: MemoryLimits,
+        micro_batch_size: int,
+    ) -> None:
         spec = find_spec(config.backbone)
-        self.config = config
+        self.config, self.activations, self.limits = config, activations, limits
         self.data, self.device = activations.data, activations.device
         self.boundary = spec.depth - config.num_unfrozen_layers
         torch.manual_seed(config.seed)
@@ -136,8 +172,14 @@ class _Run:
         ).to(self.device)
         self._freeze(config.num_unfrozen_layers)
         self.num_trainable_parameters = num_trainable_parameters(self.network)
-        self.inputs = activations.inputs(config.backbone, self.boundary, config.num_views)
-        self.optimizer = _optimizer(config, self.network)
+        self.inputs = activations.inputs(
+            config.backbone, self.boundary, num_views=config.num_views, passes=config.epochs
+        )
+        self.batch_norm_trains = batch_norm_trains(self.network)
+        # BatchNorm can't train on one image.
+        smallest = min(config.batch_size, 2) if self.batch_norm_trains else 1
+        self.micro_batch_size = max(micro_batch_size, smallest)
+        self.stepping = Stepping(config, self.network)
         train, labels_N = self.data.train, self._labels(self.data.train)
         if config.head_init == "probe":
             start_head_from_probe(self.network.head, activations.probe(config.backbone))
@@ -149,17 +191,20 @@ class _Run:
         self.first_view_N = np.random.default_rng([config.seed, 2]).integers(
             config.num_views, size=len(train)
         )
-        self.average = (
-            WeightAverage(self._trained_tensors(), config.ema_decay) if config.ema_decay else None
-        )
+        decay = config.ema_decay
+        self.average = WeightAverage(self._trained_tensors(), decay) if decay else None
 
     def _freeze(self, num_unfrozen_layers: int) -> None:
         freeze(self.network, num_unfrozen_layers, batch_norm=self.config.batch_norm)
 
+    def clock(self) -> float:
+        """Seconds, without those that frozen blocks take."""
+        return perf_counter() - self.activations.seconds
+
     def epoch(self, epoch: int) -> EpochRecord:
-        started = perf_counter()
+        started = self.clock()
         train_metrics = self._train(epoch)
-        trained = perf_counter()
+        trained = self.clock()
         with self._averaged():
             val_logits_NC = self.predict(self.data.val.positions_N)
         if not torch.isfinite(val_logits_NC).all():
@@ -171,7 +216,7 @@ class _Run:
             val=val_metrics,
             val_logits_NC=val_logits_NC.cpu().numpy(),
             training_seconds=trained - started,
-            validation_seconds=perf_counter() - trained,
+            validation_seconds=self.clock() - trained,
             all_layers_train=num_layers_unfrozen(epoch, self.config)
             == self.config.num_unfrozen_layers,
         )
@@ -183,40 +228,46 @@ class _Run:
         self._freeze(num_layers_unfrozen(epoch, self.config))
         self.network.train()
         logits, labels = [], []
-        batches = list(_batches(len(self.data.train), self.config.batch_size, self.order))
+        batches = list(shuffled_batches(len(self.data.train), self.config.batch_size, self.order))
         inputs = self.inputs.batches(
             [self.data.train.positions_N[index_B] for index_B in batches],
             [views_N[index_B] for index_B in batches],
         )
         for index_B, x in zip(batches, inputs, strict=True):
-            labels_B = labels_N[index_B]
-            x, loss_of = self.mixing(x, labels_B, self.loss)
-            logits_BC = self._above(x)
-            loss = loss_of(logits_BC, labels_B)
-            if not torch.isfinite(loss):
-                raise DivergedError(epoch)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            if self.average is not None:
+            # Mixed before it is split: partners may lie in different micro-batches.
+            batch = self.mixing(x, labels_N[index_B])
+            for images in micro_batches(len(index_B), self.micro_batch_size):
+                part = batch.part(images)
+                logits_BC = self._logits(part.x, self.config.precision)
+                loss = part.loss(self.loss, logits_BC)
+                if not torch.isfinite(loss):
+                    raise DivergedError(epoch)
+                # The loss is a mean over images: these have this share in the batch's.
+                self.stepping.add_gradients(loss * (len(part.x) / len(index_B)))
+                logits.append(logits_BC.detach())
+            if self.stepping.step() and self.average is not None:
                 self.average.update()
-            logits.append(logits_BC.detach())
-            labels.append(labels_B)
+            labels.append(batch.labels_B)
         return classification_metrics(torch.cat(logits), torch.cat(labels))
 
-    @torch.inference_mode()
     def predict(self, positions_N: Positions) -> Tensor:
         """Logits in eval mode: (N, C), float32."""
         self.network.eval()
-        starts = range(0, len(positions_N), VAL_BATCH_SIZE)
-        batches = [positions_N[start : start + VAL_BATCH_SIZE] for start in starts]
-        return torch.cat([self._above(x) for x in self.inputs.batches(batches)])
+        return self.limits.first_that_fits(
+            (self.config.backbone, self.boundary, "validation"),
+            halved_sizes(VAL_BATCH_SIZE, len(positions_N)),
+            lambda size: self._predict(positions_N, size),
+            self.device,
+        )
 
-    def _above(self, x: Tensor) -> Tensor:
-        for block in self.network.blocks[self.boundary :]:
-            x = block(x)
-        logits_BC: Tensor = self.network.head(x if x.ndim == 2 else pool(x))
-        return logits_BC
+    @torch.inference_mode()
+    def _predict(self, positions_N: Positions, batch_size: int) -> Tensor:
+        starts = range(0, len(positions_N), batch_size)
+        batches = [positions_N[start : start + batch_size] for start in starts]
+        return torch.cat([self._logits(x, "fp32") for x in self.inputs.batches(batches)])
+
+    def _logits(self, x: Tensor, precision: str) -> Tensor:
+        return logits_above(self.network, self.boundary, x, precision)
 
     def _labels(self, split: Split) -> Tensor:
         return torch.from_numpy(split.labels_N).to(self.device)
@@ -236,18 +287,6 @@ class _Run:
         return {key: tensor for key, tensor in state.items() if not key.startswith(frozen)}
 
 
-def _batches(
-    num_images: int, batch_size: int, rng: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
-    """Shuffled batches. A last image alone joins the batch before: BatchNorm can't train on it."""
-    order = rng.permutation(num_images)
-    bounds = [*range(0, num_images, batch_size), num_images]
-    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
-        del bounds[-2]
-    for start, end in itertools.pairwise(bounds):
-        yield order[start:end]
-
-
 def best_epoch(history: Sequence[EpochRecord], metric: str) -> int:
     """The epoch with the best ``metric``; ties go to the lower validation loss.
 
@@ -259,20 +298,3 @@ def best_epoch(history: Sequence[EpochRecord], metric: str) -> int:
         tie = value == than and record.val["loss"] < best.val["loss"]
         best = record if tie or is_better(metric, value, than) else best
     return best.epoch
-
-
-def _optimizer(config: TransferConfig, network: TransferNetwork) -> torch.optim.Optimizer:
-    """The optimiser over the trained parameters.
-
-    ``adamw`` takes ``learning_rate * weight_decay`` of every weight in a step, apart from the
-    gradient (Loshchilov and Hutter 2019, arXiv:1711.05101); ``adam`` and ``sgd`` add
-    ``weight_decay`` times the weight to its gradient.
-    """
-    groups = parameter_groups(network, config.learning_rate, config.layer_decay)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, weight_decay=config.weight_decay)
-    kinds: dict[str, type[torch.optim.Adam]] = {
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-    }
-    return kinds[config.optimizer](groups, weight_decay=config.weight_decay)

@@ -1,0 +1,72 @@
+"""Where a study's time and memory went: seconds by kind of work, peak memory, what was reused.
+
+Knows records; measures nothing itself. Never imports torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from studies.records import StudyRecord, TrialRecord
+from transfer.cache import show_size
+
+# The order in which work happens. Of a trial there is no decoding: images are decoded before.
+WORK = ("decoding", "activations", "training", "validation", "bookkeeping")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accounting:
+    """The sums over a study's trials, interrupted ones left out.
+
+    ``seconds`` has an entry for each of ``WORK``, decoding over all runs of the study;
+    ``peak_memory_bytes`` is the highest of any trial: anonymous memory of the process on a CPU,
+    allocated memory on a GPU. ``kept_bytes`` counts the activations that trials started from,
+    each once; ``num_reused`` the trials that found theirs computed, of ``num_trials``.
+    """
+
+    seconds: dict[str, float]
+    peak_memory_bytes: int | None
+    kept_bytes: int
+    num_reused: int
+    num_trials: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "seconds": self.seconds,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "kept_bytes": self.kept_bytes,
+            "reused": self.num_reused,
+            "trials": self.num_trials,
+        }
+
+    def lines(self) -> list[str]:
+        """The same in words, a line each."""
+        seconds = ", ".join(f"{work} {self.seconds[work]:.1f}" for work in WORK)
+        lines = [f"Seconds: {seconds}."]
+        if self.peak_memory_bytes is not None:
+            lines.append(f"Peak memory of a trial: {show_size(self.peak_memory_bytes)}.")
+        kept = f"{show_size(self.kept_bytes)} kept" if self.kept_bytes else "none kept"
+        lines.append(
+            f"Activations: {kept}; {self.num_reused} of {self.num_trials} trials found theirs "
+            "computed."
+        )
+        return lines
+
+
+def account(study: StudyRecord, records: Sequence[TrialRecord]) -> Accounting:
+    """Add up what is stored with a study and its trials."""
+    counted = [record for record in records if record.counts]
+    peaks = [r.peak_memory_bytes for r in counted if r.peak_memory_bytes is not None]
+    starts = {
+        (r.params["backbone"], r.cache["start"], r.config.get("num_views")): r.cache["bytes"]
+        for r in counted
+        if r.cache
+    }
+    seconds = {work: sum(r.timing.get(work, 0.0) for r in counted) for work in WORK}
+    return Accounting(
+        seconds={**seconds, "decoding": study.decoding_seconds},
+        peak_memory_bytes=max(peaks, default=None),
+        kept_bytes=sum(starts.values()),
+        num_reused=sum(bool(r.cache.get("was_at_hand")) for r in counted),
+        num_trials=len(counted),
+    )

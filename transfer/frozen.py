@@ -1,0 +1,108 @@
+"""Run frozen blocks so that what they make of an image does not depend on its company.
+
+Knows blocks and one chunk of images at a time; neither data nor what is kept.
+
+A convolution may be computed in another order for another number of images, which changes last
+bits. So every frozen pass, whoever asks for it, takes chunks of one size, filled up where there
+are fewer images, and every block gets its input in one memory layout.
+
+Legend: n images of a chunk.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from transfer.backbones import pool
+from transfer.fusing import fuse
+
+# Images a pass. On a CPU 8 to 16 are the fastest for most backbones (more leave the cache); the
+# number for a GPU was not measured.
+CHUNK_SIZES = {"cpu": 16, "cuda": 64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockCost:
+    """What one image costs at a block: seconds to compute it, bytes and shape of its output."""
+
+    seconds: float
+    row_shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return 4 * torch.Size(self.row_shape).numel()
+
+
+class FrozenBlocks:
+    """The blocks of a backbone for inference: fused, channels last, float32.
+
+    Boundary b lies behind the first b blocks; 0 is the images, and at the last one the outputs
+    are pooled, as no block follows that would want them whole.
+    """
+
+    def __init__(self, blocks: Iterable[nn.Module], device: torch.device) -> None:
+        self.device = device
+        self.chunk_size = CHUNK_SIZES[device.type]
+        self._blocks = [fuse(block) for block in blocks]
+
+    def run(self, inputs_n: Tensor, start: int, end: int) -> Tensor:
+        """Outputs at boundary ``end`` of one whole chunk of those at ``start``, canonical both."""
+        assert len(inputs_n) == self.chunk_size
+        with torch.no_grad():
+            for index in range(start, end):
+                inputs_n = self._step(inputs_n, index)
+        return inputs_n
+
+    def costs(self, images_n3hw: Tensor) -> list[BlockCost]:
+        """Measure every block on one chunk of normalised images, the better of two passes."""
+        passes = [self._timed(images_n3hw) for _ in range(2)]
+        return [
+            BlockCost(
+                seconds=min(first, second) / self.chunk_size, row_shape=as_rows(outputs).shape[1:]
+            )
+            for (first, outputs), (second, _) in zip(*passes, strict=True)
+        ]
+
+    def _timed(self, x: Tensor) -> list[tuple[float, Tensor]]:
+        found = []
+        with torch.no_grad():
+            for index in range(len(self._blocks)):
+                started = perf_counter()
+                x = self._step(x, index)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                # Without their values: only shape and layout are wanted.
+                found.append((perf_counter() - started, x.to("meta")))
+        return found
+
+    def _step(self, x: Tensor, index: int) -> Tensor:
+        x = self._blocks[index](x)
+        return canonical(pool(x) if index + 1 == len(self._blocks) else x)
+
+
+def canonical(x: Tensor) -> Tensor:
+    """The same values with the strides that they have after `as_rows` and `from_rows`.
+
+    That is channels last for pictures. Also where a side of one pixel makes strides ambiguous:
+    kernels are chosen by strides, and another kernel may give other last bits.
+    """
+    strides = list(torch.empty(x.shape, device="meta").stride())
+    if x.ndim == 4:
+        _, channels, height, width = x.shape
+        strides = [channels * height * width, 1, width * channels, channels]
+    if list(x.stride()) == strides:
+        return x
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """A row an image as it is stored: (n, h, w, c) for a picture, else as it is; contiguous."""
+    return canonical(x).permute(0, 2, 3, 1) if x.ndim == 4 else canonical(x)
+
+
+def from_rows(rows: Tensor) -> Tensor:
+    """The opposite of `as_rows`."""
+    return canonical(rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows)

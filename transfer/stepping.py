@@ -1,0 +1,79 @@
+"""One step of training: the optimizer, and the number format in which trained layers compute.
+
+Weights are float32 in every format ("master weights"), and so are pooling, head, loss and mixing;
+what is reported of a network is computed in float32 as well. Knows one ``TransferConfig``;
+nothing of epochs or images.
+
+Legend: B images of a batch, C classes.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from transfer.backbones import TransferNetwork, pool
+from transfer.config import TransferConfig
+from transfer.recipes import parameter_groups
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def logits_above(network: TransferNetwork, boundary: int, x: Tensor, precision: str) -> Tensor:
+    """Logits (B, C), float32, from what goes into block number ``boundary``."""
+    with _autocast(precision, x.device):
+        for block in network.blocks[boundary:]:
+            x = block(x)
+    logits_BC: Tensor = network.head(pool(x.float()))
+    return logits_BC
+
+
+def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+class Stepping:
+    """Gradients and steps of one training, float16's loss scaling included."""
+
+    def __init__(self, config: TransferConfig, network: TransferNetwork) -> None:
+        self._optimizer = make_optimizer(config, network)
+        device = next(network.head.parameters()).device
+        # Off, it hands everything through. Small gradients would be 0 in float16 unless scaled.
+        self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+
+    def add_gradients(self, loss: Tensor) -> None:
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> bool:
+        """Change the weights and drop the gradients. False for a step that was skipped.
+
+        The scale is looked for from above: while gradients overflow, steps are skipped and the
+        scale is halved, which is normal at the start and no sign of a training that diverges.
+        """
+        scale = self._scaler.get_scale()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        # Dropped here, not before the next step, to leave validation their memory.
+        self._optimizer.zero_grad(set_to_none=True)
+        return self._scaler.get_scale() >= scale
+
+
+def make_optimizer(config: TransferConfig, network: TransferNetwork) -> torch.optim.Optimizer:
+    """The optimiser over the trained parameters.
+
+    ``adamw`` takes ``learning_rate * weight_decay`` of every weight in a step, apart from the
+    gradient (Loshchilov and Hutter 2019, arXiv:1711.05101); ``adam`` and ``sgd`` add
+    ``weight_decay`` times the weight to its gradient.
+    """
+    groups = parameter_groups(network, config.learning_rate, config.layer_decay)
+    # One kernel in place of a dozen passes over every tensor; it knows no complex numbers.
+    fused = all(p.is_floating_point() for group in groups for p in group["params"])
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=config.weight_decay, fused=fused)
+    kinds: dict[str, type[torch.optim.Adam]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+    }
+    return kinds[config.optimizer](groups, weight_decay=config.weight_decay, fused=fused)
