@@ -1,20 +1,21 @@
-"""Features are computed once, kept whole, and the same whoever computes them in what company.
+"""Outputs at the freeze boundary are computed once and the same whoever computes them, and how.
 
 Shapes: N images, D features.
 """
 
+import errno
 import hashlib
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from transfer.activations import Activations
 from transfer.backbones import backbones_from_file, pool
 from transfer.catalog import BACKBONES
 from transfer.data.loading import ImageData, Split
 from transfer.data.phantom import PhantomSpec, phantom_images
+from transfer.frozen import BlockCost
 from transfer.weights import find_weights, load_blocks
 
 CPU = torch.device("cpu")
@@ -62,13 +63,14 @@ def kept(folder):
 
 
 class Computed:
-    """Counts how often the network has run, through the progress it reports."""
+    """Remembers what was computed to be kept, through the progress it reports."""
 
     def __init__(self):
-        self.num_batches = 0
+        self.what = []
 
     def __call__(self, what, done, total):
-        self.num_batches += 1
+        if done == total:
+            self.what.append(what)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -92,41 +94,27 @@ def test_features_are_computed_once_in_a_process_and_once_in_all(activations, tm
     first, second = Computed(), Computed()
     one, other = activations(on_progress=first), activations(on_progress=second)
     features_ND = one.features(NAME)
-    assert one.features(NAME) is features_ND
+    assert torch.equal(one.features(NAME), features_ND)
     assert torch.equal(other.features(NAME), features_ND)
-    assert (first.num_batches, second.num_batches) == (1, 0)
+    assert (first.what, second.what) == ([f"features of {NAME}"], [])
     assert len(kept(tmp_path)) == 1
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def overwrite(tensors):
-    return lambda path: save_file(tensors, path)
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        cut,
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"not safetensors at all"),
-        overwrite({"other": torch.zeros(20, 512)}),
-        overwrite({"features": torch.zeros(19, 512)}),
-        overwrite({"features": torch.zeros(20, 512, dtype=torch.float16)}),
+        lambda path: path.write_bytes(path.read_bytes()[:-100]),
+        lambda path: path.write_bytes(bytes(path.stat().st_size)),
+        lambda path: path.unlink(),
     ],
-    ids=["cut", "empty", "text", "other name", "other shape", "other type"],
+    ids=["cut", "zeros", "gone"],
 )
-def test_a_torn_or_foreign_file_is_computed_again(activations, tmp_path, damage):
-    features_ND = activations().features(NAME).clone()
-    damage(kept(tmp_path)[0])
+def test_what_is_torn_is_computed_again_with_the_same_bits(activations, tmp_path, damage):
+    features_ND = activations().features(NAME)
+    damage(kept(tmp_path)[0] / "rows.npy")
     again = Computed()
     assert torch.equal(activations(on_progress=again).features(NAME), features_ND)
-    assert again.num_batches == 1
-    third = Computed()
-    activations(on_progress=third).features(NAME)
-    assert third.num_batches == 0
+    assert again.what == [f"features of {NAME}"]
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
@@ -162,7 +150,7 @@ def test_other_weights_data_or_size_are_never_answered_from_the_file(activations
     features_ND = activations().features(NAME)
     computed = Computed()
     assert not torch.equal(activations(on_progress=computed, **other).features(NAME), features_ND)
-    assert computed.num_batches == 1
+    assert len(computed.what) == 1
     assert len(kept(tmp_path)) == 2
 
 
@@ -171,7 +159,7 @@ def test_labels_and_splits_are_not_part_of_the_key(activations):
     computed, relabelled = Computed(), image_data()
     object.__setattr__(relabelled, "fingerprint", "other labels")
     activations(relabelled, on_progress=computed).features(NAME)
-    assert computed.num_batches == 0
+    assert computed.what == []
 
 
 def test_blocks_are_shared_below_the_boundary_and_copied_above_it(activations):
@@ -184,75 +172,202 @@ def test_blocks_are_shared_below_the_boundary_and_copied_above_it(activations):
     assert next(first[-1].parameters()) is not next(second[-1].parameters())
 
 
-def test_a_run_starts_from_the_outputs_at_its_boundary(activations):
+def equal(some, others):
+    return all(
+        torch.equal(x, y) and x.stride() == y.stride() for x, y in zip(some, others, strict=True)
+    )
+
+
+def asked(data, rng):
+    """Batches of several sizes with views mixed within them, and validation images alone."""
+    sizes = (1, 8, 3, 20)
+    positions = [rng.choice(data.train.positions_N, size=size) for size in sizes]
+    return positions, [rng.integers(3, size=size) for size in sizes]
+
+
+EVERY = [(name, boundary) for name in BACKBONES for boundary in range(BACKBONES[name].depth + 1)]
+# DenseNet's 64 boundaries take as long as those of all others together.
+SOME = [(name, boundary) for name, boundary in EVERY if name != "densenet121" or boundary % 9 == 0]
+
+
+@pytest.fixture(scope="module")
+def chains(tmp_path_factory):
+    """For each backbone one that keeps every boundary it is asked for, the next from the last."""
+    data, found = image_data(), {}
+
+    def chain(name):
+        if name not in found:
+            found.clear()  # One at a time: networks are large.
+            found[name] = [
+                Activations(
+                    data=data,
+                    weights={name: find_weights(name, weights="random")},
+                    cache_dir=tmp_path_factory.mktemp(name),
+                    device=CPU,
+                    limit_bytes=limit_bytes,
+                )
+                for limit_bytes in (10**10, 0)
+            ]
+        return data, *found[name]
+
+    return chain
+
+
+def bits_are_the_same(chains, name, boundary):
+    data, keeping, recomputing = chains(name)
+    rng = np.random.default_rng(boundary)
+    positions, views = asked(data, rng)
+    made = keeping.inputs(name, boundary, num_views=3, passes=10**6)
+    again = keeping.inputs(name, boundary, num_views=3, passes=10**6)
+    anew = recomputing.inputs(name, boundary, num_views=3, passes=10**6)
+    outputs = list(made.batches(positions, views))
+    assert all(torch.isfinite(x).all() for x in outputs)
+    assert equal(again.batches(positions, views), outputs)
+    assert anew.start == 0 and equal(anew.batches(positions, views), outputs)
+    # In the company of others, alone, and in another place.
+    together = np.concatenate(positions), np.concatenate(views)
+    order = rng.permutation(len(together[0]))
+    shuffled = anew.at(together[0][order], together[1][order])
+    assert torch.equal(shuffled, torch.cat(outputs)[order])
+    assert torch.equal(anew.at(positions[1][:1], views[1][:1]), outputs[1][:1])
+    images = np.arange(len(data))
+    assert equal([made.at(images)], [anew.at(images)])
+
+
+@pytest.mark.parametrize(("name", "boundary"), SOME)
+def test_kept_recomputed_and_otherwise_batched_outputs_are_bit_identical(chains, name, boundary):
+    bits_are_the_same(chains, name, boundary)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "boundary"), [case for case in EVERY if case[0] == "densenet121"]
+)
+def test_outputs_are_bit_identical_at_every_boundary_of_the_deepest_backbone(
+    chains, name, boundary
+):
+    bits_are_the_same(chains, name, boundary)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_outputs_at_a_boundary_are_those_of_the_blocks_below_it(activations, name):
+    middle = BACKBONES[name].depth // 2
+    shared = activations(name=name)
+    images = np.arange(20)
+    blocks = load_blocks(find_weights(name, weights="random"))
+    with torch.no_grad():
+        expected = blocks[:middle](shared.inputs(name, 0, passes=1).at(images))
+    found = shared.inputs(name, middle, passes=1).at(images)
+    scale = expected.abs().max()
+    torch.testing.assert_close(found / scale, expected / scale, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def plain_costs(monkeypatch):
+    """Every layer takes a second an image and gives a row of one kilobyte, features too."""
+
+    def give(costs):
+        monkeypatch.setattr(Activations, "_block_costs", lambda self, backbone: costs(self))
+
+    def real_shapes(self):
+        return [BlockCost(seconds=1.0, row_shape=cost.row_shape) for cost in measured(self, NAME)]
+
+    measured = Activations._block_costs
+    give(real_shapes)
+    return give
+
+
+def test_a_boundary_starts_from_the_nearest_one_that_is_kept_below_it(activations, plain_costs):
     shared = activations()
-    positions = np.array([7, 2])
-    at_depth, below = shared.inputs(NAME, DEPTH), shared.inputs(NAME, 1)
-    assert torch.equal(at_depth.at(positions, None), shared.features(NAME)[[7, 2]])
-    assert below.at(positions, None).shape == (2, 64, 8, 8)
+    assert shared.inputs(NAME, 4, passes=9).start == 4
+    runs = []
+    frozen = shared._frozen(NAME)
+    run = frozen.run
+
+    def watched(inputs_n, start, end):
+        runs.append((start, end))
+        return run(inputs_n, start, end)
+
+    frozen.run = watched
+    assert shared.inputs(NAME, 6, passes=9).start == 6
+    assert set(runs) == {(4, 6)}
+    runs.clear()
+    assert shared.inputs(NAME, 3, passes=9).start == 3
+    assert set(runs) == {(0, 3)}
 
 
-def test_seconds_are_counted_when_features_are_computed_and_not_when_asked_again(activations):
+def test_what_is_kept_is_at_hand_for_the_next_run_and_the_next_process(activations, plain_costs):
+    first = activations().inputs(NAME, 5, passes=9)
+    other = activations().inputs(NAME, 5, passes=9)
+    assert (first.start, first.was_at_hand) == (5, False)
+    assert (other.start, other.was_at_hand, other.num_bytes) == (5, True, first.num_bytes)
+    assert first.num_bytes == 20 * 4 * 128 * 4 * 4
+
+
+def test_what_does_not_fit_is_recomputed_from_the_deepest_boundary_that_does(
+    activations, plain_costs
+):
+    # At 32 pixels the last boundaries of a ResNet-18 take 4 and 2 kilobytes an image.
+    full = activations(limit_bytes=20 * 20 * 1024).inputs(NAME, 5, passes=9)
+    assert full.start == 5
+    tight = activations(limit_bytes=20 * 6 * 1024)
+    assert tight.inputs(NAME, 3, passes=9).start == 0
+    assert tight.inputs(NAME, 7, passes=9).start == 7
+    assert tight.inputs(NAME, DEPTH, passes=9).start == DEPTH
+
+
+def test_a_limit_of_zero_keeps_nothing_and_measures_nothing(activations, tmp_path, plain_costs):
+    plain_costs(lambda self: pytest.fail("there is nothing to weigh"))
+    none = activations(limit_bytes=0)
+    for boundary in (3, DEPTH):
+        inputs = none.inputs(NAME, boundary, num_views=2, passes=9)
+        assert (inputs.start, inputs.num_bytes, inputs.was_at_hand) == (0, 0, False)
+    assert not (tmp_path / "activations").exists()
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOSPC, "disk full"), OSError(errno.EDQUOT, "quota")]
+)
+def test_on_a_full_disk_a_run_recomputes_the_same_bits(activations, monkeypatch, failure):
+    positions = np.arange(20)
+    expected = activations(limit_bytes=0).inputs(NAME, 5, passes=9).at(positions)
+
+    def fail(path):
+        raise failure
+
+    monkeypatch.setattr("transfer.entries.reserve", fail)
+    inputs = activations().inputs(NAME, 5, passes=9)
+    assert inputs.start == 0 and torch.equal(inputs.at(positions), expected)
+
+
+def test_all_views_of_a_boundary_are_kept_or_none_is_used(activations, plain_costs):
+    shared = activations()
+    one = shared.inputs(NAME, 5, passes=9)
+    three = shared.inputs(NAME, 5, num_views=3, passes=9)
+    assert (one.start, three.start, three.was_at_hand) == (5, 5, False)
+    assert three.num_bytes == one.num_bytes * (20 + 2 * 15) / 20
+
+
+def test_seconds_are_counted_for_computing_and_fetching(activations):
     shared = activations()
     assert shared.seconds == 0
-    shared.features(NAME)
-    spent = shared.seconds
-    assert spent > 0
-    shared.features(NAME)
-    assert shared.seconds == spent
-
-
-def test_features_of_a_view_are_those_of_the_training_images_shown_so(activations):
-    data = image_data()
-    shared = activations(data)
-    train = data.train.positions_N
-    features_ND = shared.features(NAME, view=2)
-    assert features_ND.shape == (len(train), BACKBONES[NAME].num_features)
-    shown = shared.inputs(NAME, 0).at(train, np.full(len(train), 2))
-    blocks = load_blocks(find_weights(NAME, weights="random"))
-    with torch.inference_mode():
-        expected_ND = pool(blocks(shown))
-    torch.testing.assert_close(features_ND, expected_ND, rtol=1e-3, atol=1e-3)
-    assert not torch.equal(features_ND, shared.features(NAME)[train])
-
-
-def test_a_batch_gets_each_image_in_its_own_view(activations):
-    shared = activations()
-    positions_B, views_B = np.array([19, 5, 7, 5]), np.array([1, 0, 2, 1])
-    rows = {position: row for row, position in enumerate(range(5, 20))}
-    expected_BD = torch.stack(
-        [
-            shared.features(NAME, view)[rows[position]]
-            if view
-            else shared.features(NAME)[position]
-            for position, view in zip(positions_B.tolist(), views_B.tolist(), strict=True)
-        ]
-    )
-    assert torch.equal(shared.inputs(NAME, DEPTH).at(positions_B, views_B), expected_BD)
-    images_BCHW = shared.inputs(NAME, 0).at(positions_B, views_B)
-    assert torch.equal(images_BCHW[1], shared.inputs(NAME, 0).at(positions_B[1:2], None)[0])
-    assert not torch.equal(images_BCHW[1], images_BCHW[3])
-
-
-def test_views_are_kept_apart_and_computed_once(activations, tmp_path):
-    first = Computed()
-    shared = activations(on_progress=first)
-    for view in (0, 1, 2, 1, 0):
-        shared.features(NAME, view)
-    assert first.num_batches == len(kept(tmp_path)) == 3
-    again = Computed()
-    other = activations(on_progress=again)
-    assert all(torch.equal(other.features(NAME, v), shared.features(NAME, v)) for v in range(3))
-    assert again.num_batches == 0
+    inputs = shared.inputs(NAME, DEPTH, passes=9)
+    computed = shared.seconds
+    assert computed > 0
+    inputs.at(np.arange(5))
+    assert shared.seconds > computed
+    shared.seconds = 0.0
+    shared.inputs(NAME, DEPTH, passes=9)
+    assert 0 < shared.seconds < computed
 
 
 def test_the_views_of_other_training_images_are_never_answered_from_the_file(activations):
-    activations().features(NAME, 1)
+    activations().inputs(NAME, DEPTH, num_views=2, passes=99)
     resplit, computed = image_data(), Computed()
     swapped = Split(positions_N=np.arange(15), labels_N=resplit.train.labels_N)
     object.__setattr__(resplit, "train", swapped)
-    activations(resplit, on_progress=computed).features(NAME, 1)
-    assert computed.num_batches == 1
+    activations(resplit, on_progress=computed).inputs(NAME, DEPTH, num_views=2, passes=99)
+    assert computed.what == [f"features of {NAME}, view 1"]
 
 
 OWN = """
@@ -274,7 +389,7 @@ def test_other_code_with_equal_weights_is_never_answered_from_the_file(activatio
         backbones_from_file(path)
         computed = Computed()
         found.append(activations(name="own_net", on_progress=computed).features("own_net"))
-        assert computed.num_batches == 1
+        assert len(computed.what) == 1
     assert not torch.equal(found[0], found[1]) and not torch.equal(found[1], found[2])
 
 
@@ -288,7 +403,7 @@ def test_the_probe_is_solved_once_on_the_training_images(activations, monkeypatc
 
 def test_everything_kept_is_there_before_a_run_asks_for_it(activations):
     computed = Computed()
-    inputs = activations(on_progress=computed).inputs(NAME, DEPTH, num_views=3)
-    assert computed.num_batches == 3
+    inputs = activations(on_progress=computed).inputs(NAME, DEPTH, num_views=3, passes=99)
+    assert len(computed.what) == 3
     inputs.at(np.array([5, 6, 7]), np.array([0, 1, 2]))
-    assert computed.num_batches == 3
+    assert len(computed.what) == 3

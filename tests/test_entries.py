@@ -363,7 +363,7 @@ def put(path, num_bytes=1000, age=0.0):
 def test_a_file_of_an_older_format_takes_room_and_goes_like_an_entry(cache):
     entries = aged(cache, *OTHERS[:2], limit_bytes=THREE)
     old = put(cache / "activations" / f"{OTHERS[5]}.safetensors", FILE_BYTES, age=500)
-    assert [stored.path for stored in entries.stored()][0] == old
+    assert next(iter(entries.stored())).path == old
     assert entries.free_bytes() < FILE_BYTES
     keep(entries)
     assert names(cache) == sorted([KEY, *OTHERS[:2]])
@@ -462,9 +462,7 @@ def test_on_a_full_disk_nothing_is_kept_and_nothing_is_left(cache, monkeypatch, 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
 @pytest.mark.parametrize("step", STEPS)
-def test_another_failure_of_the_disk_is_told_and_nothing_is_left(
-    cache, monkeypatch, step, number
-):
+def test_another_failure_of_the_disk_is_told_and_nothing_is_left(cache, monkeypatch, step, number):
     entries = open_entries(cache)
     with monkeypatch.context() as disk:
         STEPS[step](disk, failing(number))

@@ -287,7 +287,7 @@ def test_features_are_computed_before_the_first_epoch_and_not_counted_as_trainin
         return given
 
     monkeypatch.setattr(fresh, "inputs", watched)
-    result = train(config(num_views=3, epochs=2), fresh)
+    result = train(config(num_views=2, epochs=8), fresh)
     assert order[:-1] == ["features"] * (len(order) - 1) != [] and order[-1] == "run"
     assert result.activation_seconds == fresh.seconds > 0
 

@@ -184,10 +184,10 @@ class Activations:
             )
             for end in range(start + 1, boundary + 1)
         ]
-        protected = self._keys(backbone, start, num_views) if start else []
+        # What it is computed from may go as well: until then it stays mapped.
         occupants = [
             Occupant(num_bytes=stored.num_bytes, seconds=stored.seconds)
-            for stored in self._entries.stored(protected)
+            for stored in self._entries.stored()
         ]
         return choose(candidates, self._entries.free_bytes(), occupants)
 
@@ -196,7 +196,6 @@ class Activations:
     ) -> list[Array] | None:
         """Compute the outputs at ``end`` of all views and keep them, or None without room."""
         keys = self._keys(backbone, end, num_views)
-        protected = [*keys, *(self._keys(backbone, start, num_views) if start else [])]
         outputs, kept = self._outputs(backbone, start, end, arrays), []
         row_shape = self._block_costs(backbone)[end - 1].row_shape
         for view, key in enumerate(keys):
@@ -204,7 +203,7 @@ class Activations:
                 key,
                 (len(self._positions(view)), *row_shape),
                 partial(self._computed, backbone, end, outputs, view),
-                protected,
+                protected=keys,
             )
             if entry is None:
                 return None
