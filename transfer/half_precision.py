@@ -1,46 +1,63 @@
-"""Trained layers in half the bits: under autocast, but for what a CPU computes slowly so.
+"""Trained layers in half the bits: autocast, but for what a CPU computes slowly so.
 
-Knows modules and number formats; nothing of training.
+Knows number formats and convolutions; nothing of networks and training.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+@contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
     """Compute in ``precision`` what torch holds to be safe there; weights stay float32."""
     if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, DTYPES[precision])
+        yield
+    elif device.type == "cpu":
+        with torch.autocast("cpu", DTYPES[precision]), _SlowInFloat32():
+            yield
+    else:
+        with torch.autocast(device.type, DTYPES[precision]):
+            yield
 
 
-def keep_slow_in_float32(network: nn.Module) -> None:
-    """Let the depthwise convolutions that a CPU is slow at in bfloat16 compute in float32.
+class _SlowInFloat32(TorchFunctionMode):
+    """Lets the depthwise convolutions that a CPU is slow at in half the bits compute in float32.
 
     oneDNN has no fast kernel for the gradient of a strided depthwise convolution with regard to
     its input (0.7 ms in float32 and 36 ms in bfloat16 for 192 channels of 28 x 28 pixels, 16
-    images), nor for that of a kernel above 3 x 3 with regard to its weights. A MobileNetV2 spends
-    half of its time there otherwise.
+    images), nor for that of a kernel above 3 x 3 with regard to its weights. A MobileNetV2 would
+    spend half of its time there.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and _is_slow(module):
-            _keep_in_float32(module)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.conv2d and _is_slow(*args, **kwargs):
+            with torch.autocast("cpu", enabled=False):
+                return func(args[0].float(), *args[1:], **kwargs)
+        return func(*args, **kwargs)
 
 
-def _is_slow(conv: nn.Conv2d) -> bool:
-    is_depthwise = conv.groups > 1 and conv.groups == conv.in_channels
-    return is_depthwise and (max(conv.stride) > 1 or max(conv.kernel_size) > 3)
-
-
-def _keep_in_float32(conv: nn.Conv2d) -> None:
-    compute = conv.forward
-
-    def forward(input: Tensor) -> Tensor:
-        with torch.autocast(input.device.type, enabled=False):
-            return compute(input.float())
-
-    conv.forward = forward  # type: ignore[method-assign]
+def _is_slow(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    *others: object,
+    **named: object,
+) -> bool:
+    is_depthwise = weight.shape[0] > 1 and weight.shape[1] == 1
+    strides = (stride,) if isinstance(stride, int) else stride
+    return is_depthwise and (max(strides) > 1 or max(weight.shape[2:]) > 3)

@@ -7,31 +7,22 @@ nothing of epochs or images.
 Legend: B images of a batch, C classes.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor
 
 from transfer.backbones import TransferNetwork, pool
 from transfer.config import TransferConfig
+from transfer.half_precision import autocast
 from transfer.recipes import parameter_groups
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def logits_above(network: TransferNetwork, boundary: int, x: Tensor, precision: str) -> Tensor:
     """Logits (B, C), float32, from what goes into block number ``boundary``."""
-    with _autocast(precision, x.device):
+    with autocast(precision, x.device):
         for block in network.blocks[boundary:]:
             x = block(x)
     logits_BC: Tensor = network.head(pool(x.float()))
     return logits_BC
-
-
-def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, DTYPES[precision])
 
 
 class Stepping:
