@@ -52,6 +52,9 @@ def instant_train(config, activations, on_epoch, limits):
         peak_memory_bytes=0,
         micro_batch_size=config.batch_size,
         batch_norm_trains=False,
+        start_boundary=0,
+        kept_bytes=0,
+        was_at_hand=False,
         trained_state={},
     )
 

@@ -67,6 +67,8 @@ def account(study: StudyRecord, records: Sequence[TrialRecord]) -> Accounting:
         seconds={**seconds, "decoding": study.decoding_seconds},
         peak_memory_bytes=max(peaks, default=None),
         kept_bytes=sum(starts.values()),
-        num_reused=sum(bool(r.cache.get("was_at_hand")) for r in counted),
+        num_reused=sum(
+            bool(r.cache and r.cache["was_at_hand"] and r.cache["bytes"]) for r in counted
+        ),
         num_trials=len(counted),
     )

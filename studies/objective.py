@@ -173,6 +173,7 @@ class Objective:
             peak_memory_bytes=None if result is None else result.peak_memory_bytes,
             micro_batch_size=None if result is None else result.micro_batch_size,
             batch_norm_trains=None if result is None else result.batch_norm_trains,
+            cache={} if result is None else _cache_use(result),
             timing=timing,
             predictions=self._upload_predictions(trial, history),
         )
@@ -227,6 +228,14 @@ def _as_json(record: EpochRecord) -> dict[str, Any]:
         "val": record.val,
         "training_seconds": record.training_seconds,
         "validation_seconds": record.validation_seconds,
+    }
+
+
+def _cache_use(result: TrainingResult) -> dict[str, Any]:
+    return {
+        "start": result.start_boundary,
+        "bytes": result.kept_bytes,
+        "was_at_hand": result.was_at_hand,
     }
 
 

@@ -6,6 +6,7 @@ Knows what identifies a study and refuses to go on with another one. Runs no tri
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ from transfer.weights import WeightFile, WeightsNotFoundError, find_weights
 class Prepared:
     """A study that can run. ``identity`` is what is stored with it and never changes.
 
-    ``cache_limit`` is how many bytes of activations may be kept.
+    ``cache_limit`` is how many bytes of activations may be kept; ``decoding_seconds`` went into
+    finding, decoding and checking the images.
     """
 
     settings: StudySettings
@@ -42,6 +44,7 @@ class Prepared:
     device: torch.device
     cache_dir: Path
     cache_limit: int
+    decoding_seconds: float
     identity: Mapping[str, Any]
 
 
@@ -80,6 +83,7 @@ def prepare(
     for backbone in space.backbones:
         check_image_size(backbone, settings.image_size)
     make_deterministic(stored.identity["threads"] if stored else num_threads())
+    started = perf_counter()
     data = load_data(
         source,
         image_size=settings.image_size,
@@ -87,6 +91,7 @@ def prepare(
         cache_dir=cache_dir,
         on_progress=progress.work,
     )
+    decoding_seconds = perf_counter() - started
     identity = {
         "settings": {key: getattr(settings, key) for key in FIXED},
         "space": space.model_dump(mode="json"),
@@ -118,6 +123,7 @@ def prepare(
         device=device,
         cache_dir=cache_dir,
         cache_limit=default_limit(cache_dir) if limit is None else limit,
+        decoding_seconds=decoding_seconds,
         identity=stored.identity if stored else identity,
     )
 

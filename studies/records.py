@@ -31,6 +31,7 @@ _DUPLICATE_OF = "duplicate_of"
 _COLUMNS = ("seconds", "num_trainable_parameters", "train_val_gap")
 _IDENTITY = "identity"
 _TOTALS = "totals"
+_DECODING = "decoding_seconds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class TrialRecord:
     ``logical_number`` counts trials in the order in which they are handed out, an interrupted one
     and the one that replaces it having the same; it is None before a trial has an owner.
     ``micro_batch_size`` is less than the batch size where memory was too short for a batch.
+    ``cache`` says what a trial started from: boundary ``start`` (0: the images), the ``bytes``
+    that are kept of it, and whether it ``was_at_hand``.
     """
 
     number: int
@@ -57,6 +60,7 @@ class TrialRecord:
     peak_memory_bytes: int | None
     micro_batch_size: int | None
     batch_norm_trains: bool | None
+    cache: dict[str, Any]
     num_trainable_parameters: int | None
     reason: str | None
     duplicate_of: int | None
@@ -100,11 +104,15 @@ class TrialRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord:
-    """What identifies a study (fixed when it is created) and what bounds it."""
+    """What identifies a study (fixed when it is created), what bounds it, and what it has cost.
+
+    ``decoding_seconds`` are those of all its runs, spent before trials.
+    """
 
     identity: dict[str, Any]
     trials: int
     timeout_seconds: float | None
+    decoding_seconds: float = 0.0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -125,6 +133,11 @@ def write_totals(study: optuna.Study, trials: int, timeout_seconds: float | None
     study.set_user_attr(_TOTALS, {"trials": trials, "timeout_seconds": timeout_seconds})
 
 
+def add_decoding_seconds(study: optuna.Study, seconds: float) -> None:
+    """Count what a run spent on decoding and checking images."""
+    study.set_user_attr(_DECODING, study.user_attrs.get(_DECODING, 0.0) + seconds)
+
+
 def read_study(study: optuna.Study) -> StudyRecord | None:
     """The study's record, or None where a study was created and its process killed at once.
 
@@ -142,7 +155,8 @@ def read_study(study: optuna.Study) -> StudyRecord | None:
         )
     # Without the schema it is equal to what was handed to `write_identity`.
     identity = {key: value for key, value in identity.items() if key != "schema"}
-    return StudyRecord(identity=identity, **attributes[_TOTALS])
+    seconds = float(attributes.get(_DECODING, 0.0))
+    return StudyRecord(identity=identity, decoding_seconds=seconds, **attributes[_TOTALS])
 
 
 def write_claim(trial: optuna.Trial, *, worker: str, logical_number: int) -> None:
@@ -167,6 +181,7 @@ def write_result(
     peak_memory_bytes: int | None,
     micro_batch_size: int | None,
     batch_norm_trains: bool | None,
+    cache: Mapping[str, Any],
     timing: Mapping[str, float],
     predictions: str | None,
 ) -> None:
@@ -177,6 +192,7 @@ def write_result(
         "peak_memory_bytes": peak_memory_bytes,
         "micro_batch_size": micro_batch_size,
         "batch_norm_trains": batch_norm_trains,
+        "cache": dict(cache),
         "timing": dict(timing),
         "predictions": predictions,
     }
@@ -238,6 +254,7 @@ def _read_trial(trial: FrozenTrial) -> TrialRecord:
         peak_memory_bytes=result.get("peak_memory_bytes"),
         micro_batch_size=result.get("micro_batch_size"),
         batch_norm_trains=result.get("batch_norm_trains"),
+        cache=result.get("cache", {}),
         num_trainable_parameters=attributes.get("num_trainable_parameters"),
         reason=attributes.get(_REASON),
         duplicate_of=attributes.get(_DUPLICATE_OF),

@@ -18,6 +18,7 @@ from studies.progress import Progress
 from studies.records import (
     StudyRecord,
     TrialRecord,
+    add_decoding_seconds,
     count_states,
     read_study,
     read_trials,
@@ -143,6 +144,7 @@ def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
         elif stored.identity != prepared.identity:
             raise UserError(f"Study '{settings.name}' was created by another process just now.")
         write_totals(study, settings.trials, settings.timeout_seconds)
+        add_decoding_seconds(study, prepared.decoding_seconds)
     return study
 
 

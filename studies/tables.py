@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search_spaces.fields import FIELDS, is_default
+from studies.accounting import account
 from studies.comparison import StrategySummary, compare, seconds_saved
 from studies.records import TrialRecord, best_trials, count_states
 from studies.storage import DEFAULT_STORAGE
@@ -46,6 +47,8 @@ def print_summary(console: Console, summary: "RunSummary") -> None:
         console.print(
             f"Pruning saved up to {saved:.0f} s of training ({counts['pruned']} trials)."
         )
+    for line in account(summary.study, summary.records).lines():
+        console.print(line, markup=False)
     console.print(next_commands(summary.name, summary.storage.url), soft_wrap=True)
 
 
@@ -169,6 +172,7 @@ def summary_json(summary: "RunSummary") -> dict[str, Any]:
             for strategy in SIGNS
         },
         "seconds": summary.seconds,
+        "accounting": account(summary.study, summary.records).as_json(),
     }
 
 
@@ -184,6 +188,9 @@ def trial_json(record: TrialRecord) -> dict[str, Any]:
         "value": record.value,
         "params": record.params,
         "seconds": record.seconds,
+        "timing": record.timing,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "cache": record.cache,
         "reason": record.reason,
     }
 

@@ -34,6 +34,7 @@ def record(number, strategy, accuracy, backbone="resnet18", state="COMPLETE", **
         "peak_memory_bytes": 1,
         "micro_batch_size": None,
         "batch_norm_trains": None,
+        "cache": {},
         "num_trainable_parameters": 1,
         "reason": None,
         "duplicate_of": None,

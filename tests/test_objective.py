@@ -66,6 +66,9 @@ def training(*accuracies, ends=None, micro_batch_size=16):
             peak_memory_bytes=5,
             micro_batch_size=micro_batch_size,
             batch_norm_trains=True,
+            start_boundary=9,
+            kept_bytes=2048,
+            was_at_hand=False,
             trained_state={},
         )
 

@@ -34,6 +34,7 @@ def record(number, strategy="fine_tuning", accuracy=0.75, state="COMPLETE", **ch
         "peak_memory_bytes": 1,
         "micro_batch_size": None,
         "batch_norm_trains": None,
+        "cache": {},
         "num_trainable_parameters": 1,
         "reason": None,
         "duplicate_of": None,

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from studies.records import (
     INTERRUPTED,
     SCHEMA,
+    add_decoding_seconds,
     best_trials,
     count_states,
     read_study,
@@ -68,6 +69,7 @@ def add(study, storage, state=TrialState.COMPLETE, accuracy=0.75, loss=0.5, reas
             peak_memory_bytes=7,
             micro_batch_size=8,
             batch_norm_trains=True,
+            cache={"start": 9, "bytes": 2048, "was_at_hand": False},
             timing={"total": 3.5, "training": 2.0, "validation": 1.0},
             predictions="artifact",
         )
@@ -90,6 +92,7 @@ def test_a_trial_is_read_back_as_it_was_written(study, storage):
     assert (record.seconds, record.timing["training"]) == (3.5, 2.0)
     assert (record.num_trainable_parameters, record.peak_memory_bytes) == (1026, 7)
     assert (record.micro_batch_size, record.batch_norm_trains) == (8, True)
+    assert record.cache == {"start": 9, "bytes": 2048, "was_at_hand": False}
     assert (record.values, record.predictions) == ({1: 0.75}, "artifact")
     assert record.train_val_gap == 0.25
     assert record.reason is None and record.duplicate_of is None
@@ -101,6 +104,16 @@ def test_a_result_from_before_micro_batches_is_read_as_well(study, storage):
     trial.set_user_attr("result", {"history": [epoch(1, 0.75)], "best_epoch": 1})
     (record,) = read_trials(study)
     assert record.micro_batch_size is None and record.batch_norm_trains is None
+    assert record.cache == {}
+
+
+def test_seconds_of_decoding_add_up_over_the_runs_of_a_study(study):
+    write_identity(study, {"settings": {}})
+    write_totals(study, 8, None)
+    assert read_study(study).decoding_seconds == 0.0
+    add_decoding_seconds(study, 1.5)
+    add_decoding_seconds(study, 2.0)
+    assert read_study(study).decoding_seconds == 3.5
 
 
 def test_a_value_reported_once_more_replaces_the_first(study, storage):

@@ -51,6 +51,7 @@ def record(number, strategy="fine_tuning", value=0.8125, state="COMPLETE", **cha
         "peak_memory_bytes": 1,
         "micro_batch_size": None,
         "batch_norm_trains": None,
+        "cache": {},
         "num_trainable_parameters": 25_557_032,
         "reason": None,
         "duplicate_of": None,
@@ -167,7 +168,9 @@ def test_run_json_has_the_documented_shape():
         "best",
         "best_by_strategy",
         "seconds",
+        "accounting",
     }
+    assert value["accounting"]["trials"] == 4 and value["accounting"]["peak_memory_bytes"] == 1
     assert value["trials"] == {"complete": 2, "pruned": 1, "fail": 1, "running": 1}
     assert value["best"] == {"number": 100, "value": 0.8125, "params": RECORDS[0].params}
     assert {s: b["number"] for s, b in value["best_by_strategy"].items()} == {
@@ -182,7 +185,17 @@ def test_run_json_has_null_for_a_strategy_without_a_complete_trial():
 
 def test_status_json_has_the_documented_shape():
     value = json.loads(json.dumps(trial_json(RECORDS[3]), allow_nan=False))
-    assert set(value) == {"number", "state", "value", "params", "seconds", "reason"}
+    assert set(value) == {
+        "number",
+        "state",
+        "value",
+        "params",
+        "seconds",
+        "timing",
+        "peak_memory_bytes",
+        "cache",
+        "reason",
+    }
     assert (value["state"], value["value"], value["reason"]) == ("FAIL", None, REASON)
 
 

@@ -64,6 +64,9 @@ class TrainingResult:
     peak_memory_bytes: int
     micro_batch_size: int
     batch_norm_trains: bool
+    start_boundary: int
+    kept_bytes: int
+    was_at_hand: bool
     trained_state: dict[str, Tensor] = field(repr=False)
 
     @property
@@ -145,6 +148,9 @@ def _train(
         peak_memory_bytes=peak.num_bytes,
         micro_batch_size=run.micro_batch_size,
         batch_norm_trains=run.batch_norm_trains,
+        start_boundary=run.inputs.start,
+        kept_bytes=run.inputs.num_bytes,
+        was_at_hand=run.inputs.was_at_hand,
         trained_state=best_state,
     )
 
