@@ -1,6 +1,8 @@
 """The precision of trained layers: by rule on a GPU, by table or one measurement on a CPU."""
 
+import errno
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -185,6 +187,22 @@ def test_a_damaged_file_is_measured_again(cpu_with, tmp_path, monkeypatch, own, 
     path.write_text(damaged)
     assert chosen(tmp_path, backbone=own) == "bf16"
     assert len(calls) == 2 and json.loads(path.read_text())["speedup"] == 1.5
+
+
+@pytest.mark.parametrize(("number", "is_told"), [(errno.ENOSPC, False), (errno.EIO, True)])
+def test_on_a_full_disk_what_was_measured_is_used_and_not_remembered(
+    cpu_with, tmp_path, monkeypatch, own, number, is_told
+):
+    cpu_with("avx512_bf16")
+    measured(monkeypatch, 1.5)
+
+    def fail(path):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr("transfer.precision.written_whole", fail)
+    with pytest.raises(OSError) if is_told else nullcontext():
+        assert chosen(tmp_path, backbone=own) == "bf16"
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_backbone_that_takes_no_smaller_images_is_measured_at_the_studys_size(

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from transfer.backbones import check_image_size, find_backbone
-from transfer.cache import written_whole
+from transfer.cache import is_full, written_whole
 from transfer.catalog import BACKBONES
 from transfer.config import PRECISIONS
 from transfer.device import cpu_flags, cpu_model
@@ -118,8 +118,7 @@ def _pays_on_cpu(backbone: str, image_size: int, cache_dir: Path, on_progress: O
             )
         except Exception:  # anyone's code, in a format that it may never have met
             return False
-        with written_whole(path) as temporary:
-            temporary.write_text(json.dumps({"backbone": backbone, "speedup": speedup}))
+        _write(path, {"backbone": backbone, "speedup": speedup})
         on_progress(f"speed of {backbone}", 1, 1)
     return speedup >= MIN_SPEEDUP
 
@@ -157,6 +156,16 @@ def _key(backbone: str, image_size: int) -> str:
         f"image_size={image_size}",
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _write(path: Path, measured: Mapping[str, str | float]) -> None:
+    """Remember what was measured; on a full disk it is measured again the next time."""
+    try:
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(measured))
+    except OSError as error:
+        if not is_full(error):
+            raise
 
 
 def _read(path: Path) -> float | None:

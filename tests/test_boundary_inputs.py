@@ -1,0 +1,102 @@
+"""Batches are cut from chunks of another size, and fetched as they are where all is kept.
+
+Legend: N images, B images of a batch.
+"""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from transfer.boundary_inputs import BoundaryInputs, Outputs, kept_outputs
+from transfer.frozen import FrozenBlocks
+from transfer.rows import Rows
+
+CPU = torch.device("cpu")
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def gather(positions_B, views_B):
+    """A picture of one pixel a channel that says which image and view it is."""
+    named = np.stack([positions_B, 100 * views_B], axis=1).astype(np.float32)
+    return torch.from_numpy(named)[:, :, None, None].expand(-1, -1, 2, 2).contiguous()
+
+
+def inputs(start, end, gathered=gather):
+    frozen = FrozenBlocks([Doubled().eval() for _ in range(3)], CPU)
+    return BoundaryInputs(
+        start=start,
+        boundary=end,
+        num_bytes=0,
+        was_at_hand=False,
+        outputs=Outputs(frozen=frozen, start=start, end=end, gather=gathered),
+        counted=nullcontext,
+    )
+
+
+SIZES = [(1,), (16,), (17,), (3, 3, 3), (8,) * 5, (20, 1, 20), (64, 7), (15, 16, 17)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(("start", "end"), [(0, 2), (1, 1)])
+def test_every_batch_has_its_images_and_views_in_order(sizes, start, end):
+    rng = np.random.default_rng(0)
+    positions = [rng.integers(50, size=size) for size in sizes]
+    views = [rng.integers(3, size=size) for size in sizes]
+    batches = list(inputs(start, end).batches(positions, views))
+    assert [len(batch) for batch in batches] == list(sizes)
+    factor = 2 ** (end - start)
+    for batch, positions_B, views_B in zip(batches, positions, views, strict=True):
+        assert torch.equal(batch, factor * gather(positions_B, views_B).float())
+    alone = list(inputs(start, end).batches(positions))
+    assert all((batch[:, 1] == 0).all() for batch in alone)
+
+
+@pytest.mark.parametrize(("start", "fetched"), [(2, [3, 20]), (0, [16, 16])])
+def test_images_go_through_frozen_blocks_in_whole_chunks_only(start, fetched):
+    sizes = []
+
+    def watched(positions_B, views_B):
+        sizes.append(len(positions_B))
+        return gather(positions_B, views_B)
+
+    list(inputs(start, 2, watched).batches([np.arange(3), np.arange(20)]))
+    assert sizes == fetched
+
+
+def test_a_batch_is_not_computed_before_it_is_asked_for():
+    sizes = []
+
+    def watched(positions_B, views_B):
+        sizes.append(len(positions_B))
+        return gather(positions_B, views_B)
+
+    batches = inputs(0, 2, watched).batches([np.arange(16)] * 3)
+    next(batches)
+    assert sizes == [16]
+
+
+def test_changing_a_batch_changes_no_other():
+    positions = [np.arange(4), np.arange(4, 8)]
+    first, second = inputs(0, 2).batches(positions)
+    expected = second.clone()
+    first.zero_()
+    assert torch.equal(second, expected)
+
+
+def test_kept_outputs_come_by_view_and_place():
+    # Images 1, 4 and 6 are the training images: they alone have views 1 and 2.
+    train_N = np.array([1, 4, 6])
+    images = np.arange(8, dtype=np.float32)[:, None]
+    arrays = [images, 100 + images[train_N], 200 + images[train_N]]
+    rows = [Rows(array, CPU) for array in arrays]
+    found = kept_outputs(rows, train_N, np.array([6, 0, 4, 1, 6]), np.array([2, 0, 1, 1, 0]))
+    assert found.flatten().tolist() == [206, 0, 104, 101, 6]
+    alone = kept_outputs(rows, train_N, np.array([3, 7]), np.zeros(2, dtype=np.int64))
+    assert alone.flatten().tolist() == [3, 7]
