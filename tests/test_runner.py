@@ -48,7 +48,16 @@ choices = [16, 32]
 """
 DATA = "phantom:train=60,test=20,size=32"
 RUN = f"run --data {DATA} --space space.toml --weights random --epochs 2 --json".split()
-KEYS = {"study", "storage", "metric", "trials", "best", "best_by_strategy", "seconds"}
+KEYS = {
+    "study",
+    "storage",
+    "metric",
+    "trials",
+    "best",
+    "best_by_strategy",
+    "seconds",
+    "accounting",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -92,7 +92,9 @@ def asked_for(activations, monkeypatch):
             seen.extend(zip(positions, views or itertools.repeat(None), strict=False))
             return given.batches(positions, views)
 
-        return SimpleNamespace(batches=batches)
+        return SimpleNamespace(
+            batches=batches, start=given.start, num_bytes=0, was_at_hand=given.was_at_hand
+        )
 
     monkeypatch.setattr(activations, "inputs", watched)
     return seen
@@ -304,7 +306,9 @@ def test_seconds_of_frozen_blocks_are_not_counted_as_training_or_validation(
             activations.seconds += 1000.0  # as if all these seconds had passed
             return given.batches(positions, views)
 
-        return SimpleNamespace(batches=batches)
+        return SimpleNamespace(
+            batches=batches, start=given.start, num_bytes=0, was_at_hand=given.was_at_hand
+        )
 
     monkeypatch.setattr(activations, "inputs", slow)
     result = train(config(2, epochs=1), activations)
