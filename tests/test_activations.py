@@ -5,6 +5,12 @@ Shapes: N images, D features.
 
 import errno
 import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,21 +198,32 @@ SOME = [(name, boundary) for name, boundary in EVERY if name != "densenet121" or
 
 @pytest.fixture(scope="module")
 def chains(tmp_path_factory):
-    """For each backbone one that keeps every boundary it is asked for, the next from the last."""
+    """For each backbone one that keeps every boundary it is asked for, the next from the last.
+
+    A second one finds what that keeps and keeps nothing; a third one computes all from images.
+    """
     data, found = image_data(), {}
 
     def chain(name):
         if name not in found:
             found.clear()  # One at a time: networks are large.
+            shared, empty = tmp_path_factory.mktemp(name), tmp_path_factory.mktemp("empty")
             found[name] = [
                 Activations(
                     data=data,
                     weights={name: find_weights(name, weights="random")},
-                    cache_dir=tmp_path_factory.mktemp(name),
+                    cache_dir=folder,
                     device=CPU,
                     limit_bytes=limit_bytes,
                 )
-                for limit_bytes in (10**10, 0)
+                for folder, limit_bytes in ((shared, 10**10), (shared, 0), (empty, 0))
+            ]
+            keeping, *others = found[name]
+            for one in others:
+                one._pretrained_blocks[name] = keeping._pretrained(name)
+            # Whatever it really costs, every layer is worth keeping.
+            keeping._costs[name] = [
+                replace(cost, seconds=1.0) for cost in keeping._block_costs(name)
             ]
         return data, *found[name]
 
@@ -214,15 +231,19 @@ def chains(tmp_path_factory):
 
 
 def bits_are_the_same(chains, name, boundary):
-    data, keeping, recomputing = chains(name)
+    data, keeping, finding, recomputing = chains(name)
     rng = np.random.default_rng(boundary)
     positions, views = asked(data, rng)
+    below = finding.inputs(name, boundary, num_views=3, passes=10**6)
+    assert below.start < boundary or boundary == 0
     made = keeping.inputs(name, boundary, num_views=3, passes=10**6)
     again = keeping.inputs(name, boundary, num_views=3, passes=10**6)
     anew = recomputing.inputs(name, boundary, num_views=3, passes=10**6)
     outputs = list(made.batches(positions, views))
     assert all(torch.isfinite(x).all() for x in outputs)
+    assert (made.start, again.start, again.was_at_hand) == (boundary, boundary, True)
     assert equal(again.batches(positions, views), outputs)
+    assert equal(below.batches(positions, views), outputs)
     assert anew.start == 0 and equal(anew.batches(positions, views), outputs)
     # In the company of others, alone, and in another place.
     together = np.concatenate(positions), np.concatenate(views)
@@ -231,7 +252,10 @@ def bits_are_the_same(chains, name, boundary):
     assert torch.equal(shuffled, torch.cat(outputs)[order])
     assert torch.equal(anew.at(positions[1][:1], views[1][:1]), outputs[1][:1])
     images = np.arange(len(data))
-    assert equal([made.at(images)], [anew.at(images)])
+    every = anew.at(images)
+    assert equal([made.at(images)], [every])
+    # A network that gives the same for all images would pass all this.
+    assert len(every.flatten(1).unique(dim=0)) == len(images)
 
 
 @pytest.mark.parametrize(("name", "boundary"), SOME)
@@ -338,6 +362,170 @@ def test_on_a_full_disk_a_run_recomputes_the_same_bits(activations, monkeypatch,
     monkeypatch.setattr("transfer.entries.reserve", fail)
     inputs = activations().inputs(NAME, 5, passes=9)
     assert inputs.start == 0 and torch.equal(inputs.at(positions), expected)
+
+
+def outputs_at_some_boundaries(cache, limit_bytes):
+    """A digest of what a run gets at each of these boundaries, and what is said of it."""
+    shared = Activations(
+        data=image_data(),
+        weights={NAME: find_weights(NAME, weights="random")},
+        cache_dir=cache,
+        device=CPU,
+        limit_bytes=limit_bytes,
+    )
+    for boundary in (DEPTH, 5, 1):
+        inputs = shared.inputs(NAME, boundary, num_views=2, passes=10**6)
+        some = inputs.batches(
+            [np.arange(20), np.arange(5, 9)], [np.zeros(20, np.int64), np.ones(4, np.int64)]
+        )
+        digest = hashlib.sha256(b"".join(x.numpy().tobytes() for x in some)).hexdigest()
+        yield digest, inputs.was_at_hand, inputs.num_bytes > 0
+
+
+PROCESS = """
+import json
+from test_activations import *
+torch.set_num_threads({threads})
+{before}
+print(json.dumps(list(outputs_at_some_boundaries(Path({cache!r}), 10**9))))
+"""
+
+
+def from_a_process(cache, before=""):
+    """The same from a process of its own: digests, what was at hand, what is kept."""
+    program = PROCESS.format(cache=str(cache), before=before, threads=torch.get_num_threads())
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return list(zip(*json.loads(done.stdout), strict=True))
+
+
+def digests(cache, limit_bytes):
+    return tuple(digest for digest, *_ in outputs_at_some_boundaries(cache, limit_bytes))
+
+
+def left_over(cache):
+    return [path.name for path in cache.rglob(".*")]
+
+
+@pytest.mark.slow
+def test_another_process_finds_what_one_kept_with_the_same_bits(tmp_path):
+    expected = digests(tmp_path, 10**9)
+    assert from_a_process(tmp_path)[:2] == [expected, (True, True, True)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of a file")
+def test_a_limit_on_the_size_of_a_file_changes_no_bit(tmp_path):
+    # Features find room, outputs at lower boundaries don't.
+    before = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))"
+    found, _, are_kept = from_a_process(tmp_path / "limited", before)
+    assert found == digests(tmp_path / "none", 0)
+    assert are_kept == (True, False, False)
+    assert left_over(tmp_path / "limited") == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 200 KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kb_of_others", "fit"), [(0, True), (196, False), (200, False)])
+def test_a_full_disk_neither_ends_the_process_nor_changes_a_bit(
+    tmp_path, small_disk, kb_of_others, fit
+):
+    (small_disk / "others").write_bytes(bytes(kb_of_others * 1024))
+    found, _, are_kept = from_a_process(small_disk)
+    assert found == digests(tmp_path / "none", 0)
+    assert are_kept == (fit, False, False)
+    assert left_over(small_disk) == []
+
+
+def test_keeping_pays_for_many_epochs_and_not_for_few_with_many_views(activations, plain_costs):
+    # Of 20 images 50 rows would be kept, and one epoch asks for 20: at least two are reckoned.
+    shared = activations()
+    for passes, start in [(1, 0), (2, 0), (3, 5)]:
+        assert shared.inputs(NAME, 5, num_views=3, passes=passes).start == start
+    # A single epoch of the images alone pays as well: the trials that follow ask for them too.
+    assert shared.inputs(NAME, 6, passes=1).start == 6
+
+
+def test_what_is_kept_is_what_was_chosen(activations, monkeypatch, tmp_path, plain_costs):
+    asked_for = []
+
+    def choose(candidates, free_bytes, occupants):
+        asked_for.append([candidate.boundary for candidate in candidates])
+        return candidates[1] if len(candidates) > 1 else None
+
+    monkeypatch.setattr("transfer.activations.choose", choose)
+    shared = activations()
+    starts = [shared.inputs(NAME, boundary, passes=9).start for boundary in (4, 2, 5, 5)]
+    assert starts == [2, 2, 4, 4]
+    assert asked_for == [[1, 2, 3, 4], [3, 4, 5], [5]]
+    assert len(kept(tmp_path)) == 2
+
+
+def test_at_a_lower_boundary_nothing_foreign_is_found_either(activations, tmp_path, plain_costs):
+    def run(**given):
+        return activations(**given).inputs(NAME, 5, num_views=2, passes=99).was_at_hand
+
+    resplit = image_data()
+    swapped = Split(positions_N=np.arange(15), labels_N=resplit.train.labels_N)
+    object.__setattr__(resplit, "train", swapped)
+    others = [
+        {},
+        {"seed": 1},
+        {"data": image_data(seed=1, fingerprint="other")},
+        {"data": image_data(size=48)},
+        {"data": resplit},
+    ]
+    assert [run(**given) for given in others] == [False] * 5
+    assert [run(**given) for given in others] == [True] * 5
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        assert not run()
+    finally:
+        torch.set_num_threads(before)
+    # The images themselves are the same whatever the split.
+    assert len(kept(tmp_path)) == 2 * 6 - 1
+
+
+def test_the_time_between_batches_is_not_counted(activations, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("transfer.activations.perf_counter", lambda: clock[0])
+    shared = activations(limit_bytes=0)
+    inputs = shared.inputs(NAME, 3, passes=9)
+    run = shared._frozen(NAME).run
+
+    def slow(*given):
+        clock[0] += 2.0
+        return run(*given)
+
+    shared._frozen(NAME).run = slow
+    for _ in inputs.batches([np.arange(16)] * 3):
+        clock[0] += 100.0
+    assert shared.seconds == 6.0
 
 
 def test_all_views_of_a_boundary_are_kept_or_none_is_used(activations, plain_costs):

@@ -3,7 +3,7 @@
 Legend: N images, B images of a batch.
 """
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from transfer.boundary_inputs import BoundaryInputs, Outputs, kept_outputs
-from transfer.frozen import FrozenBlocks
+from transfer.frozen import FrozenBlocks, as_rows, canonical
 from transfer.rows import Rows
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def gather(positions_B, views_B):
     return torch.from_numpy(named)[:, :, None, None].expand(-1, -1, 2, 2).contiguous()
 
 
-def inputs(start, end, gathered=gather):
+def inputs(start, end, gathered=gather, counted=nullcontext):
     frozen = FrozenBlocks([Doubled().eval() for _ in range(3)], CPU)
     return BoundaryInputs(
         start=start,
@@ -36,7 +36,7 @@ def inputs(start, end, gathered=gather):
         num_bytes=0,
         was_at_hand=False,
         outputs=Outputs(frozen=frozen, start=start, end=end, gather=gathered),
-        counted=nullcontext,
+        counted=counted,
     )
 
 
@@ -88,6 +88,68 @@ def test_changing_a_batch_changes_no_other():
     expected = second.clone()
     first.zero_()
     assert torch.equal(second, expected)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 2), (1, 1)])
+def test_a_batch_has_memory_and_layout_of_its_own_however_it_was_come_by(start, end):
+    # Kernels are chosen by layout and alignment: a slice of a chunk may train to other bits.
+    def kept(positions_B, views_B):
+        return canonical(gather(positions_B, views_B))
+
+    for batch in inputs(start, end, kept).batches([np.arange(n) for n in (3, 20, 5, 1)]):
+        assert canonical(batch) is batch
+        assert batch.untyped_storage().nbytes() == batch.nbytes
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_time_is_counted_while_a_batch_is_made_and_not_while_it_is_used(start):
+    is_counting, during = [False], []
+
+    @contextmanager
+    def counted():
+        is_counting[0] = True
+        yield
+        is_counting[0] = False
+
+    def watched(positions_B, views_B):
+        during.append(is_counting[0])
+        return gather(positions_B, views_B)
+
+    for _ in inputs(start, 2, watched, counted).batches([np.arange(10)] * 5):
+        assert not is_counting[0]
+    assert during and all(during)
+
+
+@pytest.mark.parametrize("num_images", [1, 3, 17])
+def test_a_chunk_is_filled_up_with_images_that_were_asked_for(num_images):
+    # More than once round where there are few: another image may not exist, or lack this view.
+    seen = []
+
+    def watched(positions_B, views_B):
+        seen.append((len(positions_B), set(zip(positions_B, views_B, strict=True))))
+        return gather(positions_B, views_B)
+
+    positions, views = np.arange(num_images) + 7, np.arange(num_images) % 3
+    found = inputs(0, 2, watched).at(positions, views)
+    assert torch.equal(found, 4 * gather(positions, views))
+    assert {size for size, _ in seen} == {16}
+    assert set().union(*(pairs for _, pairs in seen)) == set(zip(positions, views, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 5, 4), (3, 1, 1), (1, 5, 5), (7, 3), (2, 3, 4, 5)])
+def test_kept_outputs_of_any_shape_come_back_in_their_layout(shape):
+    train_N, arrays = np.array([1, 4, 6]), []
+    for view, positions_N in enumerate([np.arange(8), train_N]):
+        values = torch.from_numpy(100 * view + positions_N).float()
+        values = values.view(-1, *[1] * len(shape)).expand(-1, *shape)
+        arrays.append(as_rows(values).numpy().copy())
+    rows = [Rows(array, CPU) for array in arrays]
+    for views in ([1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]):
+        positions_B, views_B = np.array([6, 1, 4, 6]), np.array(views)
+        found = kept_outputs(rows, train_N, positions_B, views_B)
+        assert found.shape == (4, *shape) and canonical(found) is found
+        expected = torch.from_numpy(100 * views_B + positions_B).float()
+        assert torch.equal(found, expected.view(-1, *[1] * len(shape)).expand(-1, *shape))
 
 
 def test_kept_outputs_come_by_view_and_place():

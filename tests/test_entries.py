@@ -11,8 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -687,6 +689,23 @@ def test_an_unfinished_file_of_an_older_format_goes(cache):
     put(cache / "activations" / f".{OTHERS[0]}.safetensors-ab1.safetensors", FILE_BYTES)
     entry, _ = keep(open_entries(cache, FILE_BYTES))
     assert entry is not None and names(cache) == [KEY]
+
+
+def test_of_two_that_make_room_at_once_the_second_sees_what_the_first_has_taken(
+    cache, monkeypatch
+):
+    both, met, mkdtemp = threading.Barrier(2), [], entries_module.tempfile.mkdtemp
+
+    def meet(**options):
+        with suppress(threading.BrokenBarrierError):
+            met.append(both.wait(timeout=0.5))
+        return mkdtemp(**options)
+
+    monkeypatch.setattr(entries_module.tempfile, "mkdtemp", meet)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda key: keep(open_entries(cache), key), [KEY, OTHERS[0]]))
+    assert both.broken and met == []
+    assert names(cache) == [KEY, OTHERS[0]]
 
 
 MANY = """
