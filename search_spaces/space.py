@@ -134,6 +134,15 @@ class SearchSpace(BaseModel):
         high = depth if parameter.high is None else min(int(parameter.high), depth)
         return parameter.model_copy(update={"high": high})
 
+    def boundaries(self, backbone: str) -> tuple[int, ...]:
+        """The freeze boundaries at which a configuration may start: depth less unfrozen layers."""
+        unfrozen = {0} if "feature_extraction" in self.strategies else set()
+        if "fine_tuning" in self.strategies:
+            for parameter in self.below(backbone, "fine_tuning"):
+                if parameter.name == "num_unfrozen_layers":
+                    unfrozen |= {int(value) for value in parameter.values() or ()}
+        return tuple(sorted(self.depths[backbone] - layers for layers in unfrozen))
+
     def configurations(self) -> Iterator[dict[str, Value]]:
         """Every configuration, by database key.
 

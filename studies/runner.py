@@ -170,6 +170,7 @@ def _work(
         cache_dir=prepared.cache_dir,
         device=prepared.device,
         limit_bytes=prepared.cache_limit,
+        boundaries={name: prepared.space.boundaries(name) for name in prepared.space.backbones},
         on_progress=progress.work,
     )
     plan = Plan(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from transfer import host_memory
 from transfer.activations import Activations
 from transfer.backbones import backbones_from_file, pool
 from transfer.catalog import BACKBONES
@@ -473,16 +474,61 @@ def test_keeping_pays_for_many_epochs_and_not_for_few_with_many_views(activation
 def test_what_is_kept_is_what_was_chosen(activations, monkeypatch, tmp_path, plain_costs):
     asked_for = []
 
-    def choose(candidates, free_bytes, occupants):
-        asked_for.append([candidate.boundary for candidate in candidates])
-        return candidates[1] if len(candidates) > 1 else None
+    def plan(layers, start, boundary, **others):
+        asked_for.append((start, boundary))
+        return [start + 2] if boundary > start + 1 else []
 
-    monkeypatch.setattr("transfer.activations.choose", choose)
+    monkeypatch.setattr("transfer.activations.plan", plan)
     shared = activations()
     starts = [shared.inputs(NAME, boundary, passes=9).start for boundary in (4, 2, 5, 5)]
     assert starts == [2, 2, 4, 4]
-    assert asked_for == [[1, 2, 3, 4], [3, 4, 5], [5]]
+    assert asked_for == [(0, 4), (2, 5), (4, 5)]
     assert len(kept(tmp_path)) == 2
+
+
+def test_outputs_that_other_runs_may_ask_for_are_kept_on_the_way(
+    activations, tmp_path, plain_costs
+):
+    computed, expected = Computed(), activations(limit_bytes=0)
+    shared = activations(boundaries={NAME: (2, 5, DEPTH)}, on_progress=computed)
+    features = shared.features(NAME)
+    assert computed.what == [f"outputs of layer 5 of {NAME}", f"features of {NAME}"]
+    assert torch.equal(features, expected.features(NAME))
+    later = shared.inputs(NAME, 5, passes=9)
+    assert (later.start, later.was_at_hand) == (5, True)
+    positions = np.arange(20)
+    assert torch.equal(later.at(positions), expected.inputs(NAME, 5, passes=9).at(positions))
+    # What is kept already will not be asked for again: of those left none lies between.
+    assert shared.inputs(NAME, 4, passes=9).start == 4
+    assert len(kept(tmp_path)) == 4  # 2 was kept on the way to 4.
+
+
+def test_memory_stays_with_the_process_while_outputs_are_computed(activations, plain_costs):
+    during = []
+    shared = activations(on_progress=lambda *_: during.append(host_memory._depth))
+    shared.features(NAME)
+    assert during and min(during) > 0 and host_memory._depth == 0
+
+
+def test_views_on_the_way_are_kept_whole(activations, tmp_path, plain_costs):
+    shared = activations(boundaries={NAME: (3, 6)})
+    assert shared.inputs(NAME, 6, num_views=3, passes=9).start == 6
+    assert len(kept(tmp_path)) == 6
+    assert shared.inputs(NAME, 3, num_views=3, passes=9).was_at_hand
+
+
+def test_where_there_is_no_disk_for_what_lies_on_the_way_the_run_has_what_it_needs(
+    activations, monkeypatch, tmp_path, plain_costs
+):
+    shared = activations(boundaries={NAME: (5, DEPTH)})
+    keep = shared._entries.find_or_keep
+
+    def full_for_layer_5(key, *given, **others):
+        return None if key == shared._key(NAME, 5, 0) else keep(key, *given, **others)
+
+    monkeypatch.setattr(shared._entries, "find_or_keep", full_for_layer_5)
+    assert shared.inputs(NAME, DEPTH, passes=9).start == DEPTH
+    assert len(kept(tmp_path)) == 1
 
 
 def test_at_a_lower_boundary_nothing_foreign_is_found_either(activations, tmp_path, plain_costs):

@@ -76,9 +76,9 @@ def entry_bytes(cache, key=KEY):
 
 def test_what_is_kept_is_found_again_by_everybody_and_not_computed_anew(cache):
     first = open_entries(cache)
-    assert first.find(KEY, N) is None
+    assert first.find(KEY, N) is None and not first.has(KEY)
     entry, num_calls = keep(first)
-    assert num_calls == 1
+    assert num_calls == 1 and first.has(KEY) and not first.has(OTHERS[0])
     for entries in (first, open_entries(cache)):
         for found in (entry, entries.find(KEY, N), keep(entries)[0]):
             assert np.array_equal(found.rows, numbers())

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.policy import BYTES_PER_SECOND, Candidate, Occupant, choose, seconds_saved
+from transfer.frozen import BlockCost
+from transfer.policy import BYTES_PER_SECOND, Candidate, Occupant, choose, plan, seconds_saved
 
 
 def candidate(boundary, num_bytes, saved):
@@ -123,3 +124,86 @@ def test_fewer_bytes_and_more_seconds_a_row_make_keeping_worth_more():
     base = seconds_saved(seconds=1.0, num_bytes=10**6, **given)
     assert seconds_saved(seconds=1.0, num_bytes=10**5, **given) > base
     assert seconds_saved(seconds=1.1, num_bytes=10**6, **given) > base
+
+
+ROW = 1000
+# Early layers are slow, as they are: 4 s, 3 s, 2 s and 1 s an image.
+LAYERS = [BlockCost(seconds=float(s), row_shape=(ROW // 4,)) for s in (4, 3, 2, 1)]
+
+
+def planned(boundary, others, *, start=0, layers=LAYERS, free_bytes=10**9, occupants=(), uses=100):
+    return plan(
+        layers,
+        start,
+        boundary,
+        num_rows=10,
+        num_uses=uses,
+        others=others,
+        free_bytes=free_bytes,
+        occupants=occupants,
+    )
+
+
+@pytest.mark.parametrize(
+    ("boundary", "others", "expected"),
+    [
+        (4, (), [4]),
+        (4, (4,), [4]),
+        (4, (0, 4), [4]),
+        # The next run starts at 1 or at 3: 4 s are sure to be saved, or 9 s with a chance of 1/2.
+        (4, (1, 3), [3, 4]),
+        # At 1, 2 or 3: 4 s, or 7 s with a chance of 2/3, or 9 s with 1/3.
+        (4, (0, 1, 2, 3, 4), [2, 4]),
+        # Only what others ask for, and only below what is kept for this run.
+        (4, (2,), [2, 4]),
+        (3, (2, 4), [2, 3]),
+        (2, (3, 4), [2]),
+        (1, (1, 2, 3, 4), [1]),
+    ],
+)
+def test_what_the_next_run_is_likely_to_start_from_is_kept_on_the_way(boundary, others, expected):
+    assert planned(boundary, others) == expected
+
+
+def test_what_lies_below_the_start_counts_for_nothing():
+    # From 1 on: 3 s are sure to be saved, or 5 s with a chance of 1/2.
+    assert planned(4, (0, 1, 2, 3), start=1) == [2, 4]
+
+
+@pytest.mark.parametrize(("kb_from_limit", "expected"), [(-4, [1, 2]), (4, [2])])
+def test_a_boundary_on_the_way_must_save_more_than_its_bytes_cost(kb_from_limit, expected):
+    # It saves a second, and is written once and read twice.
+    num_bytes = int(BYTES_PER_SECOND / 3) + 1000 * kb_from_limit
+    layers = [BlockCost(seconds=1.0, row_shape=(num_bytes // 4,)), LAYERS[1]]
+    assert planned(2, (1,), layers=layers, free_bytes=10**12) == expected
+
+
+@pytest.mark.parametrize(("free_rows", "expected"), [(20, [2, 4]), (19, [4]), (10, [4]), (9, [])])
+def test_a_boundary_on_the_way_takes_only_what_the_run_leaves_free(free_rows, expected):
+    assert planned(4, (2,), free_bytes=free_rows * ROW) == expected
+
+
+def test_nothing_goes_for_a_boundary_on_the_way():
+    old = occupied(*[(10 * ROW, 0.0)] * 5)
+    assert planned(4, (2,), free_bytes=0, occupants=old) == [4]
+
+
+def test_where_nothing_is_worth_keeping_nothing_is_kept_on_the_way():
+    assert planned(4, (2, 3), uses=10) == []
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 10), st.integers(1, 10**6)), min_size=1, max_size=8),
+    st.sets(st.integers(0, 8)),
+    st.integers(0, 10**8),
+    st.data(),
+)
+def test_a_plan_is_within_room_and_bounds(costs, others, free_bytes, data):
+    layers = [BlockCost(seconds=s, row_shape=(size,)) for s, size in costs]
+    start = data.draw(st.integers(0, len(layers) - 1))
+    boundary = data.draw(st.integers(start + 1, len(layers)))
+    found = planned(boundary, others, start=start, layers=layers, free_bytes=free_bytes)
+    assert len(found) <= 2 and found == sorted(set(found))
+    assert all(start < end <= boundary for end in found)
+    assert all(end in others for end in found[:-1])
+    assert 10 * sum(layers[end - 1].num_bytes for end in found) <= free_bytes

@@ -73,6 +73,24 @@ def test_the_chosen_backbones_depth_bounds_the_unfrozen_layers(bounds, backbone,
     assert list(parameter.values()) == list(expected)
 
 
+@pytest.mark.parametrize(
+    ("given", "strategies", "deep", "flat"),
+    [
+        ({"low": 1, "high": 3}, None, (16, 17, 18, 19), (2, 3, 4, 5)),
+        ({"low": 4, "high": None}, None, (*range(16), 19), (0, 1, 5)),
+        ({"choices": (2, 4)}, None, (15, 17, 19), (1, 3, 5)),
+        ({"depth_share": 1.0}, None, (0, 19), (0, 5)),
+        ({"low": 1, "high": 3}, ("feature_extraction",), (19,), (5,)),
+        ({"low": 1, "high": 3}, ("fine_tuning",), (16, 17, 18), (2, 3, 4)),
+    ],
+)
+def test_boundaries_are_where_a_configuration_of_the_space_may_start(
+    given, strategies, deep, flat
+):
+    found = space(*rates(), layers(**given)).narrowed(strategies=strategies)
+    assert (found.boundaries("deep"), found.boundaries("flat")) == (deep, flat)
+
+
 def test_a_strategy_sees_its_own_parameters_and_the_shared_ones():
     small = space(*rates(), layers(low=1))
     keys = {s: {p.key for p in small.below("flat", s)} for s in small.strategies}

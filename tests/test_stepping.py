@@ -156,3 +156,18 @@ def test_the_scale_of_float16_does_not_change_the_step(optimizer):
             assert stepping.step()
     for one, other in zip(*(n.parameters() for n in networks), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_the_gradient_comes_back_from_pooling_in_the_layout_of_the_pictures():
+    conv = nn.Conv2d(3, 3, 1).to(memory_format=torch.channels_last)
+    network, seen = network_of(conv), []
+    freeze(network, 1)
+    conv.register_full_backward_hook(lambda module, before, behind: seen.append(behind[0]))
+    x = torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    logits_above(network, 0, x, "fp32").sum().backward()
+    (gradient,) = seen
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+    found = conv.weight.grad.clone()
+    conv.weight.grad = None
+    network(x).sum().backward()
+    torch.testing.assert_close(found, conv.weight.grad)

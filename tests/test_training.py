@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from transfer import host_memory
 from transfer.activations import Activations
 from transfer.catalog import BACKBONES
 from transfer.config import TransferConfig
@@ -545,3 +546,16 @@ def test_a_probe_on_pretrained_features_beats_the_majority_clearly(tmp_path):
     )
     counts = shown.counts["val"].values()
     assert result.best.val["accuracy"] >= max(counts) / sum(counts) + 0.2
+
+
+def test_memory_stays_with_the_process_for_a_run_and_no_longer(activations):
+    during = []
+
+    def note(record):
+        during.append(host_memory._depth)
+
+    train(config(2, epochs=2), activations, on_epoch=note)
+    assert during == [1, 1] and host_memory._depth == 0
+    with pytest.raises(DivergedError):
+        train(config(2, learning_rate=1e30, epochs=9), activations)
+    assert host_memory._depth == 0

@@ -8,12 +8,13 @@ Legend: N images, B images of a batch, n images of a chunk, D features.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ from transfer.cache import default_limit
 from transfer.data.loading import ImageData
 from transfer.entries import Array, Entries
 from transfer.frozen import BlockCost, FrozenBlocks, as_rows, canonical
-from transfer.policy import Candidate, Occupant, choose, seconds_saved
+from transfer.host_memory import retained_memory
+from transfer.policy import Occupant, plan
 from transfer.probe import Probe, solve_probe
 from transfer.rows import Rows
 from transfer.views import show_views
@@ -52,12 +54,20 @@ class Activations:
         cache_dir: Path,
         device: torch.device,
         limit_bytes: int | None = None,
+        boundaries: Mapping[str, Collection[int]] = MappingProxyType({}),
         on_progress: OnProgress = lambda what, done, total: None,
     ) -> None:
+        """Nothing is computed yet.
+
+        Args:
+            boundaries: those that runs may ask for, by backbone: for them outputs on the way to
+                another one may be kept as well.
+        """
         self.data = data
         self.device = device
         self.seconds = 0.0
         self._weights = weights
+        self._boundaries = boundaries
         limit = default_limit(cache_dir) if limit_bytes is None else limit_bytes
         self._entries = Entries(cache_dir / "activations", cache_dir / "locks", limit)
         self._on_progress = on_progress
@@ -82,14 +92,14 @@ class Activations:
         Args:
             passes: how often the run will ask for every image: its epochs.
         """
-        with self._counted():
+        with self._counted(), retained_memory():
             start, arrays = self._at_hand(backbone, boundary, num_views)
             was_at_hand = start == boundary
             if not was_at_hand:
-                best = self._worth_keeping(backbone, start, boundary, num_views, passes)
-                kept = best and self._keep(backbone, start, arrays, best.boundary, num_views)
-                if best and kept:
-                    start, arrays = best.boundary, kept
+                for end in self._worth_keeping(backbone, start, boundary, num_views, passes):
+                    kept = self._keep(backbone, start, arrays, end, num_views)
+                    if kept is not None:
+                        start, arrays = end, kept
         return BoundaryInputs(
             start=start,
             boundary=boundary,
@@ -101,8 +111,9 @@ class Activations:
 
     def features(self, backbone: str) -> Tensor:
         """Pooled features of all images, (N, D), float32, on the device, in the data's order."""
-        inputs = self.inputs(backbone, find_spec(backbone).depth, passes=2)
-        return inputs.at(np.arange(len(self.data)))
+        with retained_memory():
+            inputs = self.inputs(backbone, find_spec(backbone).depth, passes=2)
+            return inputs.at(np.arange(len(self.data)))
 
     def probe(self, backbone: str) -> Probe:
         """The logistic regression on the training images' features, solved once."""
@@ -163,33 +174,29 @@ class Activations:
 
     def _worth_keeping(
         self, backbone: str, start: int, boundary: int, num_views: int, passes: int
-    ) -> Candidate | None:
+    ) -> list[int]:
         if self._entries.limit_bytes == 0:
-            return None
-        costs = self._block_costs(backbone)
+            return []
         num_images, num_train = len(self.data), len(self.data.train)
-        num_rows = num_images + (num_views - 1) * num_train
-        start_bytes = costs[start - 1].num_bytes if start else 0
-        candidates = [
-            Candidate(
-                boundary=end,
-                num_bytes=num_rows * costs[end - 1].num_bytes,
-                seconds_saved=seconds_saved(
-                    seconds=sum(cost.seconds for cost in costs[start:end]),
-                    num_bytes=max(0, costs[end - 1].num_bytes - start_bytes),
-                    num_rows=num_rows,
-                    # At least twice: the trials that follow ask as well.
-                    num_uses=max(passes, 2) * num_images,
-                ),
-            )
-            for end in range(start + 1, boundary + 1)
-        ]
-        # What it is computed from may go as well: until then it stays mapped.
-        occupants = [
-            Occupant(num_bytes=stored.num_bytes, seconds=stored.seconds)
-            for stored in self._entries.stored()
-        ]
-        return choose(candidates, self._entries.free_bytes(), occupants)
+        return plan(
+            self._block_costs(backbone),
+            start,
+            boundary,
+            num_rows=num_images + (num_views - 1) * num_train,
+            # At least twice: the trials that follow ask as well.
+            num_uses=max(passes, 2) * num_images,
+            others=[
+                other
+                for other in self._boundaries.get(backbone, ())
+                if other > start and not self._entries.has(self._key(backbone, other, 0))
+            ],
+            free_bytes=self._entries.free_bytes(),
+            # What it is computed from may go as well: until then it stays mapped.
+            occupants=[
+                Occupant(num_bytes=stored.num_bytes, seconds=stored.seconds)
+                for stored in self._entries.stored()
+            ],
+        )
 
     def _keep(
         self, backbone: str, start: int, arrays: list[Array], end: int, num_views: int

@@ -47,15 +47,23 @@ class TransferNetwork(nn.Module):
         return logits_NC
 
     def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        # BatchNorm's running statistics move in train mode even with requires_grad=False.
-        for block in self.blocks[: self.num_frozen_blocks]:
-            block.eval()
+        self.training = self.blocks.training = mode
+        self.head.train(mode)
+        # Called twice an epoch: frozen blocks, up to all of them, aren't walked through for it.
+        for index, block in enumerate(self.blocks):
+            if index >= self.num_frozen_blocks:
+                self._train_block(block, mode)
+            elif block.training:
+                # BatchNorm's running statistics move in train mode even with requires_grad=False.
+                block.eval()
+        return self
+
+    def _train_block(self, block: nn.Module, mode: bool) -> None:
+        block.train(mode)
         if self.batch_norm_is_frozen:
-            for module in self.blocks.modules():
+            for module in block.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
-        return self
 
 
 def pool(activations_Nchw: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from typing import Self
 
 import torch
 
+from transfer.host_memory import give_back
+
 _SAMPLE_SECONDS = 0.02
 
 
@@ -100,6 +102,7 @@ def free_memory(device: torch.device) -> None:
     """Give memory that no tensor uses back to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    give_back()
 
 
 def describe_device(device: torch.device) -> str:

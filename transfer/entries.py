@@ -61,6 +61,10 @@ class Entries:
         # Files whose checksum was found right, by what changes when they are written anew.
         self._verified: set[tuple[str, int, int, int]] = set()
 
+    def has(self, key: str) -> bool:
+        """Whether there is something under ``key``, unread: `find` may not like it."""
+        return (self._folder / key).exists()
+
     def find(self, key: str, num_rows: int) -> Entry | None:
         """The array kept under ``key``, marked as used now.
 

@@ -1,10 +1,13 @@
 """What is worth keeping: which freeze boundary saves most, and what has to go for it.
 
-Pure arithmetic on seconds and bytes. Knows neither networks nor files.
+Pure arithmetic on seconds and bytes. Knows neither networks nor files. Boundary b lies behind the
+first b layers; 0 stands for the images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from transfer.frozen import BlockCost
 
 # Keeping costs a write and every use a read: bytes a second, a cautious guess for a page cache.
 BYTES_PER_SECOND = 1e9
@@ -25,6 +28,66 @@ class Occupant:
 
     num_bytes: int
     seconds: float
+
+
+def plan(
+    layers: Sequence[BlockCost],
+    start: int,
+    boundary: int,
+    *,
+    num_rows: int,
+    num_uses: int,
+    others: Collection[int],
+    free_bytes: int,
+    occupants: Sequence[Occupant],
+) -> list[int]:
+    """Boundaries to keep for a run, in the order in which they are computed: two at most.
+
+    The last one serves the run, at ``boundary`` or below it. One on the way there is kept as well
+    where the next run is likely to start from it and nothing has to go for it.
+
+    Args:
+        start: the boundary from which everything is computed.
+        num_rows: how many rows are computed where a boundary is kept.
+        num_uses: how many rows this run and those like it ask for in all.
+        others: the boundaries that other runs may ask for, each as likely as the next.
+        free_bytes, occupants: as for `choose`.
+    """
+    best = choose(
+        [
+            _candidate(layers, start, end, num_rows, num_uses)
+            for end in range(start + 1, boundary + 1)
+        ],
+        free_bytes,
+        occupants,
+    )
+    if best is None:
+        return []
+    left_bytes = free_bytes - best.num_bytes
+    later = [end for end in others if end > start and end != best.boundary]
+    on_the_way = []
+    for end in sorted(end for end in later if end < best.boundary):
+        share = sum(other >= end for other in later) / len(later)
+        # The next run's rows, as many as it is likely to start from here.
+        on_the_way.append(_candidate(layers, start, end, num_rows, num_rows * (1 + share)))
+    waypoint = choose(on_the_way, left_bytes, occupants=())
+    return [best.boundary] if waypoint is None else [waypoint.boundary, best.boundary]
+
+
+def _candidate(
+    layers: Sequence[BlockCost], start: int, end: int, num_rows: int, num_uses: float
+) -> Candidate:
+    start_bytes = layers[start - 1].num_bytes if start else 0
+    return Candidate(
+        boundary=end,
+        num_bytes=num_rows * layers[end - 1].num_bytes,
+        seconds_saved=seconds_saved(
+            seconds=sum(layer.seconds for layer in layers[start:end]),
+            num_bytes=max(0, layers[end - 1].num_bytes - start_bytes),
+            num_rows=num_rows,
+            num_uses=num_uses,
+        ),
+    )
 
 
 def choose(
@@ -58,7 +121,7 @@ def _seconds_lost(num_bytes: int, free: int, occupants: Sequence[Occupant]) -> f
     return lost if free >= num_bytes else float("inf")
 
 
-def seconds_saved(*, seconds: float, num_bytes: int, num_rows: int, num_uses: int) -> float:
+def seconds_saved(*, seconds: float, num_bytes: int, num_rows: int, num_uses: float) -> float:
     """Seconds that keeping saves over computing anew for every use.
 
     Args:

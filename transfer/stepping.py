@@ -21,8 +21,16 @@ def logits_above(network: TransferNetwork, boundary: int, x: Tensor, precision: 
     with autocast(precision, x.device):
         for block in network.blocks[boundary:]:
             x = block(x)
-    logits_BC: Tensor = network.head(pool(x.float()))
+    x = x.float()
+    if x.requires_grad and x.ndim == 4:
+        # Pooling's gradient comes with channels first, and BatchNorm is slow at two layouts.
+        x.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+    logits_BC: Tensor = network.head(pool(x))
     return logits_BC
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 class Stepping:

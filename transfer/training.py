@@ -20,6 +20,7 @@ from transfer.data.loading import Split
 from transfer.device import PeakMemory
 from transfer.freezing import batch_norm_trains, freeze, num_trainable_parameters
 from transfer.frozen import CHUNK_SIZES
+from transfer.host_memory import retained_memory
 from transfer.metrics import classification_metrics
 from transfer.micro_batches import MemoryLimits, halved_sizes, micro_batches, shuffled_batches
 from transfer.recipes import (
@@ -132,7 +133,7 @@ def _train(
 ) -> TrainingResult:
     seconds_before = activations.seconds
     history: list[EpochRecord] = []
-    with PeakMemory(activations.device) as peak:
+    with retained_memory(), PeakMemory(activations.device) as peak:
         run = _Run(config, activations, limits, micro_batch_size)
         best, best_state = 0, run.trained_state()
         for epoch in range(1, config.epochs + 1):
@@ -178,6 +179,7 @@ class _Run:
             len(self.data.classes),
             config.dropout,
         ).to(self.device)
+        self.num_unfrozen_layers: int | None = None
         self._freeze(config.num_unfrozen_layers)
         self.num_trainable_parameters = num_trainable_parameters(self.network)
         self.inputs = activations.inputs(
@@ -203,6 +205,9 @@ class _Run:
         self.average = WeightAverage(self._trained_tensors(), decay) if decay else None
 
     def _freeze(self, num_unfrozen_layers: int) -> None:
+        if num_unfrozen_layers == self.num_unfrozen_layers:
+            return
+        self.num_unfrozen_layers = num_unfrozen_layers
         freeze(self.network, num_unfrozen_layers, batch_norm=self.config.batch_norm)
 
     def clock(self) -> float:
@@ -290,9 +295,10 @@ class _Run:
 
     def _trained_tensors(self) -> dict[str, Tensor]:
         """The tensors above the boundary themselves: trained blocks, buffers too, and the head."""
-        frozen = tuple(f"blocks.{i}." for i in range(self.boundary))
-        state = self.network.state_dict()
-        return {key: tensor for key, tensor in state.items() if not key.startswith(frozen)}
+        found: dict[str, Tensor] = {}
+        for index in range(self.boundary, len(self.network.blocks)):
+            found |= self.network.blocks[index].state_dict(prefix=f"blocks.{index}.")
+        return found | self.network.head.state_dict(prefix="head.")
 
 
 def best_epoch(history: Sequence[EpochRecord], metric: str) -> int:

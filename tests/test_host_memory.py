@@ -1,0 +1,99 @@
+"""Freed memory stays with the process while networks run, and no longer."""
+
+import resource
+import sys
+
+import pytest
+import torch
+
+from transfer import host_memory
+from transfer.device import anonymous_bytes
+from transfer.host_memory import give_back, retained_memory
+
+MIB = 2**20
+
+needs_glibc = pytest.mark.skipif(
+    sys.platform != "linux" or host_memory._glibc() is None, reason="malloc is not glibc's"
+)
+
+
+def faults_of_tensors(num_bytes=64 * MIB, times=10):
+    """Page faults of making and dropping a tensor over and over, the first time left out."""
+    torch.ones(num_bytes, dtype=torch.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.ones(num_bytes, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@needs_glibc
+def test_a_tensor_takes_the_place_of_the_last_one_without_page_faults():
+    before = faults_of_tensors()
+    with retained_memory():
+        during = faults_of_tensors()
+    after = faults_of_tensors()
+    # At least one for every huge page of 2 MiB, where the system has them.
+    assert before >= 10 * 32 and after >= 10 * 32
+    assert during < min(before, after) / 10
+
+
+@needs_glibc
+def test_memory_is_given_back_at_the_outermost_end():
+    before = anonymous_bytes()
+    with retained_memory():
+        with retained_memory():
+            torch.ones(512 * MIB, dtype=torch.uint8)
+        assert anonymous_bytes() > before + 400 * MIB
+        faults = faults_of_tensors()
+    assert faults < 32
+    assert anonymous_bytes() < before + 100 * MIB
+
+
+@needs_glibc
+def test_what_is_kept_can_be_given_back_meanwhile():
+    before = anonymous_bytes()
+    with retained_memory():
+        torch.ones(512 * MIB, dtype=torch.uint8)
+        give_back()
+        assert anonymous_bytes() < before + 100 * MIB
+
+
+@needs_glibc
+def test_memory_is_given_back_behind_an_error_too():
+    before = anonymous_bytes()
+    with pytest.raises(ZeroDivisionError), retained_memory():
+        torch.ones(512 * MIB, dtype=torch.uint8)
+        _ = 1 / 0
+    assert anonymous_bytes() < before + 100 * MIB
+    assert faults_of_tensors() >= 10 * 32
+
+
+def test_where_malloc_is_another_one_nothing_is_changed(monkeypatch):
+    monkeypatch.setattr(host_memory, "_glibc", lambda: None)
+    with retained_memory():
+        assert torch.ones(MIB).sum() == MIB
+    give_back()
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_elsewhere_than_on_linux_no_library_is_asked(monkeypatch, platform):
+    monkeypatch.setattr("transfer.host_memory.sys.platform", platform)
+    monkeypatch.setattr("transfer.host_memory.ctypes.CDLL", lambda name: pytest.fail("asked"))
+    host_memory._glibc.cache_clear()
+    try:
+        assert host_memory._glibc() is None
+    finally:
+        host_memory._glibc.cache_clear()
+
+
+def test_a_library_without_both_functions_is_left_alone(monkeypatch):
+    class Musl:
+        mallopt = None
+
+    monkeypatch.setattr("transfer.host_memory.sys.platform", "linux")
+    monkeypatch.setattr("transfer.host_memory.ctypes.CDLL", lambda name: Musl())
+    host_memory._glibc.cache_clear()
+    try:
+        assert host_memory._glibc() is None
+    finally:
+        host_memory._glibc.cache_clear()

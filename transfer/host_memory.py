@@ -1,0 +1,67 @@
+"""The host's memory between one tensor and the next: kept while networks run, given back after.
+
+glibc returns every block above 32 MB to the system as soon as it is freed and takes it back page
+by page, at a page fault each. A step of MobileNetV2, all layers, 32 images of 224 pixels, took
+280,000 faults and half of its time so.
+"""
+
+import ctypes
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+# Of malloc.h: from how much on free memory is given back, and how many blocks may be maps of
+# their own, which are given back whatever their size.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_NEVER = -1
+# What glibc starts with, and where its threshold goes once a large block was freed.
+_USUAL_MMAP_MAX, _USUAL_TRIM_THRESHOLD = 65536, 2**26
+
+_lock = threading.Lock()
+_depth = 0
+
+
+@contextmanager
+def retained_memory() -> Iterator[None]:
+    """Freed memory stays with the process for the next tensor, and is given back at the end.
+
+    May be nested: the outermost one gives it back. Does nothing where malloc isn't glibc's.
+    """
+    global _depth
+    with _lock:
+        _depth += 1
+        if _depth == 1:
+            _set(_NEVER, 0)
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                _set(_USUAL_TRIM_THRESHOLD, _USUAL_MMAP_MAX)
+                give_back()
+
+
+def give_back() -> None:
+    """Return to the system what is free, wherever it lies."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _set(trim_threshold: int, mmap_max: int) -> None:
+    libc = _glibc()
+    if libc is not None:
+        libc.mallopt(_M_TRIM_THRESHOLD, trim_threshold)
+        libc.mallopt(_M_MMAP_MAX, mmap_max)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc: only that one has both functions."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
