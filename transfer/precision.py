@@ -27,9 +27,9 @@ NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16"})
 # Backbones of the table that train at least 1.1 times as fast in bfloat16 with all layers, and the
 # smallest image size in pixels at which they were seen to: of 48, 96 and 224, AVX512_BF16, two
-# cores, 16 images a batch. At 224: ResNet-50 2.4 times, MobileNetV2 1.6, MobileNetV3 small 1.0.
-# A table rather than a measurement in each study: timing is noisy, and the precision of a study
-# changes its numbers.
+# cores, 16 images a batch. At 224: ResNet-50 1.9 times, MobileNetV2 1.4, MobileNetV3 small 1.06.
+# `benchmarks/precision.py` measures it. A table rather than a measurement in each study: timing
+# is noisy, and the precision of a study changes its numbers.
 BF16_PAYS_ON_CPU = {
     "resnet18": 48,
     "resnet34": 48,

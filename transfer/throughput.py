@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from transfer.backbones import TransferNetwork, check_image_size, find_spec
 from transfer.freezing import freeze, trainable_parameters
+from transfer.host_memory import retained_memory
 from transfer.stepping import logits_above
 from transfer.weights import find_weights, load_blocks
 
@@ -54,28 +55,38 @@ def measure_throughput(
     """
     check_image_size(name, image_size)
     on_progress(f"speed of {name}", 0, 2)
-    network, images_B3hw = _network(name, device), _noise(BATCH_SIZE, image_size, device)
-    frozen = _images_per_second(_frozen_step(network, images_B3hw), device)
-    on_progress(f"speed of {name}", 1, 2)
-    training = _images_per_second(_training_step(network, images_B3hw), device)
+    with retained_memory():
+        network, images_B3hw = _network(name, device), _noise(BATCH_SIZE, image_size, device)
+        frozen = _images_per_second(_frozen_step(network, images_B3hw), device)
+        on_progress(f"speed of {name}", 1, 2)
+        training = _images_per_second(_training_step(network, images_B3hw), device)
     on_progress(f"speed of {name}", 2, 2)
     return Throughput(images_per_second_frozen=frozen, images_per_second_training=training)
 
 
-def measure_speedup(name: str, precision: str, *, image_size: int, device: torch.device) -> float:
+def measure_speedup(
+    name: str,
+    precision: str,
+    *,
+    image_size: int,
+    device: torch.device,
+    num_images: int = SPEEDUP_IMAGES,
+    num_steps: int = SPEEDUP_STEPS,
+) -> float:
     """How many times as fast the backbone `name` trains in `precision` as in float32.
 
-    Three steps of each with 8 images, in turn, behind one of each to warm up. Raises whatever the
-    network does where it can't train so.
+    `num_steps` steps of each, all layers, `num_images` images a step, in turn, behind one of each
+    to warm up. Raises whatever the network does where it can't train so.
     """
-    network, images_B3hw = _network(name, device), _noise(SPEEDUP_IMAGES, image_size, device)
-    steps = {kind: _training_step(network, images_B3hw, kind) for kind in ("fp32", precision)}
-    seconds: dict[str, list[float]] = {kind: [] for kind in steps}
-    for repetition in range(1 + SPEEDUP_STEPS):
-        for kind, step in steps.items():
-            taken = _seconds(step, device)
-            if repetition > 0:
-                seconds[kind].append(taken)
+    seconds: dict[str, list[float]] = {"fp32": [], precision: []}
+    with retained_memory():
+        network, images_B3hw = _network(name, device), _noise(num_images, image_size, device)
+        steps = {kind: _training_step(network, images_B3hw, kind) for kind in seconds}
+        for repetition in range(1 + num_steps):
+            for kind, step in steps.items():
+                taken = _seconds(step, device)
+                if repetition > 0:
+                    seconds[kind].append(taken)
     return statistics.median(seconds["fp32"]) / statistics.median(seconds[precision])
 
 
