@@ -8,13 +8,16 @@ project, so that `engine.py` has something to be held against.
 
     python benchmarks/usual_script.py --data DIR --weights-dir DIR --unfrozen 4 --epochs 2
 
-DIR holds train/CLASS/ folders; a fifth of the images is kept for validation.
+DIR holds train/CLASS/ folders; a fifth of the images, or what --split names, validates. Prints a
+line of JSON an epoch. With --step each epoch waits for a line on standard input.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -163,6 +166,15 @@ def val_accuracy(network: MobileNetV2, loader: DataLoader) -> float:
     return num_correct / len(loader.dataset)
 
 
+def named_halves(
+    dataset: ImageFolder, folder: Path, names: Mapping[str, Sequence[str]]
+) -> tuple[list[int], list[int]]:
+    """Indices of training and validation images by their paths below ``folder``."""
+    index_of = {Path(path): i for i, (path, _) in enumerate(dataset.samples)}
+    train, val = ([index_of[folder / name] for name in names[part]] for part in ("train", "val"))
+    return train, val
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -175,11 +187,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--split", type=Path, help='JSON: {"train": [paths], "val": [paths]}')
+    parser.add_argument("--step", action="store_true", help="wait for a line before each epoch")
     arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
     dataset = image_folder(arguments.data, arguments.image_size)
+    halves = (
+        stratified_halves(dataset.targets)
+        if arguments.split is None
+        else named_halves(dataset, arguments.data, json.loads(arguments.split.read_text()))
+    )
     epochs = train(
         dataset,
-        *stratified_halves(dataset.targets),
+        *halves,
         weights_dir=arguments.weights_dir,
         num_unfrozen=arguments.unfrozen,
         learning_rate=arguments.learning_rate,
@@ -187,11 +208,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         num_workers=arguments.workers,
         epochs=arguments.epochs,
     )
-    for number, epoch in enumerate(epochs, start=1):
-        print(
-            f"epoch {number}: {epoch.seconds:.1f} s, val accuracy {epoch.val_accuracy:.4f}",
-            flush=True,
-        )
+    for _ in range(arguments.epochs):
+        if arguments.step and not sys.stdin.readline():
+            return  # Whoever asked has gone.
+        print(json.dumps(asdict(next(epochs))), flush=True)
 
 
 if __name__ == "__main__":

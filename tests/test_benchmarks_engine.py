@@ -15,6 +15,7 @@ from transfer.data.phantom import class_names, parse_phantom, phantom_images
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import engine
+import ours
 import usual_script
 
 
@@ -43,7 +44,7 @@ def epoch(seconds, startup_seconds=0.0):
 
 def run_of(seconds, *epoch_seconds, **spans):
     trainings = [{"seconds": list(epochs)} for epochs in epoch_seconds]
-    return engine.Run(precision=None, seconds=seconds, trainings=trainings, spans=spans)
+    return ours.Run(seconds=seconds, trainings=trainings, spans=spans)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def run_of(seconds, *epoch_seconds, **spans):
     ],
 )
 def test_time_is_counted_once_however_many_calls_cover_it(spans, seconds):
-    assert engine.covered_seconds(spans) == seconds
+    assert ours.covered_seconds(spans) == seconds
 
 
 def test_non_arithmetic_is_what_neither_decoding_nor_a_network_covers():
@@ -98,6 +99,7 @@ def test_the_engine_and_the_usual_script_train_the_same_images_side_by_side(
     assert "2 measured epochs x 5" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_list_runs_as_a_study_of_exactly_its_configurations(folders, tmp_path):
     results = tmp_path / "results.json"
     options = ["--images", "20", "--workers", "0", "--rows", "list", "--json", str(results)]
@@ -109,10 +111,16 @@ def test_the_list_runs_as_a_study_of_exactly_its_configurations(folders, tmp_pat
 
 def test_the_usual_script_prints_every_epoch(folders, capsys):
     usual_script.main([*folders, "--workers", "0", "--unfrozen", "4", "--epochs", "2"])
-    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
-        "epoch 1",
-        "epoch 2",
-    ]
+    epochs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(epochs) == 2 and all(epoch["seconds"] > 0 for epoch in epochs)
+
+
+def test_the_usual_script_trains_on_the_images_that_are_named(folders):
+    dataset, data = usual_script.image_folder(Path(folders[1]), 32), Path(folders[1])
+    names = [Path(path).relative_to(data).as_posix() for path, _ in dataset.samples]
+    split = {"train": names[3:], "val": names[:3]}
+    found = usual_script.named_halves(dataset, data, split)
+    assert found == (list(range(3, len(names))), [0, 1, 2])
 
 
 def test_the_usual_script_trains_the_last_layers_and_the_head_alone(folders):
