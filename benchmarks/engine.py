@@ -52,6 +52,8 @@ from transfer.data.sources import open_source
 from transfer.device import versions
 
 MeasuredEpochs = list[dict[int, Epoch]]  # by number of workers
+# Tells glibc what ours tells it by itself (transfer/host_memory.py).
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
 
 
 def configuration(num_unfrozen_layers: int, epochs: int, learning_rate: float) -> TransferConfig:
@@ -123,7 +125,13 @@ class UsualScript:
     """
 
     def __init__(
-        self, setup: Setup, config: TransferConfig, *, epochs: int, num_workers: int
+        self,
+        setup: Setup,
+        config: TransferConfig,
+        *,
+        epochs: int,
+        num_workers: int,
+        keeps_memory: bool,
     ) -> None:
         self._files = TemporaryDirectory()
         split = Path(self._files.name) / "split.json"
@@ -146,6 +154,7 @@ class UsualScript:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **(KEEP_FREED_MEMORY if keeps_memory else {})},
         )
 
     def epoch(self) -> Epoch:
@@ -162,7 +171,12 @@ class UsualScript:
 
 
 def measure(
-    setup: Setup, row: Row, workers: Sequence[int], num_usual: int | None = None
+    setup: Setup,
+    row: Row,
+    workers: Sequence[int],
+    num_usual: int | None = None,
+    *,
+    keeps_memory: bool = False,
 ) -> tuple[dict[int, MeasuredEpochs], list[Run]]:
     """Epochs of the usual script by number of trained layers, and our runs, in turn."""
     num_usual = num_usual or row.num_usual
@@ -174,7 +188,13 @@ def measure(
     due = [math.ceil(len(turns) * (i + 0.5) / row.num_runs) for i in range(row.num_runs)]
     with ExitStack() as stack:
         usual = {
-            (k, n): UsualScript(setup, row.usual(k), epochs=num_usual, num_workers=n)
+            (k, n): UsualScript(
+                setup,
+                row.usual(k),
+                epochs=num_usual,
+                num_workers=n,
+                keeps_memory=keeps_memory,
+            )
             for k in ks
             for n in workers
         }
@@ -287,6 +307,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="usual side's")
     parser.add_argument("--usual-epochs", type=int, help="measured epochs (by row: 2, 2, 1, 1)")
+    parser.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="usual side: start it with the variables that let glibc keep freed memory",
+    )
     parser.add_argument("--precision", default="auto", help="of ours, in layers that train")
     parser.add_argument("--json", type=Path, help="file that keeps all numbers")
     arguments = parser.parse_args(argv)
@@ -316,7 +341,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         for row in arguments.rows:
             results[row] = compare(
                 ROWS[row],
-                *measure(setup, ROWS[row], arguments.workers, arguments.usual_epochs),
+                *measure(
+                    setup,
+                    ROWS[row],
+                    arguments.workers,
+                    arguments.usual_epochs,
+                    keeps_memory=arguments.keep_memory,
+                ),
             )
             print_row(row, results[row])
             if arguments.json is not None:
