@@ -18,7 +18,8 @@ WORK = ("decoding", "activations", "training", "validation", "bookkeeping")
 class Accounting:
     """The sums over a study's trials, interrupted ones left out.
 
-    ``seconds`` has an entry for each of ``WORK``, decoding over all runs of the study;
+    ``seconds`` has an entry for each of ``WORK``, decoding and the bookkeeping between trials over
+    all runs of the study;
     ``peak_memory_bytes`` is the highest of any trial: anonymous memory of the process on a CPU,
     allocated memory on a GPU. ``kept_bytes`` counts the activations that trials started from,
     each once; ``num_reused`` the trials that found theirs computed, of ``num_trials``.
@@ -57,16 +58,19 @@ def account(study: StudyRecord, records: Sequence[TrialRecord]) -> Accounting:
     """Add up what is stored with a study and its trials."""
     counted = [record for record in records if record.counts]
     peaks = [r.peak_memory_bytes for r in counted if r.peak_memory_bytes is not None]
-    starts = {
-        (r.params["backbone"], r.cache["start"], r.config.get("num_views")): r.cache["bytes"]
-        for r in counted
-        if r.cache
-    }
+    kept: dict[tuple[str, int], int] = {}
+    for record in counted:
+        if record.cache:
+            # The views of one trial are those of another that has more of them.
+            start = (record.params["backbone"], record.cache["start"])
+            kept[start] = max(kept.get(start, 0), record.cache["bytes"])
     seconds = {work: sum(r.timing.get(work, 0.0) for r in counted) for work in WORK}
+    seconds["decoding"] = study.decoding_seconds
+    seconds["bookkeeping"] += study.between_trials_seconds
     return Accounting(
-        seconds={**seconds, "decoding": study.decoding_seconds},
+        seconds=seconds,
         peak_memory_bytes=max(peaks, default=None),
-        kept_bytes=sum(starts.values()),
+        kept_bytes=sum(kept.values()),
         num_reused=sum(
             bool(r.cache and r.cache["was_at_hand"] and r.cache["bytes"]) for r in counted
         ),

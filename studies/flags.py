@@ -73,5 +73,5 @@ CacheDir = Annotated[
 ]
 CacheLimit = Annotated[
     str | None,
-    option("Most bytes of activations kept, as 2GB; 0 keeps none.", "half of what is free"),
+    option("Most bytes of activations kept, as 2GB; 0: none, nor used.", "half of what is free"),
 ]

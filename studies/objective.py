@@ -104,9 +104,11 @@ class Objective:
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
         finally:
-            if course.history and reason != INTERRUPTED:
+            if reason != INTERRUPTED:
                 seconds = self.activations.seconds - activation_seconds
-                timing = _timing(course.history, seconds, perf_counter() - started)
+                timing = _timing(
+                    course.history, seconds, perf_counter() - started, failed=result is None
+                )
                 self._write_result(trial, course.history, result, timing)
             self._tell(trial, state, reason, course.history)
             if state == TrialState.FAIL:
@@ -168,14 +170,14 @@ class Objective:
         write_result(
             trial,
             history=[_as_json(record) for record in history],
-            best_epoch=best_epoch(history, self.settings.metric),
+            best_epoch=best_epoch(history, self.settings.metric) if history else None,
             num_trainable_parameters=None if result is None else result.num_trainable_parameters,
             peak_memory_bytes=None if result is None else result.peak_memory_bytes,
             micro_batch_size=None if result is None else result.micro_batch_size,
             batch_norm_trains=None if result is None else result.batch_norm_trains,
             cache={} if result is None else _cache_use(result),
             timing=timing,
-            predictions=self._upload_predictions(trial, history),
+            predictions=self._upload_predictions(trial, history) if history else None,
         )
 
     def _upload_predictions(self, trial: optuna.Trial, history: Sequence[EpochRecord]) -> str:
@@ -240,15 +242,23 @@ def _cache_use(result: TrainingResult) -> dict[str, Any]:
 
 
 def _timing(
-    history: Sequence[EpochRecord], activation_seconds: float, total_seconds: float
+    history: Sequence[EpochRecord],
+    activation_seconds: float,
+    total_seconds: float,
+    *,
+    failed: bool,
 ) -> dict[str, float]:
-    """Seconds of a trial; ``bookkeeping`` is what neither computing nor a network accounts for."""
+    """Seconds of a trial; ``bookkeeping`` is what neither computing nor a network accounts for.
+
+    Of a failed one nobody knows: what is left is the epoch in which it failed, mostly.
+    """
     training = sum(record.training_seconds for record in history)
     validation = sum(record.validation_seconds for record in history)
+    rest = total_seconds - activation_seconds - training - validation
     return {
         "total": total_seconds,
         "activations": activation_seconds,
-        "training": training,
+        "training": training + rest if failed else training,
         "validation": validation,
-        "bookkeeping": total_seconds - activation_seconds - training - validation,
+        "bookkeeping": 0.0 if failed else rest,
     }

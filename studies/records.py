@@ -31,7 +31,9 @@ _DUPLICATE_OF = "duplicate_of"
 _COLUMNS = ("seconds", "num_trainable_parameters", "train_val_gap")
 _IDENTITY = "identity"
 _TOTALS = "totals"
+# Seconds that no trial has: written once a run.
 _DECODING = "decoding_seconds"
+_BETWEEN_TRIALS = "between_trials_seconds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +108,15 @@ class TrialRecord:
 class StudyRecord:
     """What identifies a study (fixed when it is created), what bounds it, and what it has cost.
 
-    ``decoding_seconds`` are those of all its runs, spent before trials.
+    ``decoding_seconds`` are those of all its runs, spent before trials; in
+    ``between_trials_seconds`` trials were handed out and their results stored.
     """
 
     identity: dict[str, Any]
     trials: int
     timeout_seconds: float | None
     decoding_seconds: float = 0.0
+    between_trials_seconds: float = 0.0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -135,7 +139,16 @@ def write_totals(study: optuna.Study, trials: int, timeout_seconds: float | None
 
 def add_decoding_seconds(study: optuna.Study, seconds: float) -> None:
     """Count what a run spent on decoding and checking images."""
-    study.set_user_attr(_DECODING, study.user_attrs.get(_DECODING, 0.0) + seconds)
+    _add_seconds(study, _DECODING, seconds)
+
+
+def add_seconds_between_trials(study: optuna.Study, seconds: float) -> None:
+    """Count what a run spent on handing out trials and storing what came of them."""
+    _add_seconds(study, _BETWEEN_TRIALS, seconds)
+
+
+def _add_seconds(study: optuna.Study, key: str, seconds: float) -> None:
+    study.set_user_attr(key, study.user_attrs.get(key, 0.0) + seconds)
 
 
 def read_study(study: optuna.Study) -> StudyRecord | None:
@@ -155,8 +168,12 @@ def read_study(study: optuna.Study) -> StudyRecord | None:
         )
     # Without the schema it is equal to what was handed to `write_identity`.
     identity = {key: value for key, value in identity.items() if key != "schema"}
-    seconds = float(attributes.get(_DECODING, 0.0))
-    return StudyRecord(identity=identity, decoding_seconds=seconds, **attributes[_TOTALS])
+    return StudyRecord(
+        identity=identity,
+        decoding_seconds=float(attributes.get(_DECODING, 0.0)),
+        between_trials_seconds=float(attributes.get(_BETWEEN_TRIALS, 0.0)),
+        **attributes[_TOTALS],
+    )
 
 
 def write_claim(trial: optuna.Trial, *, worker: str, logical_number: int) -> None:
@@ -176,7 +193,7 @@ def write_result(
     trial: optuna.Trial,
     *,
     history: list[dict[str, Any]],
-    best_epoch: int,
+    best_epoch: int | None,
     num_trainable_parameters: int | None,
     peak_memory_bytes: int | None,
     micro_batch_size: int | None,
@@ -185,7 +202,10 @@ def write_result(
     timing: Mapping[str, float],
     predictions: str | None,
 ) -> None:
-    """Store what came out. ``history`` holds an entry an epoch: epoch, train, val, seconds."""
+    """Store what came out. ``history`` holds an entry an epoch: epoch, train, val, seconds.
+
+    It is empty where a trial failed before the end of its first.
+    """
     result = {
         "history": history,
         "best_epoch": best_epoch,
@@ -197,7 +217,7 @@ def write_result(
         "predictions": predictions,
     }
     trial.set_user_attr(_RESULT, result)
-    gap = _gap(history[best_epoch - 1])
+    gap = None if best_epoch is None else _gap(history[best_epoch - 1])
     columns = zip(_COLUMNS, (timing["total"], num_trainable_parameters, gap), strict=True)
     for key, value in columns:
         trial.set_user_attr(key, value)

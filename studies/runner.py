@@ -19,6 +19,7 @@ from studies.records import (
     StudyRecord,
     TrialRecord,
     add_decoding_seconds,
+    add_seconds_between_trials,
     count_states,
     read_study,
     read_trials,
@@ -92,7 +93,11 @@ def run_study(
     storage = open_storage(options.storage)
     study = _create_or_load(storage, prepared)
     before = len([r for r in read_trials(study) if r.counts])
-    note = _work(storage, study, prepared, progress, signals)
+    between = _BetweenTrials()
+    try:
+        note = _work(storage, study, prepared, progress, signals, between)
+    finally:
+        add_seconds_between_trials(study, between.seconds)
     records = read_trials(study)
     record = read_study(study)
     assert record is not None
@@ -108,6 +113,21 @@ def run_study(
         seconds=perf_counter() - started,
         note=note,
     )
+
+
+class _BetweenTrials:
+    """Seconds that trials take beyond what they have measured themselves."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def started(self) -> None:
+        """A trial is about to be handed out."""
+        self._started = perf_counter()
+
+    def ended(self, seconds_of_trial: float) -> None:
+        """All of it is stored, and these seconds of it are accounted for."""
+        self.seconds += perf_counter() - self._started - seconds_of_trial
 
 
 def _look_up(options: StudyOptions) -> tuple[str | None, StudyRecord | None]:
@@ -161,6 +181,7 @@ def _work(
     prepared: Prepared,
     progress: Progress,
     signals: StopSignals,
+    between: "_BetweenTrials",
 ) -> str | None:
     """Run trials until the total is reached; returns why it ended earlier, if it did."""
     settings = prepared.settings
@@ -195,6 +216,7 @@ def _work(
         )
         while True:
             signals.check()
+            between.started()
             with hand_out_lock(storage):
                 records = read_trials(study)
                 if fail_orphans(storage, study, records, worker):
@@ -208,6 +230,7 @@ def _work(
             objective.run(handout)
             records = read_trials(study)
             done = next(r for r in records if r.number == handout.trial.number)
+            between.ended(done.timing.get("total", 0.0))
             progress.trial_finished(done, records)
             if handout.logical_number == probes - 1:
                 verdict = interim_verdict(records, settings.metric, num_val)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from studies.accounting import WORK, account
 
-STUDY = SimpleNamespace(decoding_seconds=4.0)
+STUDY = SimpleNamespace(decoding_seconds=4.0, between_trials_seconds=1.5)
 
 
 def trial(backbone="resnet18", start=0, kept=0, was_at_hand=False, **changes):
@@ -27,7 +27,7 @@ def test_seconds_are_added_up_by_kind_of_work_and_interrupted_trials_left_out():
         "activations": 2.0,
         "training": 4.0,
         "validation": 1.0,
-        "bookkeeping": 0.5,
+        "bookkeeping": 2.0,
     }
     assert found.num_trials == 2
 
@@ -63,7 +63,7 @@ def test_a_trial_that_failed_or_is_older_than_the_accounting_counts_with_what_it
 def test_the_lines_say_what_the_json_says():
     found = account(STUDY, [trial(start=9, kept=2_000_000, was_at_hand=True), trial()])
     assert found.lines() == [
-        "Seconds: decoding 4.0, activations 2.0, training 4.0, validation 1.0, bookkeeping 0.5.",
+        "Seconds: decoding 4.0, activations 2.0, training 4.0, validation 1.0, bookkeeping 2.0.",
         "Peak memory of a trial: 1.0 KB.",
         "Activations: 2.0 MB kept; 1 of 2 trials found theirs computed.",
     ]
@@ -76,3 +76,8 @@ def test_the_lines_say_what_the_json_says():
     }
     none = account(STUDY, [trial(peak_memory_bytes=None)])
     assert none.lines()[1:] == ["Activations: none kept; 0 of 1 trials found theirs computed."]
+
+
+def test_views_that_several_trials_share_count_once():
+    trials = [trial(start=9, kept=100 * views, config={"num_views": views}) for views in (1, 3, 2)]
+    assert account(STUDY, trials).kept_bytes == 300

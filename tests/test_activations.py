@@ -462,13 +462,12 @@ def test_a_full_disk_neither_ends_the_process_nor_changes_a_bit(
     assert left_over(small_disk) == []
 
 
-def test_keeping_pays_for_many_epochs_and_not_for_few_with_many_views(activations, plain_costs):
-    # Of 20 images 50 rows would be kept, and one epoch asks for 20: at least two are reckoned.
-    shared = activations()
-    for passes, start in [(1, 0), (2, 0), (3, 5)]:
-        assert shared.inputs(NAME, 5, num_views=3, passes=passes).start == start
-    # A single epoch of the images alone pays as well: the trials that follow ask for them too.
-    assert shared.inputs(NAME, 6, passes=1).start == 6
+@pytest.mark.parametrize(("num_views", "boundary"), [(1, 6), (3, 5)])
+def test_keeping_pays_for_a_single_epoch_as_well_for_trials_follow(
+    activations, plain_costs, num_views, boundary
+):
+    inputs = activations().inputs(NAME, boundary, num_views=num_views, passes=1)
+    assert inputs.start == boundary
 
 
 def test_what_is_kept_is_what_was_chosen(activations, monkeypatch, tmp_path, plain_costs):
@@ -641,3 +640,36 @@ def test_everything_kept_is_there_before_a_run_asks_for_it(activations):
     assert len(computed.what) == 3
     inputs.at(np.array([5, 6, 7]), np.array([0, 1, 2]))
     assert len(computed.what) == 3
+
+
+def test_under_a_limit_of_zero_what_is_kept_is_not_used_either(activations):
+    activations().inputs(NAME, DEPTH, passes=9)
+    without = activations(limit_bytes=0).inputs(NAME, DEPTH, passes=9)
+    assert (without.start, without.num_bytes, without.was_at_hand) == (0, 0, False)
+
+
+HELPED = """
+import torch
+from helper_of_my_net import act
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), act(), nn.Conv2d(4, 4, 3))
+
+BACKBONES = {"my_net": build}
+"""
+
+
+def test_what_ones_own_backbone_imports_is_part_of_its_key(tmp_path, monkeypatch, activations):
+    (tmp_path / "my_nets.py").write_text(HELPED)
+    monkeypatch.setattr("transfer.custom.from_files", {})
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    features = []
+    for act in ("ReLU", "Tanh"):
+        (tmp_path / "helper_of_my_net.py").write_text(f"from torch.nn import {act} as act")
+        monkeypatch.delitem(sys.modules, "helper_of_my_net", raising=False)
+        backbones_from_file(tmp_path / "my_nets.py")
+        features.append(activations(name="my_net").features("my_net"))
+    assert not torch.equal(*features)

@@ -443,3 +443,10 @@ def test_a_file_without_room_is_not_reserved(tmp_path, monkeypatch):
     with pytest.raises(OSError) as error:
         reserve(put(tmp_path / "file"))
     assert is_full(error.value)
+
+
+def test_a_folder_in_the_cache_that_may_not_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "activations").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "activations")
+    with pytest.raises(ValueError, match=r"may not write into activations .*--cache-dir"):
+        cache_folder(tmp_path)

@@ -4,12 +4,14 @@ import platform
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
 from transfer.device import (
     PeakMemory,
+    anonymous_bytes,
     choose_device,
     cpu_flags,
     cpu_model,
@@ -165,3 +167,21 @@ def test_versions_are_the_ones_that_run():
     )
     assert found["python"] == platform.python_version()
     assert {"torchvision", "numpy", "pillow", "transfer-studies"} < found.keys()
+
+
+def test_without_the_line_that_tells_anonymous_memory_it_is_the_most_ever_held(monkeypatch):
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"VmRSS: 1 kB")
+    assert anonymous_bytes() > 2**20
+
+
+def test_on_cuda_float32_is_not_computed_in_fewer_bits(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *a, **k: None)
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        cudnn.allow_tf32 = matmul.allow_tf32 = True
+        make_deterministic(num_threads())
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from transfer import cache as cache_module
 from transfer import entries as entries_module
@@ -289,6 +290,23 @@ def test_what_is_used_does_not_go_before_what_was_not(cache, use):
     use(entries, OTHERS[0])
     keep(entries)
     assert names(cache) == sorted([KEY, OTHERS[0], OTHERS[2]])
+
+
+def test_what_a_killed_process_left_does_not_count_against_the_limit(cache):
+    entries = open_entries(cache, limit_bytes=1000)
+    put(cache / "activations" / f".{OTHERS[0]}-ab12" / ROWS, num_bytes=900)
+    assert entries.free_bytes() == 100
+    entries.remove_abandoned()
+    assert entries.free_bytes() == 1000
+
+
+def test_what_a_living_process_writes_stays(cache):
+    entries = open_entries(cache)
+    put(cache / "activations" / f".{KEY}-ab12" / ROWS)
+    (cache / "locks").mkdir()
+    with FileLock(cache / "locks" / f"{KEY}.lock"):
+        entries.remove_abandoned()
+        assert len(names(cache)) == 1
 
 
 def test_what_is_protected_never_goes(cache):

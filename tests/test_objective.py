@@ -188,6 +188,20 @@ def test_a_failure_has_its_reason_and_the_study_goes_on(bench, error, reason):
     assert bench.run(training(0.5)).state == "COMPLETE"
 
 
+def test_a_trial_that_fails_before_its_first_epoch_has_its_seconds_as_well(bench):
+    record = bench.run(training(ends=DivergedError(1)))
+    assert record.seconds > 0 and record.timing["total"] == record.seconds
+    assert (record.history, record.best, record.train_val_gap) == ([], None, None)
+    assert record.timing["training"] + record.timing["activations"] == record.seconds
+
+
+def test_what_a_failed_trial_spent_beyond_its_epochs_is_training_and_no_bookkeeping(bench):
+    record = bench.run(training(0.5, ends=DivergedError(2)))
+    assert record.timing["bookkeeping"] == 0.0
+    parts = ("activations", "training", "validation")
+    assert sum(record.timing[part] for part in parts) == pytest.approx(record.seconds)
+
+
 def test_a_trial_that_fails_before_its_first_epoch_has_a_reason_as_well(bench):
     record = bench.run(training(ends=DivergedError(1)))
     assert (record.state, record.reason, record.history) == ("FAIL", "diverged at epoch 1", [])

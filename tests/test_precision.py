@@ -45,6 +45,7 @@ def gpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+        monkeypatch.setattr(torch.cuda, "device", nullcontext)
 
     return pretend
 

@@ -100,3 +100,12 @@ def test_the_host_is_read_for_every_batch_only_where_the_array_is_not_on_the_dev
     for _ in range(3):
         rows.take(np.array([1]))
     assert Counted.num_reads == (0 if fits else 3)
+
+
+def test_arrays_that_go_to_the_device_together_share_the_quarter():
+    free = 3 * NUM_BYTES / DEVICE_SHARE
+    held = [
+        Rows(numbers(), META, lambda device: free, share=1 / count).is_on_device
+        for count in (1, 3, 4)
+    ]
+    assert held == [True, True, False]

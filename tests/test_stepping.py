@@ -76,6 +76,12 @@ def test_a_step_is_one_fused_kernel_that_gives_what_the_plain_one_gives(optimize
         torch.testing.assert_close(parameter, other)
 
 
+def test_sgd_in_float16_takes_no_fused_kernel():
+    # It keeps a momentum that was never written where the first step overflows.
+    optimizer = make_optimizer(config(optimizer="sgd", precision="fp16"), network_of())
+    assert [group["fused"] for group in optimizer.param_groups] == [False]
+
+
 def test_complex_weights_for_which_there_is_no_fused_kernel_train_as_well():
     network = network_of()
     network.blocks.append(nn.ParameterList([torch.ones(3, dtype=torch.complex64)]))
@@ -171,3 +177,22 @@ def test_the_gradient_comes_back_from_pooling_in_the_layout_of_the_pictures():
     conv.weight.grad = None
     network(x).sum().backward()
     torch.testing.assert_close(found, conv.weight.grad)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_a_first_step_that_overflows_leaves_the_steps_behind_it_as_they_would_be(
+    monkeypatch, optimizer
+):
+    networks = [network_of(), network_of()]
+    for network, init_scale in zip(networks, (2.0**127, 1.0), strict=True):
+        scaler = partial(torch.amp.GradScaler, init_scale=init_scale)
+        monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+        # NaN for what nobody has written: otherwise it may be 0 by chance.
+        monkeypatch.setattr(torch, "empty_like", partial(torch.full_like, fill_value=torch.nan))
+        stepping = Stepping(config(precision="fp16", optimizer=optimizer), network)
+        taken = 0
+        while taken < 3:
+            stepping.add_gradients(network.head(torch.ones(1, 3)).square().sum() * 16)
+            taken += stepping.step()
+    for one, other in zip(*(n.parameters() for n in networks), strict=True):
+        torch.testing.assert_close(one, other)

@@ -15,9 +15,11 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transfer.backbones import find_backbone, find_spec
@@ -25,6 +27,7 @@ from transfer.boundary_inputs import BoundaryInputs, Outputs, kept_outputs
 from transfer.boundary_inputs import Positions as Positions
 from transfer.cache import default_limit
 from transfer.data.loading import ImageData
+from transfer.device import describe_device
 from transfer.entries import Array, Entries
 from transfer.frozen import BlockCost, FrozenBlocks, as_rows, canonical
 from transfer.host_memory import retained_memory
@@ -76,6 +79,7 @@ class Activations:
         self._frozen_blocks: dict[str, FrozenBlocks] = {}
         self._costs: dict[str, list[BlockCost]] = {}
         self._probes: dict[str, Probe] = {}
+        self._codes: dict[str, str] = {}
 
     def blocks(self, backbone: str, boundary: int) -> nn.Sequential:
         """The pretrained blocks on the device: shared below the boundary, a copy above it."""
@@ -161,7 +165,7 @@ class Activations:
 
     def _at_hand(self, backbone: str, boundary: int, num_views: int) -> tuple[int, list[Array]]:
         """The nearest boundary at or below this one kept of all views; 0 stands for the images."""
-        for start in range(boundary, 0, -1):
+        for start in range(boundary, 0, -1) if self._entries.limit_bytes else ():
             keys = self._keys(backbone, start, num_views)
             found = [
                 self._entries.find(key, len(self._positions(view)))
@@ -178,13 +182,15 @@ class Activations:
         if self._entries.limit_bytes == 0:
             return []
         num_images, num_train = len(self.data), len(self.data.train)
+        num_rows = num_images + (num_views - 1) * num_train
+        self._entries.remove_abandoned()
         return plan(
             self._block_costs(backbone),
             start,
             boundary,
-            num_rows=num_images + (num_views - 1) * num_train,
-            # At least twice: the trials that follow ask as well.
-            num_uses=max(passes, 2) * num_images,
+            num_rows=num_rows,
+            # At least twice what is computed: the trials that follow ask as well.
+            num_uses=max(passes * num_images, 2 * num_rows),
             others=[
                 other
                 for other in self._boundaries.get(backbone, ())
@@ -230,7 +236,7 @@ class Activations:
     def _outputs(self, backbone: str, start: int, end: int, arrays: Sequence[Array]) -> Outputs:
         gather = partial(self._images, backbone)
         if arrays:
-            rows = [Rows(array, self.device) for array in arrays]
+            rows = [Rows(array, self.device, share=1 / len(arrays)) for array in arrays]
             gather = partial(kept_outputs, rows, self.data.train.positions_N)
         return Outputs(frozen=self._frozen(backbone), start=start, end=end, gather=gather)
 
@@ -246,6 +252,26 @@ class Activations:
         std = torch.tensor(spec.std, device=self.device).view(1, 3, 1, 1)
         return canonical((images_BCHW.div(255) - mean) / std)
 
+    def _code(self, backbone: str) -> str:
+        """What names the code of a backbone: of one's own also what it makes of noise.
+
+        The hash of its file says nothing of what the file imports.
+        """
+        found = find_backbone(backbone)
+        if not found.is_own:
+            return str(found.code)
+        if backbone not in self._codes:
+            frozen = self._frozen(backbone)
+            noise = np.random.default_rng(0)
+            shape = (frozen.chunk_size, 3, self.data.image_size, self.data.image_size)
+            x = canonical(torch.from_numpy(noise.standard_normal(shape, np.float32)))
+            outputs = []
+            for index in range(found.spec.depth):
+                x = frozen.run(x.to(self.device), index, index + 1)
+                outputs.append(_hash(as_rows(x).cpu().numpy()))
+            self._codes[backbone] = f"{found.code} {' '.join(outputs)}"
+        return self._codes[backbone]
+
     def _keys(self, backbone: str, boundary: int, num_views: int) -> list[str]:
         return [self._key(backbone, boundary, view) for view in range(num_views)]
 
@@ -255,13 +281,13 @@ class Activations:
         parts = (
             f"format={FORMAT}",
             f"backbone={backbone} boundary={boundary}",
-            f"code={find_backbone(backbone).code}",
+            f"code={self._code(backbone)}",
             f"mean={spec.mean} std={spec.std}",
             f"weights={self._weights[backbone].sha256}",
             f"data={self.data.pixels_fingerprint}",
             f"image_size={self.data.image_size}",
             f"torch={torch.__version__}",
-            f"device={self.device.type} {torch.backends.cpu.get_cpu_capability()}",
+            f"device={describe_device(self.device)} {torch.backends.cpu.get_cpu_capability()}",
             f"chunk={self._frozen(backbone).chunk_size}",
             f"threads={torch.get_num_threads()}",
             # Only the training images have other views, and which these are depends on the split.
@@ -270,5 +296,5 @@ class Activations:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _hash(positions_N: Positions) -> str:
-    return hashlib.sha256(positions_N.tobytes()).hexdigest()
+def _hash(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()

@@ -28,6 +28,7 @@ KINDS = {
     "activations": ("", ".safetensors"),
     "speed": (".json",),
 }
+LOCKS = "locks"
 # What may be in an entry that is a folder.
 SUFFIXES = (".npy", ".txt", ".json", ".safetensors")
 
@@ -72,7 +73,7 @@ def cache_folder(given: Path | None = None) -> Path:
     """The cache folder at ``cache_path``, made if missing.
 
     Raises:
-        ValueError: the folder can't be made or written.
+        ValueError: the folder can't be made, or it or one of the folders in it can't be written.
     """
     folder = cache_path(given)
     try:
@@ -83,6 +84,12 @@ def cache_folder(given: Path | None = None) -> Path:
         ) from None
     if not os.access(folder, os.W_OK):
         raise ValueError(f"Cache folder {folder} is read-only; name another with --cache-dir.")
+    for kind in (*KINDS, LOCKS):
+        if (folder / kind).is_dir() and not os.access(folder / kind, os.W_OK | os.X_OK):
+            raise ValueError(
+                f"In cache folder {folder} you may not write into {kind} (it was made by another "
+                "user?); name another with --cache-dir."
+            )
     return folder
 
 

@@ -2,7 +2,7 @@
 
 import os
 import platform
-import resource
+import sys
 import threading
 from functools import cache
 from importlib.metadata import version
@@ -41,6 +41,9 @@ def make_deterministic(num_threads: int) -> None:
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
+        # Else convolutions and products called float32 would have the mantissa of 10 bits.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
@@ -89,13 +92,24 @@ class PeakMemory:
 def anonymous_bytes() -> int:
     """Memory of this process in bytes, without the pages of mapped files.
 
-    VmRSS would count memory-mapped images, which the kernel may drop at any time.
+    VmRSS would count memory-mapped images, which the kernel may drop at any time. Where Linux
+    doesn't tell, the most that the process ever held; on Windows 0.
     """
     try:
         status = Path("/proc/self/status").read_bytes()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return int(status.partition(b"RssAnon:")[2].split(maxsplit=1)[0]) * 1024
+        return _most_ever()
+    _, is_told, rest = status.partition(b"RssAnon:")
+    return int(rest.split(maxsplit=1)[0]) * 1024 if is_told else _most_ever()
+
+
+def _most_ever() -> int:
+    if sys.platform == "win32":
+        return 0
+    import resource  # Not on Windows.
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def free_memory(device: torch.device) -> None:

@@ -119,6 +119,12 @@ class Entries:
         """What is left of the limit; negative where more is kept than this process would."""
         return self.limit_bytes - sum(stored.num_bytes for stored in self._all())
 
+    def remove_abandoned(self) -> None:
+        """Remove what killed processes left: it counts against the limit."""
+        if any(stored.is_open for stored in self._all()):
+            with self._locked("room"):
+                self._remove_abandoned()
+
     def _keep(
         self,
         key: str,
@@ -174,8 +180,8 @@ class Entries:
                 raise
         return temporary
 
-    def _remove_abandoned(self, own_key: str) -> None:
-        """Remove what killed processes left: nobody else holds the lock of its key."""
+    def _remove_abandoned(self, own_key: str | None = None) -> None:
+        """Remove what nobody holds the lock of, and what an earlier try left under one's own."""
         for stored in [stored for stored in self._all() if stored.is_open]:
             key = stored.path.name[1:33]  # Between the dot and the suffix.
             if key == own_key:

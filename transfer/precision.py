@@ -71,7 +71,7 @@ def choose_precision(
     if asked not in PRECISIONS:
         choices = ", ".join(("auto", *PRECISIONS))
         raise ValueError(f"Unknown precision '{asked}'; choose from {choices}.")
-    if asked == "bf16" and device.type == "cuda" and not _cuda_has_bf16():
+    if asked == "bf16" and device.type == "cuda" and not _cuda_has_bf16(device):
         raise ValueError(
             f"{torch.cuda.get_device_name(device)} can't compute in bfloat16; "
             "use --precision fp16, fp32 or auto."
@@ -92,14 +92,15 @@ def describe_precision(precision_by_backbone: Mapping[str, str]) -> str | None:
 
 
 def _auto_on_cuda(device: torch.device) -> str:
-    if _cuda_has_bf16():
+    if _cuda_has_bf16(device):
         return "bf16"
     # From Volta on there are units for float16.
     return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
 
 
-def _cuda_has_bf16() -> bool:
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+def _cuda_has_bf16(device: torch.device) -> bool:
+    with torch.cuda.device(device):  # It tells of the current one.
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _pays_on_cpu(backbone: str, image_size: int, cache_dir: Path, on_progress: OnProgress) -> bool:

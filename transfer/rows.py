@@ -24,13 +24,16 @@ class Rows:
         array: NDArray[Any],
         device: torch.device,
         free_bytes: Callable[[torch.device], int] | None = None,
+        *,
+        share: float = 1.0,
     ) -> None:
+        """``share`` is this array's of the quarter, where several are to be there together."""
         self._array = array
         self._device = device
         self._whole: Tensor | None = None
         if device.type != "cpu":
             free = (free_bytes or _free_bytes)(device)
-            if array.nbytes <= DEVICE_SHARE * free:
+            if array.nbytes <= share * DEVICE_SHARE * free:
                 # A copy: torch warns of a map that it can't write.
                 self._whole = torch.from_numpy(np.array(array)).to(device)
 

@@ -70,6 +70,8 @@ def make_optimizer(config: TransferConfig, network: TransferNetwork) -> torch.op
     # One kernel in place of a dozen passes over every tensor; it knows no complex numbers.
     fused = all(p.is_floating_point() for group in groups for p in group["params"])
     if config.optimizer == "sgd":
+        # Of a first step that overflows, the fused kernel keeps a momentum that nobody wrote.
+        fused = fused and config.precision != "fp16"
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=config.weight_decay, fused=fused)
     kinds: dict[str, type[torch.optim.Adam]] = {
         "adam": torch.optim.Adam,
