@@ -19,7 +19,7 @@ from transfer.cache import cache_path, clear, default_limit, show_size, usage
 
 WORDS = {
     "images": "decoded images",
-    "digests": "hashes of images",
+    "facts": "hashes and sizes of images",
     "activations": "activations",
     "speed": "speed of backbones",
 }

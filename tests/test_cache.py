@@ -177,11 +177,11 @@ def put(path, content=b"12345678", age=0.0):
 def filled(folder):
     """A cache with an entry of each kind, old unfinished ones, and a lock."""
     old = UNFINISHED_SECONDS + 60
-    for name in ("images.npy", "digests.txt", "about.json"):
+    for name in ("images.npy", "about.json"):
         put(folder / "images" / KEY / name, age=old)
     put(folder / "images" / f".{OTHER}-a_b1" / "images.npy", age=old)
-    put(folder / "digests" / f"{KEY}.txt", age=old)
-    put(folder / "digests" / f".{OTHER}.txt-x_y.txt", age=old)
+    put(folder / "facts" / f"{KEY}.json", age=old)
+    put(folder / "facts" / f".{OTHER}.json-x_y.json", age=old)
     put(folder / "activations" / KEY / "rows.npy", age=old)
     put(folder / "activations" / KEY / "about.json", age=old)
     put(folder / "activations" / f"{OTHER}.safetensors", age=old)
@@ -193,8 +193,8 @@ def filled(folder):
 def test_entries_and_their_bytes_are_counted_by_kind_without_the_locks(tmp_path):
     counted = {kind.name: (kind.num_entries, kind.num_bytes) for kind in usage(filled(tmp_path))}
     assert counted == {
-        "images": (2, 32),
-        "digests": (2, 16),
+        "images": (2, 24),
+        "facts": (2, 16),
         "activations": (2, 24),
         "speed": (1, 8),
     }
@@ -249,7 +249,7 @@ def test_what_vanishes_while_it_is_looked_at_does_no_harm(tmp_path, monkeypatch,
 
 
 def test_clearing_frees_every_kind_but_the_locks_and_tells_the_bytes(tmp_path):
-    assert clear(filled(tmp_path)) == 32 + 16 + 24 + 8
+    assert clear(filled(tmp_path)) == 24 + 16 + 24 + 8
     assert usage(tmp_path) == []
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert left == sorted([*KINDS, "locks", f"locks/{KEY}.lock"])
@@ -281,9 +281,9 @@ FOREIGN = [
     f"images/.{KEY}/images.npy",
     f"images/{KEY}-x/images.npy",
     "images/.git/config.txt",
-    f"digests/{KEY}",
-    f"digests/{KEY}.txt.old",
-    f"digests/{KEY}.txt/a.txt",
+    f"facts/{KEY}",
+    f"facts/{KEY}.json.old",
+    f"facts/{KEY}.json/a.txt",
     f"activations/{KEY}.pt",
     "speed/notes.json",
     f"locks/{KEY}",
@@ -344,7 +344,7 @@ def test_what_cannot_be_deleted_is_not_counted_as_freed(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "rename", refuse)
     monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
     assert clear(tmp_path) == 0
-    assert sum(kind.num_bytes for kind in usage(tmp_path)) == 80
+    assert sum(kind.num_bytes for kind in usage(tmp_path)) == 72
 
 
 def given_machine(monkeypatch, tmp_path, memory_kb, disk):

@@ -126,7 +126,7 @@ def test_what_a_study_keeps_is_all_known_and_freed(tmp_path, monkeypatch, capsys
     given = [*RUN.split(), "--epochs", "1", "--strategies", "feature_extraction"]
     assert main([*given, "--cache-dir", str(folder)]) == 0
     kept = [kind["name"] for kind in look_at_cache(folder)["kinds"]]
-    assert {"images", "digests", "activations"} <= set(kept)
+    assert {"images", "facts", "activations"} <= set(kept)
     assert {path.name for path in folder.iterdir()} - {"locks"} == set(kept)
     look_at_cache(folder, free=True)
     left = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]

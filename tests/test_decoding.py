@@ -249,8 +249,8 @@ def test_sixteen_bit_grey_keeps_every_value(content):
 
 
 def test_sixteen_bit_colour_keeps_every_value():
-    pixels, mode = decode_image(png(DEEP_HW3, 2))
-    assert (pixels.dtype, mode) == (np.uint16, "RGB;16")
+    pixels, mode, file_format = decode_image(png(DEEP_HW3, 2))
+    assert (pixels.dtype, mode, file_format) == (np.uint16, "RGB;16", "PNG")
     assert np.array_equal(pixels, DEEP_HW3)
 
 

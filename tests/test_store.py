@@ -4,6 +4,7 @@ Where there is no room for an entry, the images stay in memory.
 """
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -21,8 +22,10 @@ from transfer.data.decoding import (
     decode_array,
     encode_array,
 )
+from transfer.data.facts import Unreadable
 from transfer.data.items import Items
-from transfer.data.store import open_store, pixel_digests
+from transfer.data.store import open_store
+from transfer.data.survey import survey
 
 SIZE = 8
 BAD = bytes([255])
@@ -61,6 +64,10 @@ def grey(num_images=5, size=SIZE, seed=0):
 
 def colour(seed=9):
     return np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def pixel_digests(items, cache):
+    return tuple(fact.pixels for fact in survey(items, cache, silent))
 
 
 def entry_of(cache):
@@ -143,8 +150,10 @@ def fewer_images(path):
     np.save(path, np.zeros((2, SIZE, SIZE, 1), dtype=np.uint8))
 
 
-def one_line_less(path):
-    path.write_text("\n".join(path.read_text().split()[:-1]))
+def one_fact_less(path):
+    about = json.loads(path.read_text())
+    about["facts"].pop()
+    path.write_text(json.dumps(about))
 
 
 @pytest.mark.parametrize(
@@ -154,9 +163,7 @@ def one_line_less(path):
         ("images.npy", cut),
         ("images.npy", garble),
         ("images.npy", fewer_images),
-        ("digests.txt", Path.unlink),
-        ("digests.txt", one_line_less),
-        ("digests.txt", garble),
+        ("about.json", one_fact_less),
         ("about.json", Path.unlink),
         ("about.json", cut_short),
         ("about.json", garble),
@@ -201,22 +208,33 @@ def test_a_killed_writer_leaves_nothing_that_is_believed(tmp_path):
     assert np.array_equal(store.images_NHWC[..., 0], pictures.arrays)
 
 
-@pytest.mark.parametrize("read", [open_store, pixel_digests])
-def test_unreadable_images_are_counted_and_the_first_three_named_and_nothing_is_kept(
-    tmp_path, read
-):
-    pictures = Pictures(grey(8), names=[f"train/a/{i}.png" for i in range(8)])
+@pytest.mark.parametrize("read", [open_store, survey])
+def test_what_cannot_be_read_is_told_with_its_reason_and_is_black(tmp_path, read):
+    pictures = Pictures(grey(8))
     for i in (1, 3, 4, 6):
         pictures.contents[i] = BAD + b"truncated"
-    arguments = (SIZE, tmp_path, silent) if read is open_store else (tmp_path, silent)
-    with pytest.raises(ValueError) as error:
-        read(pictures.items, *arguments)
-    assert str(error.value) == (
-        "4 of 8 images can't be read: train/a/1.png (truncated), train/a/3.png (truncated), "
-        "train/a/4.png (truncated), ...; replace or remove them."
+    if read is survey:
+        facts = survey(pictures.items, tmp_path, silent)
+    else:
+        store = open_store(pictures.items, SIZE, tmp_path, silent)
+        facts = store.facts
+        assert not store.images_NHWC[[1, 3, 4, 6]].any()
+        assert np.array_equal(store.images_NHWC[0, ..., 0], pictures.arrays[0])
+    assert {i: f for i, f in enumerate(facts) if isinstance(f, Unreadable)} == dict.fromkeys(
+        (1, 3, 4, 6), Unreadable("truncated")
     )
-    kept = [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"]
-    assert kept == []
+
+
+@pytest.mark.parametrize("read", [open_store, survey])
+def test_what_could_not_be_read_and_was_mended_is_read_anew(tmp_path, read):
+    arguments = (SIZE, tmp_path, silent) if read is open_store else (tmp_path, silent)
+    broken, whole = Pictures(grey()), Pictures(grey())
+    broken.contents[2] = BAD + b"truncated"
+    read(broken.items, *arguments)
+    found = read(whole.items, *arguments)
+    facts = found.facts if read is open_store else found
+    assert whole.num_decoded == 5
+    assert not any(isinstance(fact, Unreadable) for fact in facts)
 
 
 def test_an_interruption_leaves_nothing_and_is_passed_on(tmp_path):
@@ -239,32 +257,32 @@ def test_progress_counts_up_to_all_images(tmp_path):
 def test_digests_name_pixels_and_shape_and_not_bytes(tmp_path):
     base = np.zeros((2, 8), dtype=np.uint8)
     arrays = [base, base.copy(), base.reshape(4, 4), base + np.uint8(1)]
-    digests = pixel_digests(Pictures(arrays).items, tmp_path, silent)
+    digests = pixel_digests(Pictures(arrays).items, tmp_path)
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
 
 
-def test_the_store_and_the_digests_agree_on_what_an_image_is(tmp_path):
+def test_the_store_and_the_survey_agree_on_what_an_image_is(tmp_path):
     items = Pictures([*grey(3, size=20), colour()]).items
-    assert open_store(items, SIZE, tmp_path, silent).digests == pixel_digests(
-        items, tmp_path, silent
-    )
+    digests = open_store(items, SIZE, tmp_path, silent).digests
+    assert digests == pixel_digests(items, tmp_path)
 
 
-def test_digests_keep_no_pixel_and_are_computed_once(tmp_path):
+def test_a_survey_of_sealed_images_keeps_no_pixel_nor_brightness_and_is_made_once(tmp_path):
     first, second = Pictures(grey(5, size=64)), Pictures(grey(5, size=64))
-    digests = pixel_digests(first.items, tmp_path, silent)
+    facts = survey(first.items, tmp_path, silent)
     (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
-    assert kept.read_text().split() == list(digests)
-    assert {len(digest) for digest in digests} == {64}
-    assert pixel_digests(second.items, tmp_path, silent) == digests
+    assert json.loads(kept.read_text()) == [list(fact) for fact in facts]
+    assert {fact.brightness for fact in facts} == {None}
+    assert survey(second.items, tmp_path, silent) == facts
     assert second.num_decoded == 0
 
 
-def test_digests_that_miss_a_line_are_computed_again(tmp_path):
-    digests = pixel_digests(Pictures(grey()).items, tmp_path, silent)
-    one_line_less(next((tmp_path / "digests").iterdir()))
-    assert pixel_digests(Pictures(grey()).items, tmp_path, silent) == digests
+def test_a_survey_that_misses_an_image_is_made_again(tmp_path):
+    facts = survey(Pictures(grey()).items, tmp_path, silent)
+    kept = next((tmp_path / "facts").iterdir())
+    kept.write_text(json.dumps(json.loads(kept.read_text())[1:]))
+    assert survey(Pictures(grey()).items, tmp_path, silent) == facts
 
 
 def deep(*values, shape=(SIZE, SIZE)):
@@ -332,17 +350,18 @@ def test_the_window_sizes_and_modes_are_found_again(tmp_path):
     built = open_store(first.items, SIZE, tmp_path, silent)
     found = open_store(second.items, SIZE, tmp_path, silent)
     assert second.num_decoded == 0
-    assert (built.window, built.shapes, built.modes) == (found.window, found.shapes, found.modes)
-    assert (found.shapes, found.modes) == ({"6x4": 2, "8x8": 3}, {"L": 5})
+    assert (built.window, built.facts) == (found.window, found.facts)
+    sizes = [(fact.width, fact.height, fact.mode) for fact in found.facts]
+    assert sorted(sizes) == [(6, 4, "L")] * 2 + [(8, 8, "L")] * 3
 
 
 def test_an_image_of_sixteen_bits_is_no_image_of_eight(tmp_path):
     arrays = [np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.uint16), np.zeros((2, 2), np.uint16)]
-    assert len(set(pixel_digests(Pictures(arrays).items, tmp_path, silent))) == 3
+    assert len(set(pixel_digests(Pictures(arrays).items, tmp_path))) == 3
 
 
-@pytest.mark.parametrize("read", [open_store, pixel_digests])
-def test_files_that_cannot_be_opened_are_named_together(tmp_path, read):
+@pytest.mark.parametrize("read", [open_store, survey])
+def test_files_that_cannot_be_opened_are_unreadable(tmp_path, read):
     def read_file(i):
         if i in (1, 3):
             raise PermissionError(13, "Permission denied")
@@ -355,16 +374,17 @@ def test_files_that_cannot_be_opened_are_named_together(tmp_path, read):
         decode=decode_array,
     )
     size = (32,) if read is open_store else ()
-    with pytest.raises(ValueError, match=r"2 of 4 images .*b \(Permission denied\), d \(Perm"):
-        read(items, *size, tmp_path, lambda what, done, total: None)
+    found = read(items, *size, tmp_path, silent)
+    facts = found.facts if read is open_store else found
+    assert [i for i, f in enumerate(facts) if f == Unreadable("Permission denied")] == [1, 3]
 
 
 def test_an_entry_that_is_found_is_marked_as_used(tmp_path):
     def read():
         items = Pictures(grey()).items
         open_store(items, SIZE, tmp_path, silent)
-        pixel_digests(items, tmp_path, silent)
-        return [next((tmp_path / kind).iterdir()) for kind in ("images", "digests")]
+        survey(items, tmp_path, silent)
+        return [next((tmp_path / kind).iterdir()) for kind in ("images", "facts")]
 
     for path in read():
         os.utime(path, (0, 0))
@@ -419,7 +439,7 @@ def test_without_room_for_an_entry_the_same_images_stay_in_memory(
         store = open_store(Pictures(arrays).items, SIZE, tmp_path / "full", silent)
     assert store.images_NHWC.dtype == np.uint8
     assert np.array_equal(store.images_NHWC, whole.images_NHWC)
-    for fact in ("digests", "window", "shapes", "modes"):
+    for fact in ("facts", "window"):
         assert getattr(store, fact) == getattr(whole, fact)
     with pytest.raises(ValueError, match="read-only"):
         store.images_NHWC[0] = 0
@@ -435,14 +455,14 @@ def test_every_way_to_be_out_of_room_is_passed_over(tmp_path, monkeypatch, numbe
     items = Pictures(grey()).items
     store = open_store(items, SIZE, tmp_path, silent)
     assert np.array_equal(store.images_NHWC[..., 0], grey())
-    assert pixel_digests(items, tmp_path, silent) == store.digests
+    assert pixel_digests(items, tmp_path) == store.digests
     assert [
         path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"
     ] == []
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
-@pytest.mark.parametrize("read", [open_store, pixel_digests])
+@pytest.mark.parametrize("read", [open_store, survey])
 def test_another_failure_of_the_disk_is_told(tmp_path, monkeypatch, number, read):
     monkeypatch.setattr(Path, "write_text", failing(number))
     arguments = (SIZE, tmp_path, silent) if read is open_store else (tmp_path, silent)
@@ -451,7 +471,7 @@ def test_another_failure_of_the_disk_is_told(tmp_path, monkeypatch, number, read
     assert error.value.errno == number
 
 
-@pytest.mark.parametrize("read", [open_store, pixel_digests])
+@pytest.mark.parametrize("read", [open_store, survey])
 def test_a_cache_that_is_deleted_while_it_is_written_does_no_harm(tmp_path, read):
     cache, whole = tmp_path / "cache", tmp_path / "whole"
 
@@ -463,20 +483,23 @@ def test_a_cache_that_is_deleted_while_it_is_written_does_no_harm(tmp_path, read
         store = open_store(pictures.items, SIZE, cache, delete)
         assert np.array_equal(store.images_NHWC[..., 0], pictures.arrays)
     else:
-        digests = pixel_digests(pictures.items, cache, delete)
-        assert digests == pixel_digests(pictures.items, whole, silent)
+        facts = survey(pictures.items, cache, delete)
+        assert facts == survey(pictures.items, whole, silent)
 
 
 BUILD = """
 import hashlib
 from pathlib import Path
 from test_store import Pictures, grey
-from transfer.data.store import open_store, pixel_digests
+from transfer.data.facts import Unreadable
+from transfer.data.store import open_store
+from transfer.data.survey import survey
 {before}
 items = Pictures(grey(100, size=64)).items
 store = open_store(items, 64, Path({cache!r}), lambda what, done, total: None)
-digests = pixel_digests(items, Path({cache!r}), lambda what, done, total: None)
-print(hashlib.sha256(store.images_NHWC.tobytes()).hexdigest(), store.digests == digests)
+facts = survey(items, Path({cache!r}), lambda what, done, total: None)
+same = store.digests == tuple(fact.pixels for fact in facts)
+print(hashlib.sha256(store.images_NHWC.tobytes()).hexdigest(), same)
 """
 
 

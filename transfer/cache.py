@@ -24,7 +24,7 @@ import platformdirs
 # How the entries of each kind end; with "" they are folders. Nothing else is counted or deleted.
 KINDS = {
     "images": ("",),
-    "digests": (".txt",),
+    "facts": (".json",),
     "activations": ("", ".safetensors"),
     "speed": (".json",),
 }

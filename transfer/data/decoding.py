@@ -16,18 +16,32 @@ Pixels = NDArray[np.uint8]
 NativePixels = NDArray[np.uint8] | NDArray[np.uint16]
 AnyDepth = TypeVar("AnyDepth", bound=np.generic)
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+FORMAT_OF_SUFFIX = {
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
+SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 # Pillow looks at the content: without this list it would also run Ghostscript on PostScript.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+FORMATS = tuple(sorted(set(FORMAT_OF_SUFFIX.values())))
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
 
 
 class Decoded(NamedTuple):
-    """An image at its own size, and the mode it came in: Pillow's name, as L, P or I;16."""
+    """An image at its own size, and the mode and format it came in: Pillow's names, as L and PNG.
+
+    ``format`` is empty where there was no file.
+    """
 
     pixels: NativePixels
     mode: str
+    format: str = ""
 
 
 class UnreadableImageError(ValueError):
@@ -51,7 +65,7 @@ def decode_image(content: bytes) -> Decoded:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _refuse_bombs(image)
                 _refuse_stacks(image)
-                return _decode(image, content)
+                return _decode(image, content)._replace(format=image.format or "")
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:

@@ -17,6 +17,8 @@ OTHER_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+# What Windows leaves in folders of pictures.
+OF_THE_SYSTEM = frozenset({"thumbs.db", "desktop.ini"})
 LAYOUT = (
     "it must hold train/CLASS/ and test/CLASS/ (and may hold val/CLASS/), or only CLASS/ folders, "
     "of which splits are made"
@@ -57,6 +59,7 @@ def open_folder(root: Path, text: str, group_pattern: str | None = None) -> Sour
         classes=classes,
         splits=splits,
         num_matched=num_matched,
+        passed_over=_passed_over(root, [root / split for split in given] or [root]),
     )
 
 
@@ -102,13 +105,28 @@ def _items(root: Path, folder: Path, classes: tuple[str, ...]) -> Items:
 
 
 def _images_below(folder: Path) -> list[Path]:
+    return [path for path in _files_below(folder) if path.suffix.lower() in SUFFIXES]
+
+
+def _passed_over(root: Path, splits: list[Path]) -> tuple[str, ...]:
+    """Files in class folders whose names don't end as an image's."""
+    found = (
+        path
+        for split in splits
+        for name in _class_names(split)
+        for path in _files_below(split / name)
+    )
+    return tuple(
+        path.relative_to(root).as_posix()
+        for path in found
+        if path.suffix.lower() not in SUFFIXES and path.name.lower() not in OF_THE_SYSTEM
+    )
+
+
+def _files_below(folder: Path) -> list[Path]:
     def is_hidden(path: Path) -> bool:
         return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
     if not folder.is_dir():
         return []
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not is_hidden(path) and path.is_file()
-    )
+    return sorted(p for p in folder.rglob("*") if not is_hidden(p) and p.is_file())

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from transfer.data.decoding import Decoded
 
 Labels = NDArray[np.int64]
+# Told what is done, how much of it, and of how much.
+OnProgress = Callable[[str, int, int], None]
 # "all": the source has no splits, so that they are made of all its images.
 SplitName = Literal["train", "val", "test", "all"]
 Kind = Literal[
@@ -73,7 +75,8 @@ class Source:
     """A data set: ``text`` is what the user wrote, ``name`` a short name made of it.
 
     ``splits`` holds train and test (and may hold val), or only "all". ``num_matched`` counts the
-    files whose name the group pattern matched, ``ignored_columns`` names those of a manifest.
+    files whose name the group pattern matched, ``ignored_columns`` names those of a manifest,
+    ``passed_over`` files of a folder that are not named as images.
     """
 
     text: str
@@ -84,6 +87,7 @@ class Source:
     natural_size: int | None = None
     num_matched: int | None = None
     ignored_columns: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what holds for every kind of source; raises ValueError."""

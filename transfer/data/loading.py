@@ -1,32 +1,41 @@
-"""Load a data set for a study: training and validation images; of the test split only hashes.
+"""Load a data set for a study: training and validation images; of the test split only facts.
 
-The test split stays sealed: its files are opened here to be validated and hashed, and neither a
-pixel nor the label of one image leaves this module.
+The test split stays sealed: its files are opened here to be validated and hashed, and no pixel of
+them leaves this module.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transfer.data.decoding import Pixels
-from transfer.data.groups import Splits, partition_lines, together
-from transfer.data.items import Items, Source, SplitName, joined
-from transfer.data.splits import split_off_test, stratified_split
-from transfer.data.store import OnProgress, open_store, pixel_digests
+from transfer.data.duplicates import copies_to_drop
+from transfer.data.groups import partition_lines, together
+from transfer.data.items import OnProgress, Source
+from transfer.data.opening import (
+    GIVEN,
+    CheckedSplit,
+    Opened,
+    in_order,
+    joined_splits,
+    open_images,
+    require_classes,
+)
+from transfer.data.splits import Positions, stratified_split
 from transfer.data.window import Window
-
-GIVEN: tuple[SplitName, ...] = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
     """Some of the images: ``positions_N`` in the data set, and their labels in [0, C)."""
 
-    positions_N: NDArray[np.int64]
+    positions_N: Positions
     labels_N: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -44,11 +53,13 @@ class ImageData:
     mapped to 8 bits by; ``digests`` are hashes of the images' pixels in the data's order;
     ``made_splits`` names those of val and test that were made here; ``num_groups`` counts groups
     over all images, test images too, where groups are known; ``shapes`` ("WIDTHxHEIGHT") and
-    ``modes`` (Pillow's names) count what training and validation images were before.
+    ``modes`` (Pillow's names) count what training and validation images were before;
+    ``checked`` has the splits as the data check sees them, copies that were dropped included;
+    ``unreadable`` (names and reasons) and ``dropped`` (names) are what was left out, by split.
     """
 
     images_NHWC: Pixels
-    rows_N: NDArray[np.int64]
+    rows_N: Positions
     names: tuple[str, ...]
     classes: tuple[str, ...]
     train: Split
@@ -63,6 +74,9 @@ class ImageData:
     num_groups: int | None = None
     shapes: dict[str, int] = field(default_factory=dict)
     modes: dict[str, int] = field(default_factory=dict)
+    checked: dict[str, CheckedSplit] = field(default_factory=dict)
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
+    dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def image_size(self) -> int:
@@ -71,7 +85,7 @@ class ImageData:
     def __len__(self) -> int:
         return len(self.rows_N)
 
-    def images(self, positions: NDArray[np.int64]) -> Pixels:
+    def images(self, positions: Positions) -> Pixels:
         """The images at ``positions``: (B, H, W, C), uint8."""
         return np.asarray(self.images_NHWC[self.rows_N[positions]])
 
@@ -82,72 +96,103 @@ def load_data(
     image_size: int,
     seed: int,
     cache_dir: Path,
+    skip_unreadable: bool = False,
+    drop_duplicates: bool = False,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> ImageData:
     """Decode (or find decoded) the training and validation images and check the test images.
 
+    Args:
+        skip_unreadable: leave out what can't be read instead of refusing it.
+        drop_duplicates: where the same pixels stand in two of the given splits, keep the copy in
+            train, else the one in test.
+
     Raises:
         ValueError: unreadable images, or a class too small to be split.
     """
-    parts = _with_test_split(source, cache_dir, on_progress)
-    given = [parts[name] for name in GIVEN if name in parts]
-    pool, test, num_train = joined(given), parts["test"], len(parts["train"])
-    store = open_store(pool, image_size, cache_dir, on_progress, num_train=num_train)
-    test_digests = pixel_digests(test, cache_dir, on_progress)
-    rows = _order(store.digests, pool, num_train)
-    ordered, digests = pool.subset(rows), tuple(store.digests[i] for i in rows)
-    labels, is_val = ordered.labels_N, rows >= num_train
-    if "val" in parts:
-        train, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
+    opened = open_images(source, image_size, cache_dir, on_progress)
+    if opened.unreadable and not skip_unreadable:
+        _refuse(opened)
+    digests = {name: split.digests for name, split in opened.splits.items()}
+    copies = copies_to_drop(digests) if drop_duplicates else {}
+    kept = {
+        name: np.delete(np.arange(len(split)), copies.get(name, []))
+        for name, split in opened.splits.items()
+    }
+    parts = {name: split.subset(kept[name]) for name, split in opened.splits.items()}
+    require_classes(source.classes, parts)
+    pool = _pooled(parts, {name: rows[kept[name]] for name, rows in opened.rows.items()})
+    test, checked = parts["test"], dict(opened.splits)
+    if "val" in checked:
+        train, val = np.flatnonzero(~pool.is_val), np.flatnonzero(pool.is_val)
     else:
-        together_N = together(digests, ordered.groups)
-        train, val = stratified_split(labels, seed, together_N=together_N, classes=source.classes)
-    lines = _lines(source.classes, labels, digests, is_val)
-    test_lines = _lines(source.classes, test.labels_N, test_digests, [False] * len(test))
+        train, val = stratified_split(
+            pool.images.labels_N,
+            seed,
+            together_N=together(pool.images.digests, pool.images.groups),
+            classes=source.classes,
+        )
+        checked["train"] = pool.images.subset(train)
+        checked["val"] = replace(pool.images.subset(val), is_made=True)
+    labels = {"train": pool.images.labels_N[train], "val": pool.images.labels_N[val]}
+    lines = _lines(source.classes, pool.images, pool.is_val)
+    test_lines = _lines(source.classes, test, [False] * len(test))
+    facts = pool.images.facts
     return ImageData(
-        images_NHWC=store.images_NHWC,
-        rows_N=rows,
-        names=ordered.names,
+        images_NHWC=opened.store.images_NHWC,
+        rows_N=pool.rows_N,
+        names=pool.images.names,
         classes=source.classes,
-        train=Split(positions_N=train, labels_N=labels[train]),
-        val=Split(positions_N=val, labels_N=labels[val]),
+        train=Split(positions_N=train, labels_N=labels["train"]),
+        val=Split(positions_N=val, labels_N=labels["val"]),
         counts={
-            "train": _counts(source.classes, labels[train]),
-            "val": _counts(source.classes, labels[val]),
-            "test": _counts(source.classes, test.labels_N),
+            name: _counts(source.classes, labels_N)
+            for name, labels_N in {**labels, "test": test.labels_N}.items()
         },
-        pixels_fingerprint=_hash([*digests, *_window_line(store.window)]),
-        fingerprint=_hash(lines + partition_lines(lines, ordered.groups)),
+        pixels_fingerprint=_hash([*pool.images.digests, *_window_line(opened.store.window)]),
+        fingerprint=_hash(lines + partition_lines(lines, pool.images.groups)),
         test_fingerprint=_hash(sorted(test_lines)),
-        window=store.window,
-        digests=digests,
+        window=opened.store.window,
+        digests=pool.images.digests,
         made_splits=tuple(name for name in ("val", "test") if name not in source.splits),
         num_groups=_num_groups(source),
-        shapes=store.shapes,
-        modes=store.modes,
+        shapes=dict(Counter(f"{fact.width}x{fact.height}" for fact in facts)),
+        modes=dict(Counter(fact.mode for fact in facts)),
+        checked={name: checked[name] for name in ("train", "val", "test")},
+        unreadable=opened.unreadable,
+        dropped={
+            name: tuple(opened.splits[name].names[i] for i in places)
+            for name, places in copies.items()
+        },
     )
 
 
-def _with_test_split(source: Source, cache_dir: Path, on_progress: OnProgress) -> Splits:
-    """The splits of the source; where it has none, the test images and the others."""
-    if "all" not in source.splits:
-        return source.splits
-    everything = source.splits["all"]
-    digests = pixel_digests(everything, cache_dir, on_progress)
-    rows = _order(digests, everything, len(everything))
-    ordered = everything.subset(rows)
-    together_N = together([digests[i] for i in rows], ordered.groups)
-    rest, test = split_off_test(ordered.labels_N, together_N, source.classes)
-    return {"train": ordered.subset(rest), "test": ordered.subset(test)}
+class _Pool(NamedTuple):
+    """The images to train and validate on, in the data's order, and their rows in the store."""
+
+    images: CheckedSplit
+    rows_N: Positions
+    is_val: NDArray[np.bool_]
 
 
-def _order(digests: Sequence[str], items: Items, num_train: int) -> NDArray[np.int64]:
-    """Sort by pixels, so that split and batches don't depend on how files are named or packed."""
+def _pooled(parts: Mapping[str, CheckedSplit], rows: Mapping[str, Positions]) -> _Pool:
+    given = [name for name in GIVEN if name in parts]
+    images = joined_splits([parts[name] for name in given])
+    rows_N = np.concatenate([rows[name] for name in given])
+    is_val = np.repeat([name == "val" for name in given], [len(parts[name]) for name in given])
+    order = in_order(images, is_val)
+    return _Pool(images.subset(order), rows_N[order], is_val[order])
 
-    def key(i: int) -> tuple[str, int, bool, str]:
-        return digests[i], int(items.labels_N[i]), i >= num_train, items.names[i]
 
-    return np.array(sorted(range(len(items)), key=key), dtype=np.int64)
+def _refuse(opened: Opened) -> None:
+    bad = [
+        f"{name} ({why})" for found in opened.unreadable.values() for name, why in found.items()
+    ]
+    shown = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
+    total = len(bad) + sum(len(split) for split in opened.splits.values())
+    raise ValueError(
+        f"{len(bad)} of {total} images can't be read: {shown}; replace or remove them."
+    )
 
 
 def _num_groups(source: Source) -> int | None:
@@ -160,13 +205,8 @@ def _counts(classes: tuple[str, ...], labels_N: NDArray[np.int64]) -> dict[str, 
     return {name: int((labels_N == i).sum()) for i, name in enumerate(classes)}
 
 
-def _lines(
-    classes: tuple[str, ...],
-    labels_N: NDArray[np.int64],
-    digests: Iterable[str],
-    is_val: Iterable[bool],
-) -> list[str]:
-    rows = zip(digests, labels_N, is_val, strict=True)
+def _lines(classes: tuple[str, ...], part: CheckedSplit, is_val: Iterable[bool]) -> list[str]:
+    rows = zip(part.digests, part.labels_N, is_val, strict=True)
     return [f"{digest} {classes[label]!r} {bool(val)}" for digest, label, val in rows]
 
 
