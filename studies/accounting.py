@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from studies.records import StudyRecord, TrialRecord
+from studies.records import TrialRecord
+from studies.study_record import StudyRecord
 from transfer.cache import show_size
 
 # The order in which work happens. Of a trial there is no decoding: images are decoded before.

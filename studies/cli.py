@@ -1,6 +1,8 @@
-"""The command line: argv -> options -> one call. No logic; errors become one line and a code."""
+"""The command line: argv -> options -> one call. No logic; errors become one line and a code.
 
-import json
+The commands that only look stand in `look`.
+"""
+
 import sys
 import warnings
 from functools import partial
@@ -8,17 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from studies.exits import exit_code
 from studies.flags import (
     SOURCES,
+    AllowLeakage,
     AsJson,
     BackboneModule,
     Backbones,
     CacheDir,
     CacheLimit,
     Debug,
+    DropDuplicates,
     GroupPattern,
     ImageSize,
     Metric,
@@ -27,11 +30,14 @@ from studies.flags import (
     NumViews,
     Precision,
     Set,
+    SkipUnreadable,
     Storage,
     Strategies,
     WeightsDir,
     option,
 )
+from studies.look import look
+from studies.output import print_json, stderr, stdout
 from studies.settings import DEFAULTS
 from studies.signals import Interrupted
 from studies.storage import DEFAULT_STORAGE
@@ -49,6 +55,9 @@ def run(
     name: Annotated[str | None, option("Name of the study.", "from the data")] = None,
     data: Annotated[str | None, option(SOURCES, "phantom")] = None,
     group_pattern: GroupPattern = None,
+    allow_leakage: AllowLeakage = False,
+    skip_unreadable: SkipUnreadable = False,
+    drop_duplicates: DropDuplicates = False,
     space: Annotated[
         str | None, option("Search space: a preset or a TOML file.", "default; demo with phantom")
     ] = None,
@@ -88,7 +97,9 @@ def run(
     given = {
         key: value
         for key, value in locals().items()
-        if value is not None and key not in ("no_confirm", "config", "json_", "debug", "set_")
+        if value is not None
+        and value is not False
+        and key not in ("no_confirm", "config", "json_", "debug", "set_")
     }
     if set_:
         given["set"] = set_
@@ -100,6 +111,7 @@ def run(
 
 
 def _run(given: dict[str, Any], config: Path | None, *, as_json: bool) -> None:
+    from studies.data_check import DataRefusedError
     from studies.progress import start_progress
     from studies.runner import run_study
     from studies.settings import read_options
@@ -111,15 +123,19 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool) -> None:
     try:
         with StopSignals() as signals, start_progress() as progress:
             summary = run_study(options, progress, signals, named.append)
+    except DataRefusedError as error:
+        if as_json:
+            print_json(error.checked.as_json())
+        raise
     except Interrupted:
         name = named[0] if named else options.name
         again = resume_command(name, options.storage) if name else "the same command again"
-        _stderr(f"Stopped; what is finished is stored. Go on with: {again}")
+        stderr(f"Stopped; what is finished is stored. Go on with: {again}")
         raise
     if as_json:
-        _print_json(summary_json(summary))
+        print_json(summary_json(summary))
     else:
-        print_summary(_stdout(), summary)
+        print_summary(stdout(), summary)
 
 
 @app.command()
@@ -134,138 +150,13 @@ def status(
     from studies.status import print_status, status_json
 
     if json_:
-        _print_json(status_json(storage, name or named))
+        print_json(status_json(storage, name or named))
     else:
-        print_status(_stdout(), storage, name or named)
+        print_status(stdout(), storage, name or named)
 
 
-@app.command()
-def data(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)],
-    group_pattern: GroupPattern = None,
-    preview: Annotated[
-        Path | None, option("Save training images of every class as this PNG file.")
-    ] = None,
-    image_size: ImageSize = None,
-    backbone_module: BackboneModule = None,
-    weights_dir: WeightsDir = None,
-    cache_dir: CacheDir = None,
-    json_: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Classes, splits, sizes and groups of a source, and what `run` will do with it."""
-    from studies.data_card import print_card
-    from studies.outlook import look_at_data, print_outlook
-    from studies.progress import start_progress
-    from studies.settings import read_options
-
-    given = _given(
-        data=source,
-        group_pattern=group_pattern,
-        image_size=image_size,
-        backbone_module=backbone_module,
-        weights_dir=weights_dir,
-        cache_dir=cache_dir,
-    )
-    options = read_options(given)
-    with start_progress() as progress:
-        found = look_at_data(options, preview, progress)
-    if json_:
-        _print_json(found)
-        return
-    print_card(_stdout(), found)
-    print_outlook(_stdout(), found["run"])
-    if preview is not None:
-        _stdout().print(f"Training images: {preview}", markup=False, soft_wrap=True)
-
-
-@app.command()
-def backbones(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Without one: the table.")
-    ] = None,
-    backbone_module: BackboneModule = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Images a second, here.")] = False,
-    image_size: ImageSize = None,
-    weights_dir: WeightsDir = None,
-    json_: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Task A's table: layers, parameters, GMACs, ImageNet accuracy, weights at hand or how to."""
-    from studies.backbone_table import look_at_backbones, print_backbones
-    from studies.progress import start_progress
-
-    with start_progress() as progress:
-        rows = look_at_backbones(
-            names or [],
-            module=backbone_module,
-            weights_dir=weights_dir,
-            measure=measure,
-            image_size=image_size,
-            progress=progress,
-        )
-    if json_:
-        _print_json({"backbones": rows})
-    else:
-        print_backbones(_stdout(), rows)
-
-
-@app.command()
-def spaces(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME|FILE]", help="Without one: those shipped.")
-    ] = None,
-    set_: Set = None,
-    backbones: Backbones = None,
-    backbone_module: BackboneModule = None,
-    strategies: Strategies = None,
-    json_: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """The search spaces; or one with its ranges, conditions, baselines and size."""
-    from studies.space_table import (
-        look_at_space,
-        presets_json,
-        print_presets,
-        print_space,
-        space_json,
-    )
-
-    given = _given(
-        space=name,
-        set=set_,
-        backbones=backbones,
-        backbone_module=backbone_module,
-        strategies=strategies,
-    )
-    if not given:
-        if json_:
-            _print_json(presets_json())
-        else:
-            print_presets(_stdout())
-        return
-    space = look_at_space(given)
-    if json_:
-        _print_json(space_json(space))
-    else:
-        print_space(_stdout(), space)
-
-
-@app.command()
-def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Free it; studies may run.")] = False,
-    cache_dir: CacheDir = None,
-    json_: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """What is kept of images and activations, how much room it takes; or free it."""
-    from studies.cache_table import look_at_cache, print_cache
-
-    found = look_at_cache(cache_dir, free=clear)
-    if json_:
-        _print_json(found)
-    else:
-        print_cache(_stdout(), found)
+# Its commands stand beside these.
+app.add_typer(look)
 
 
 @app.command()
@@ -280,12 +171,7 @@ def dashboard(
     """optuna-dashboard on this database, on 127.0.0.1 only."""
     from studies.dashboard import serve
 
-    serve(storage, port, open_browser=not no_browser, announce=_stderr)
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    """The options that were given, out of all that a command has."""
-    return {name: value for name, value in values.items() if value not in (None, [])}
+    serve(storage, port, open_browser=not no_browser, announce=stderr)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -293,16 +179,4 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     warnings.filterwarnings("ignore", module="optuna")
     run_app = partial(app, argv, prog_name="python -m studies", standalone_mode=False)
-    return exit_code(run_app, argv, _stderr)
-
-
-def _stdout() -> Console:
-    return Console(highlight=False)
-
-
-def _stderr(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+    return exit_code(run_app, argv, stderr)

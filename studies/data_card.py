@@ -1,37 +1,47 @@
 """What `data` shows of a source: its card, as data and printed, and a picture of its pictures.
 
-Knows a source and its loaded data; of the test split counts alone. Trains nothing.
+Knows a source and its loaded data; of the test split counts and findings alone. Trains nothing.
 """
 
+import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
+from optuna.artifacts import upload_artifact
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from studies.data_check import Checked
 from studies.statistics import wilson_interval
+from studies.storage import StudyStorage
+from studies.study_record import write_data_card
 from transfer.cache import written_whole
 from transfer.data.decoding import resize
+from transfer.data.findings import Finding
 from transfer.data.loading import ImageData
 from transfer.data.sources import Source
 
 EXPECTED_ACCURACY = 0.9
 SPLITS = ("train", "val", "test")
+SAMPLES, FINDINGS = "samples.png", "findings.json"
 MOST_SIZES = 3  # shown on the card; the rest is counted
 
 TILES_PER_CLASS = 8
 TILE, GAP, NAME_WIDTH = 128, 4, 160  # pixels
 
 
-def describe(source: Source, data: ImageData) -> dict[str, Any]:
+def describe(source: Source, data: ImageData, findings: Sequence[Finding] = ()) -> dict[str, Any]:
     """The card as JSON: what the data are, and how sure a study of them can be.
 
-    ``interval_width`` is the width of the 95 % Wilson interval at 90 % accuracy.
+    ``interval_width`` is the width of the 95 % Wilson interval at 90 % accuracy; ``findings``
+    are those of the data check in short.
     """
     num_images = {split: sum(data.counts[split].values()) for split in SPLITS}
     groups = {"num_groups": data.num_groups, "num_matched": source.num_matched}
@@ -50,6 +60,7 @@ def describe(source: Source, data: ImageData) -> dict[str, Any]:
         "fingerprint": data.fingerprint,
         "test_fingerprint": data.test_fingerprint,
         "interval_width": {split: _width(num_images[split]) for split in ("val", "test")},
+        "findings": [{"level": f.level, "kind": f.kind, "text": f.text} for f in findings],
     }
 
 
@@ -98,6 +109,8 @@ def _facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("ignored", f"columns {', '.join(card['ignored_columns'])}"))
     for split, width in card["interval_width"].items():
         facts.append((f"{split} says", f"90 % accuracy +- {50 * width:.1f} % (95 % interval)"))
+    for finding in card["findings"]:
+        facts.append((finding["level"], finding["text"]))
     facts.append(("fingerprint", card["fingerprint"][:16]))
     facts.append(("test fingerprint", card["test_fingerprint"][:16]))
     return facts
@@ -115,6 +128,22 @@ def _groups(groups: Mapping[str, Any]) -> str:
     return f"{groups['num_groups']:,}" + (
         f" ({matched:,} files matched the pattern)" if matched is not None else ""
     )
+
+
+def store_card(storage: StudyStorage, study: optuna.Study, checked: Checked) -> None:
+    """Store the card with a study; sample images and all findings go beside it as artifacts."""
+    with tempfile.TemporaryDirectory() as folder:
+        samples, findings = Path(folder) / SAMPLES, Path(folder) / FINDINGS
+        _contact_sheet(checked.data).save(samples, "PNG")
+        findings.write_text(json.dumps(checked.as_json()), encoding="utf-8")
+        artifacts = {
+            path.name: upload_artifact(
+                artifact_store=storage.artifacts, file_path=str(path), study_or_trial=study
+            )
+            for path in (samples, findings)
+        }
+    card = describe(checked.source, checked.data, checked.findings)
+    write_data_card(study, {**card, "check": checked.record()}, artifacts)
 
 
 def save_preview(data: ImageData, path: Path) -> None:

@@ -29,6 +29,18 @@ GroupPattern = Annotated[
     str | None,
     option("Regular expression on file names: images of one group (patient) stay together."),
 ]
+AllowLeakage = Annotated[
+    bool, typer.Option("--allow-leakage", help="Go on with images or subjects in two splits.")
+]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Leave out images that can't be read.")
+]
+DropDuplicates = Annotated[
+    bool,
+    typer.Option(
+        "--drop-duplicates", help="Of images in two splits keep the copy that is trained on."
+    ),
+]
 Set = Annotated[
     list[str] | None,
     option("Give a parameter anew, as learning_rate@fine_tuning=1e-6..1e-3.", flags=["--set"]),

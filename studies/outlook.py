@@ -12,12 +12,15 @@ from rich.text import Text
 from search_spaces import SearchSpace
 from studies.backbone_table import backbone_rows
 from studies.data_card import describe, save_preview
+from studies.data_check import ALLOWANCES, Checked, load_checked
+from studies.differences import asked_allowances
 from studies.own_backbones import run_module
 from studies.preparation import choose_space, find_source, settings_for
 from studies.progress import Progress
 from studies.settings import StudyOptions, StudySettings
 from transfer.cache import cache_folder
-from transfer.data.loading import ImageData, load_data
+from transfer.data.loading import ImageData
+from transfer.data.sources import Source
 
 MADE = {
     "val": "about 20 % of the training images are set aside for validation, stratified",
@@ -40,16 +43,40 @@ def look_at_data(
     own = run_module(options.backbone_module, progress) if options.backbone_module else None
     space, _ = choose_space(options, source, stored=None, own=own)
     settings = settings_for(options, source, space, stored=None)
-    data = load_data(
+    checked = _checked(options, source, settings, progress)
+    if any(error.kind == "unreadable" for error in checked.errors):
+        checked.refuse()
+    if preview is not None:
+        save_preview(checked.data, preview)
+    return {
+        **describe(source, checked.data, checked.findings),
+        "run": outlook(options, settings, space, checked.data),
+    }
+
+
+def check_data(options: StudyOptions, progress: Progress) -> Checked:
+    """The data asked for with all that was found in them.
+
+    Raises:
+        ValueError: the source is wrong.
+    """
+    source = find_source(options, None)
+    space, _ = choose_space(StudyOptions(), source, stored=None, own=None)
+    settings = settings_for(options, source, space, stored=None)
+    return _checked(options, source, settings, progress)
+
+
+def _checked(
+    options: StudyOptions, source: Source, settings: StudySettings, progress: Progress
+) -> Checked:
+    return load_checked(
         source,
+        asked_allowances(options),
         image_size=settings.image_size,
         seed=settings.seed,
         cache_dir=cache_folder(options.cache_dir),
         on_progress=progress.work,
     )
-    if preview is not None:
-        save_preview(data, preview)
-    return {**describe(source, data), "run": outlook(options, settings, space, data)}
 
 
 def outlook(
@@ -75,6 +102,7 @@ def _command(options: StudyOptions) -> str:
     shown = {
         "data",
         "group_pattern",
+        *ALLOWANCES,
         "image_size",
         "backbone_module",
         "weights_dir",
@@ -82,7 +110,8 @@ def _command(options: StudyOptions) -> str:
     }
     given = options.model_dump(include=shown, exclude_none=True)
     flags = [
-        f"--{key.replace('_', '-')} {shlex.quote(str(value))}" for key, value in given.items()
+        f"--{key.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
+        for key, value in given.items()
     ]
     return f"python -m studies run {' '.join(flags)}".rstrip()
 

@@ -6,8 +6,8 @@ import torch
 
 from search_spaces import SearchSpace
 from studies.progress import Progress
-from studies.records import StudyRecord
 from studies.settings import StudySettings
+from studies.study_record import StudyRecord
 from transfer.config import Strategy
 from transfer.precision import choose_precision, describe_precision
 

@@ -12,18 +12,20 @@ from typing import Any
 import torch
 
 from search_spaces import SearchSpace
+from studies.data_check import Checked, finding_lines, load_checked
+from studies.differences import allowances, refuse_other_data, refuse_other_settings
 from studies.errors import UserError
 from studies.handout import opening
 from studies.own_backbones import OwnBackbones, check_stored, run_module
-from studies.precision_choice import BEFORE, chosen_precision
+from studies.precision_choice import chosen_precision
 from studies.progress import Progress
-from studies.records import StudyRecord
 from studies.settings import DEFAULTS, FIXED, StudyOptions, StudySettings, decide
 from studies.space_choice import chosen_space
+from studies.study_record import StudyRecord
 from transfer.backbones import check_image_size, find_backbone
 from transfer.cache import cache_folder, default_limit
 from transfer.catalog import BACKBONES
-from transfer.data.loading import ImageData, load_data
+from transfer.data.loading import ImageData
 from transfer.data.sources import Source, open_source
 from transfer.device import choose_device, make_deterministic, num_threads
 from transfer.weights import WeightFile, WeightsNotFoundError, find_weights
@@ -34,7 +36,7 @@ class Prepared:
     """A study that can run. ``identity`` is what is stored with it and never changes.
 
     ``cache_limit`` is how many bytes of activations may be kept; ``decoding_seconds`` went into
-    finding, decoding and checking the images.
+    finding, decoding and checking the images; ``checked`` has them with what was found.
     """
 
     settings: StudySettings
@@ -45,6 +47,7 @@ class Prepared:
     cache_dir: Path
     cache_limit: int
     decoding_seconds: float
+    checked: Checked
     identity: Mapping[str, Any]
 
 
@@ -69,7 +72,7 @@ def prepare(
     space, by_name = choose_space(options, source, stored, own)
     settings = settings_for(options, source, space, stored)
     if stored is not None:
-        _refuse_differences(_asked(options), {**BEFORE, **stored.settings}, settings.name)
+        refuse_other_settings(options, stored, settings.name)
     if options.num_views and any(p.name == "num_views" for p in space.parameters):
         raise UserError(
             f"Space '{space.name}' searches num_views: leave --views out, "
@@ -84,13 +87,17 @@ def prepare(
         check_image_size(backbone, settings.image_size)
     make_deterministic(stored.identity["threads"] if stored else num_threads())
     started = perf_counter()
-    data = load_data(
+    checked = load_checked(
         source,
+        allowances(options, stored, settings.name),
         image_size=settings.image_size,
         seed=settings.seed,
         cache_dir=cache_dir,
         on_progress=progress.work,
     )
+    data = checked.data
+    _tell(checked, stored, progress)
+    checked.refuse()
     decoding_seconds = perf_counter() - started
     identity = {
         "settings": {key: getattr(settings, key) for key in FIXED},
@@ -103,6 +110,7 @@ def prepare(
             "counts": data.counts,
             "fingerprint": data.fingerprint,
             "test_fingerprint": data.test_fingerprint,
+            "check": checked.record(),
         },
         "weights": {name: file.sha256 for name, file in weights.items()},
         "backbones": {name: _what_computes(name) for name in space.backbones},
@@ -113,7 +121,7 @@ def prepare(
         "opening": stored.opening if stored else opening(space, settings.trials),
     }
     if stored is not None:
-        _refuse_changes(identity, stored, settings.name)
+        refuse_other_data(identity, stored, settings.name)
     limit = options.cache_limit
     return Prepared(
         settings=settings,
@@ -124,6 +132,7 @@ def prepare(
         cache_dir=cache_dir,
         cache_limit=default_limit(cache_dir) if limit is None else limit,
         decoding_seconds=decoding_seconds,
+        checked=checked,
         identity=stored.identity if stored else identity,
     )
 
@@ -152,6 +161,13 @@ def _group_pattern(options: StudyOptions, stored: StudyRecord | None) -> str | N
         return options.group_pattern
     pattern: str | None = stored.identity["data"].get("group_pattern")
     return pattern
+
+
+def _tell(checked: Checked, stored: StudyRecord | None, progress: Progress) -> None:
+    """Say what was found, once: when the study is created or its data are refused."""
+    if stored is None or checked.errors:
+        for line in finding_lines(checked):
+            progress.message(line)
 
 
 def choose_space(
@@ -203,46 +219,6 @@ def _stored_settings(stored: StudyRecord | None) -> dict[str, Any]:
     return {**stored.settings, "trials": stored.trials, "timeout": stored.timeout_seconds}
 
 
-def _asked(options: StudyOptions) -> dict[str, Any]:
-    asked = {key: getattr(options, key) for key in FIXED}
-    return {key: value for key, value in asked.items() if value is not None}
-
-
-def _refuse_differences(asked: Mapping[str, Any], stored: Mapping[str, Any], name: str) -> None:
-    different = [
-        f"{key} (stored {stored.get(key, DEFAULTS[key])}, asked for {value})"
-        for key, value in asked.items()
-        if value != stored.get(key, DEFAULTS[key])
-    ]
-    if different:
-        raise UserError(_refusal(name, different))
-
-
-def _refuse_changes(identity: Mapping[str, Any], stored: StudyRecord, name: str) -> None:
-    old, different = stored.identity, []
-    if identity["data"]["fingerprint"] != old["data"]["fingerprint"]:
-        different.append("data (other training images, labels or groups)")
-    if identity["data"]["test_fingerprint"] != old["data"]["test_fingerprint"]:
-        different.append("data (other test images or labels)")
-    different += [
-        f"space ({part})" for part in _space_differences(identity["space"], old["space"])
-    ]
-    for backbone, sha256 in identity["weights"].items():
-        if old["weights"].get(backbone, sha256) != sha256:
-            different.append(f"weights of {backbone} (another file)")
-    before = old.get("backbones", {})
-    for backbone, computed_by in identity["backbones"].items():
-        changed = [
-            f"{key} {before[backbone][key]}, now {value}"
-            for key, value in computed_by.items()
-            if backbone in before and before[backbone][key] != value
-        ]
-        if changed:
-            different.append(f"code of {backbone} ({', '.join(changed)})")
-    if different:
-        raise UserError(_refusal(name, different))
-
-
 def _what_computes(backbone: str) -> dict[str, Any]:
     """What must stay as it is beside the weights, for the same numbers to come out.
 
@@ -256,18 +232,3 @@ def _what_computes(backbone: str) -> dict[str, Any]:
         "mean": list(spec.mean),
         "std": list(spec.std),
     }
-
-
-def _space_differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
-    def by_key(space: Mapping[str, Any]) -> dict[str, Any]:
-        return {f"{p['name']} {p['strategy'] or ''}".strip(): p for p in space["parameters"]}
-
-    ours, theirs = by_key(new), by_key(old)
-    return [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
-
-
-def _refusal(name: str, different: list[str]) -> str:
-    return (
-        f"Study '{name}' was created with other settings: {'; '.join(different)}. "
-        "Leave them out to go on with it, or choose another --name."
-    )

@@ -1,6 +1,6 @@
-"""``TrialRecord`` and ``StudyRecord``: what is stored of a study, written and read.
+"""``TrialRecord``: what is stored of a trial, written and read.
 
-The only module that knows the keys of stored attributes. Never imports torch.
+With `study_record` the only module that knows the keys of stored attributes. Never imports torch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,12 +12,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.storage import DEFAULT_STORAGE, StudyStorage, load_study, open_existing
+from studies.study_record import SCHEMA
 
 if TYPE_CHECKING:
     import pandas
-
-# Raise it when the meaning or the layout of an attribute changes.
-SCHEMA = 1
 
 INTERRUPTED = "interrupted"
 PREDICTIONS = "predictions.npz"
@@ -29,11 +27,6 @@ _REASON = "reason"
 _DUPLICATE_OF = "duplicate_of"
 # Columns of the dashboard: its trial list shows single values only.
 _COLUMNS = ("seconds", "num_trainable_parameters", "train_val_gap")
-_IDENTITY = "identity"
-_TOTALS = "totals"
-# Seconds that no trial has: written once a run.
-_DECODING = "decoding_seconds"
-_BETWEEN_TRIALS = "between_trials_seconds"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,78 +95,6 @@ class TrialRecord:
     def train_val_gap(self) -> float | None:
         """Training minus validation accuracy at the best epoch."""
         return None if self.best is None else _gap(self.best)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRecord:
-    """What identifies a study (fixed when it is created), what bounds it, and what it has cost.
-
-    ``decoding_seconds`` are those of all its runs, spent before trials; in
-    ``between_trials_seconds`` trials were handed out and their results stored.
-    """
-
-    identity: dict[str, Any]
-    trials: int
-    timeout_seconds: float | None
-    decoding_seconds: float = 0.0
-    between_trials_seconds: float = 0.0
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return dict(self.identity["settings"])
-
-    @property
-    def opening(self) -> list[dict[str, Any]]:
-        """The configurations that are run first, by database key."""
-        return list(self.identity["opening"])
-
-
-def write_identity(study: optuna.Study, identity: Mapping[str, Any]) -> None:
-    """Store what must never change. ``identity`` must be JSON."""
-    study.set_user_attr(_IDENTITY, {"schema": SCHEMA, **identity})
-
-
-def write_totals(study: optuna.Study, trials: int, timeout_seconds: float | None) -> None:
-    study.set_user_attr(_TOTALS, {"trials": trials, "timeout_seconds": timeout_seconds})
-
-
-def add_decoding_seconds(study: optuna.Study, seconds: float) -> None:
-    """Count what a run spent on decoding and checking images."""
-    _add_seconds(study, _DECODING, seconds)
-
-
-def add_seconds_between_trials(study: optuna.Study, seconds: float) -> None:
-    """Count what a run spent on handing out trials and storing what came of them."""
-    _add_seconds(study, _BETWEEN_TRIALS, seconds)
-
-
-def _add_seconds(study: optuna.Study, key: str, seconds: float) -> None:
-    study.set_user_attr(key, study.user_attrs.get(key, 0.0) + seconds)
-
-
-def read_study(study: optuna.Study) -> StudyRecord | None:
-    """The study's record, or None where a study was created and its process killed at once.
-
-    Raises:
-        ValueError: the study was written by a newer version of this program, or by another one.
-    """
-    attributes = study.user_attrs
-    if _IDENTITY not in attributes or _TOTALS not in attributes:
-        return None
-    identity = attributes[_IDENTITY]
-    if identity["schema"] > SCHEMA:
-        raise ValueError(
-            f"Study '{study.study_name}' was written by a newer version of transfer-studies "
-            f"(schema {identity['schema']}, this one knows {SCHEMA}); update it."
-        )
-    # Without the schema it is equal to what was handed to `write_identity`.
-    identity = {key: value for key, value in identity.items() if key != "schema"}
-    return StudyRecord(
-        identity=identity,
-        decoding_seconds=float(attributes.get(_DECODING, 0.0)),
-        between_trials_seconds=float(attributes.get(_BETWEEN_TRIALS, 0.0)),
-        **attributes[_TOTALS],
-    )
 
 
 def write_claim(trial: optuna.Trial, *, worker: str, logical_number: int) -> None:

@@ -10,22 +10,13 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 
 from studies.comparison import interim_verdict
+from studies.data_card import store_card
 from studies.errors import StudyFailedError, UserError
 from studies.handout import Handout, Plan, hand_out, num_probes, remaining, room
 from studies.objective import Objective
 from studies.preparation import Prepared, find_source, prepare, study_name
 from studies.progress import Progress
-from studies.records import (
-    StudyRecord,
-    TrialRecord,
-    add_decoding_seconds,
-    add_seconds_between_trials,
-    count_states,
-    read_study,
-    read_trials,
-    write_identity,
-    write_totals,
-)
+from studies.records import TrialRecord, count_states, read_trials
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
 from studies.storage import (
@@ -35,6 +26,14 @@ from studies.storage import (
     load_study,
     open_storage,
     study_names,
+)
+from studies.study_record import (
+    StudyRecord,
+    add_decoding_seconds,
+    add_seconds_between_trials,
+    read_study,
+    write_identity,
+    write_totals,
 )
 from studies.workers import fail_orphans, hand_out_lock, owner_lock
 from transfer.activations import Activations
@@ -160,6 +159,7 @@ def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
         stored = read_study(study)
         if stored is None:
             _name_metric(study, settings.metric)
+            store_card(storage, study, prepared.checked)
             write_identity(study, prepared.identity)
         elif stored.identity != prepared.identity:
             raise UserError(f"Study '{settings.name}' was created by another process just now.")

@@ -60,6 +60,9 @@ class StudyOptions(BaseModel):
     name: str | None = None
     data: str | None = None
     group_pattern: str | None = None
+    allow_leakage: bool | None = None
+    skip_unreadable: bool | None = None
+    drop_duplicates: bool | None = None
     space: str | None = None
     set: tuple[str, ...] | None = None
     backbones: tuple[str, ...] | None = None

@@ -5,15 +5,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from studies.check_record import allowed_lines
 from studies.errors import UserError
-from studies.records import (
-    StudyRecord,
-    TrialRecord,
-    count_states,
-    read_study,
-    read_trials,
-)
+from studies.records import TrialRecord, count_states, read_trials
 from studies.storage import StudyStorage, load_study, open_existing, study_names
+from studies.study_record import StudyRecord, read_study
 from studies.tables import trial_json, trials_table
 
 
@@ -21,8 +17,12 @@ def status_json(storage_text: str, name: str | None) -> dict[str, Any]:
     """`trials` of one study, or `studies` with their counts."""
     storage = open_existing(storage_text)
     if name is not None:
-        _, records = _read(storage, name)
-        return {"study": name, "trials": [trial_json(record) for record in records]}
+        study, records = _read(storage, name)
+        return {
+            "study": name,
+            "data_check": study.data_check,
+            "trials": [trial_json(record) for record in records],
+        }
     return {"studies": [_overview(storage, study) for study in study_names(storage)]}
 
 
@@ -34,6 +34,8 @@ def print_status(console: Console, storage_text: str, name: str | None) -> None:
         return
     study, records = _read(storage, name)
     console.print(trials_table(records, str(study.settings["metric"])))
+    for line in allowed_lines(study.data_check):
+        console.print(line, markup=False)
     counts = ", ".join(f"{count} {state}" for state, count in count_states(records).items())
     console.print(f"{name}: {counts}; {study.trials} trials asked for.", markup=False)
 

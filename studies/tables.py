@@ -14,6 +14,7 @@ from rich.text import Text
 
 from search_spaces.fields import FIELDS, is_default
 from studies.accounting import account
+from studies.check_record import allowed_lines
 from studies.comparison import StrategySummary, compare, seconds_saved
 from studies.records import TrialRecord, best_trials, count_states
 from studies.storage import DEFAULT_STORAGE
@@ -40,6 +41,8 @@ def print_summary(console: Console, summary: "RunSummary") -> None:
     )
     if summary.note:
         console.print(summary.note, markup=False)
+    for line in allowed_lines(summary.study.data_check):
+        console.print(line, markup=False)
     console.print(leaderboard(summary.records, summary.metric))
     console.print(side_by_side(summary))
     saved = seconds_saved(summary.records, summary.study.settings["epochs"])
@@ -173,6 +176,7 @@ def summary_json(summary: "RunSummary") -> dict[str, Any]:
         },
         "seconds": summary.seconds,
         "accounting": account(summary.study, summary.records).as_json(),
+        "data_check": summary.study.data_check,
     }
 
 

@@ -12,9 +12,9 @@ from rich.console import Console
 import studies
 from studies.outlook import look_at_data, print_outlook
 from studies.progress import LineProgress
-from studies.records import read_study
 from studies.settings import read_options
 from studies.storage import load_study, open_existing
+from studies.study_record import read_study
 
 
 @pytest.fixture(autouse=True)

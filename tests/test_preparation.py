@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from studies.errors import UserError
 from studies.preparation import Prepared, find_source, prepare
 from studies.progress import LineProgress
-from studies.records import StudyRecord
 from studies.settings import StudyOptions
+from studies.study_record import StudyRecord
 from transfer.backbones import block_tensors, find_backbone, original_network
 from transfer.weights import WeightsNotFoundError
 

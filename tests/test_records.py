@@ -9,25 +9,18 @@ from optuna.trial import TrialState
 
 from studies.records import (
     INTERRUPTED,
-    SCHEMA,
-    add_decoding_seconds,
     best_trials,
     count_states,
-    read_study,
     read_trials,
     replace_value,
     trials,
     write_claim,
     write_duplicate,
-    write_identity,
     write_provenance,
     write_reason,
     write_result,
-    write_totals,
 )
 from studies.storage import open_storage
-
-IDENTITY = {"settings": {"metric": "accuracy", "epochs": 3}, "opening": [{"backbone": "resnet18"}]}
 
 
 @pytest.fixture
@@ -107,15 +100,6 @@ def test_a_result_from_before_micro_batches_is_read_as_well(study, storage):
     assert record.cache == {}
 
 
-def test_seconds_of_decoding_add_up_over_the_runs_of_a_study(study):
-    write_identity(study, {"settings": {}})
-    write_totals(study, 8, None)
-    assert read_study(study).decoding_seconds == 0.0
-    add_decoding_seconds(study, 1.5)
-    add_decoding_seconds(study, 2.0)
-    assert read_study(study).decoding_seconds == 3.5
-
-
 def test_a_value_reported_once_more_replaces_the_first(study, storage):
     trial = study.ask()
     trial.report(0.5, 1)
@@ -192,29 +176,6 @@ def test_only_complete_trials_that_are_no_duplicates_can_be_best(study, storage)
     add(study, storage, accuracy=0.5)
     add(study, storage, of=read_trials(study)[2])
     assert [r.number for r in best_trials(read_trials(study), "accuracy")] == [2]
-
-
-def test_identity_and_totals_are_read_back(study):
-    write_identity(study, IDENTITY)
-    write_totals(study, 12, None)
-    record = read_study(study)
-    assert record.identity == IDENTITY
-    assert record.settings == IDENTITY["settings"]
-    assert (record.opening, record.trials) == (IDENTITY["opening"], 12)
-    assert record.timeout_seconds is None
-
-
-def test_a_study_whose_process_was_killed_at_once_has_no_record(study):
-    assert read_study(study) is None
-    write_identity(study, IDENTITY)
-    assert read_study(study) is None
-
-
-def test_a_study_of_a_newer_version_is_refused(study):
-    write_identity(study, {**IDENTITY, "schema": SCHEMA + 1})
-    write_totals(study, 12, None)
-    with pytest.raises(ValueError, match="newer version"):
-        read_study(study)
 
 
 def test_the_table_has_a_row_a_trial_and_field_names_as_columns(study, storage):

@@ -57,6 +57,7 @@ KEYS = {
     "best_by_strategy",
     "seconds",
     "accounting",
+    "data_check",
 }
 
 

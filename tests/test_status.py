@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console
 
 from studies.errors import UserError
-from studies.records import write_claim, write_identity, write_reason, write_totals
+from studies.records import write_claim, write_reason
 from studies.status import print_status, status_json
 from studies.storage import open_storage
+from studies.study_record import write_identity, write_totals
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from studies.records import StudyRecord, TrialRecord
+from studies.records import TrialRecord
 from studies.runner import RunSummary
+from studies.study_record import StudyRecord
 from studies.tables import (
     LEADERBOARD,
     leaderboard,
@@ -169,6 +170,7 @@ def test_run_json_has_the_documented_shape():
         "best_by_strategy",
         "seconds",
         "accounting",
+        "data_check",
     }
     assert value["accounting"]["trials"] == 4 and value["accounting"]["peak_memory_bytes"] == 1
     assert value["trials"] == {"complete": 2, "pruned": 1, "fail": 1, "running": 1}

@@ -1,0 +1,29 @@
+"""What was allowed is said in every later output."""
+
+from studies.check_record import allowed_lines
+
+
+def record(allowed=(), unreadable=None, copies=None):
+    left_out = {"unreadable": unreadable or {}, "copies": copies or {}}
+    return {"allowed": list(allowed), "left_out": left_out}
+
+
+def test_of_clean_data_and_of_studies_older_than_the_check_nothing_is_said():
+    assert allowed_lines(record()) == []
+    assert allowed_lines(None) == []
+
+
+def test_what_was_allowed_and_what_was_left_out_is_said_and_a_changed_test_set_by_name():
+    lines = allowed_lines(
+        record(
+            ["8 images stand in both train and val (--drop-duplicates)"],
+            {"train": 1200},
+            {"val": 8, "test": 2},
+        )
+    )
+    assert lines == [
+        "Allowed: 8 images stand in both train and val (--drop-duplicates).",
+        "Left out as unreadable: 1,200 of train.",
+        "Left out as copies: 8 of val and 2 of test; the test set is not the one that was "
+        "brought.",
+    ]
