@@ -15,7 +15,7 @@ from search_spaces.fields import FIELDS, STRATEGIES, StrategyName
 from search_spaces.space import Baseline, Parameter, SearchSpace, SpaceError
 
 _RESERVED = ("name", "baselines", "suggested")
-_SUGGESTED = ("trials", "epochs", "image_size")
+_SUGGESTED = ("trials", "epochs", "image_size", "top")
 # tomllib keeps no line numbers: enough of TOML to find the line of a table or key again.
 _HEADER = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
 _KEY = re.compile(r"\s*([\w.\"'-]+)\s*=")

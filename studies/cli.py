@@ -20,23 +20,28 @@ from studies.flags import (
     Backbones,
     CacheDir,
     CacheLimit,
+    Choose,
     Debug,
     DropDuplicates,
     GroupPattern,
     ImageSize,
     Metric,
     Name,
+    Named,
     NoConfirm,
     NumViews,
     Precision,
+    Resplit,
+    Seeds,
     Set,
     SkipUnreadable,
     Storage,
     Strategies,
+    Top,
     WeightsDir,
     option,
 )
-from studies.look import look
+from studies.look import given_values, look
 from studies.output import print_json, stderr, stdout
 from studies.settings import DEFAULTS
 from studies.signals import Interrupted
@@ -89,6 +94,10 @@ def run(
     sampler: Annotated[str | None, option("tpe or random.", DEFAULTS["sampler"])] = None,
     pruner: Annotated[str | None, option("median or none.", DEFAULTS["pruner"])] = None,
     no_confirm: NoConfirm = False,
+    top: Top = None,
+    seeds: Seeds = None,
+    choose: Choose = None,
+    resplit: Resplit = None,
     config: Annotated[Path | None, option("TOML file with these options; flags win.")] = None,
     json_: AsJson = False,
     debug: Debug = False,
@@ -98,7 +107,7 @@ def run(
         key: value
         for key, value in locals().items()
         if value is not None
-        and value is not False
+        and (value is not False or key == "resplit")
         and key not in ("no_confirm", "config", "json_", "debug", "set_")
     }
     if set_:
@@ -111,18 +120,29 @@ def run(
 
 
 def _run(given: dict[str, Any], config: Path | None, *, as_json: bool) -> None:
+    from studies.runner import run_study
+    from studies.tables import print_summary, summary_json
+
+    summary = _work(given, config, run_study, as_json=as_json)
+    if as_json:
+        print_json(summary_json(summary))
+    else:
+        print_summary(stdout(), summary)
+
+
+def _work(given: dict[str, Any], config: Path | None, work: Any, *, as_json: bool) -> Any:
+    """Do long work with its progress shown; say how to go on where it was stopped."""
     from studies.data_check import DataRefusedError
     from studies.progress import start_progress
-    from studies.runner import run_study
     from studies.settings import read_options
     from studies.signals import StopSignals
-    from studies.tables import print_summary, resume_command, summary_json
+    from studies.tables import resume_command
 
     options = read_options(given, config)
     named: list[str] = []
     try:
         with StopSignals() as signals, start_progress() as progress:
-            summary = run_study(options, progress, signals, named.append)
+            return work(options, progress, signals, named.append)
     except DataRefusedError as error:
         if as_json:
             print_json(error.checked.as_json())
@@ -132,17 +152,57 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool) -> None:
         again = resume_command(name, options.storage) if name else "the same command again"
         stderr(f"Stopped; what is finished is stored. Go on with: {again}")
         raise
-    if as_json:
-        print_json(summary_json(summary))
+
+
+@app.command()
+def confirm(
+    name: Name = None,
+    top: Top = None,
+    seeds: Seeds = None,
+    choose: Choose = None,
+    resplit: Resplit = None,
+    data: Annotated[str | None, option(SOURCES, "the study's")] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    backbone_module: BackboneModule = None,
+    weights_dir: WeightsDir = None,
+    device: Annotated[str | None, option("auto, cpu, cuda, cuda:1.", DEFAULTS["device"])] = None,
+    cache_dir: CacheDir = None,
+    cache_limit: CacheLimit = None,
+    named: Named = None,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train the best of each strategy over several seeds, and choose by their mean."""
+    from studies.runner import confirm_stored
+    from studies.verdict_tables import confirmed_json, print_confirmed
+
+    given = given_values(
+        name=name or named,
+        top=top,
+        seeds=seeds,
+        choose=choose,
+        data=data,
+        storage=None if storage == DEFAULT_STORAGE else storage,
+        backbone_module=backbone_module,
+        weights_dir=weights_dir,
+        device=device,
+        cache_dir=cache_dir,
+        cache_limit=cache_limit,
+    )
+    if resplit is not None:
+        given["resplit"] = resplit
+    found = _work(given, None, confirm_stored, as_json=json_)
+    if json_:
+        print_json(confirmed_json(found))
     else:
-        print_summary(stdout(), summary)
+        print_confirmed(stdout(), found)
 
 
 @app.command()
 def status(
     name: Name = None,
     storage: Storage = DEFAULT_STORAGE,
-    named: Annotated[str | None, typer.Option("--name", help="The same as NAME.")] = None,
+    named: Named = None,
     json_: AsJson = False,
     debug: Debug = False,
 ) -> None:

@@ -25,6 +25,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Name = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="A study; without one: all studies.")
 ]
+Named = Annotated[str | None, typer.Option("--name", help="The same as NAME.")]
 GroupPattern = Annotated[
     str | None,
     option("Regular expression on file names: images of one group (patient) stay together."),
@@ -68,11 +69,17 @@ NumViews = Annotated[
         flags=["--views", "--num-views"],
     ),
 ]
-NoConfirm = Annotated[
-    bool,
-    typer.Option(
-        "--no-confirm", help="Don't repeat the best over seeds (accepted; not built yet)."
-    ),
+NoConfirm = Annotated[bool, typer.Option("--no-confirm", help="Don't repeat the best over seeds.")]
+Top = Annotated[
+    int | None, option("Best configurations of each strategy to confirm.", "2; demo 1")
+]
+Seeds = Annotated[int | None, option("Seeds to confirm each with.", "3")]
+Choose = Annotated[
+    str | None, option("best mean, or cheapest within one standard error of it.", "best")
+]
+Resplit = Annotated[
+    bool | None,
+    typer.Option("--resplit/--no-resplit", help="Draw validation images anew for every seed."),
 ]
 Precision = Annotated[
     str | None,

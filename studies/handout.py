@@ -129,20 +129,21 @@ def _suggest_one(trial: optuna.Trial, parameter: Parameter) -> Any:
 def _sampler(plan: Plan, records: Sequence[TrialRecord], number: int) -> BaseSampler:
     seed = int(np.random.SeedSequence([plan.seed, number]).generate_state(1)[0])
     if number < len(plan.opening):
-        return _fixed(plan.opening[number], seed)
+        return fixed_sampler(plan.opening[number], seed)
     interrupted = [r for r in records if r.is_interrupted and r.logical_number == number]
     if interrupted and interrupted[-1].config:
-        return _fixed(interrupted[-1].keyed_params, seed)
+        return fixed_sampler(interrupted[-1].keyed_params, seed)
     before = [r for r in records if r.logical_number in range(number - MAX_DUPLICATES, number)]
     if sum(r.duplicate_of is not None for r in before) == MAX_DUPLICATES:
         untried = remaining(plan.space, records)
         if untried:
-            return _fixed(untried[np.random.default_rng(seed).integers(len(untried))], seed)
+            return fixed_sampler(untried[np.random.default_rng(seed).integers(len(untried))], seed)
         return RandomSampler(seed=seed)
     return RandomSampler(seed=seed) if plan.sampler == "random" else TPESampler(seed=seed)
 
 
-def _fixed(configuration: dict[str, Any], seed: int) -> BaseSampler:
+def fixed_sampler(configuration: dict[str, Any], seed: int) -> BaseSampler:
+    """Suggests this configuration, by database key; what it leaves out is drawn."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return PartialFixedSampler(configuration, RandomSampler(seed=seed))

@@ -16,6 +16,7 @@ import optuna
 import torch
 from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
+from safetensors.torch import save_file
 
 from studies.handout import Handout
 from studies.progress import Progress
@@ -23,6 +24,7 @@ from studies.pruning import should_prune
 from studies.records import (
     INTERRUPTED,
     PREDICTIONS,
+    WEIGHTS,
     replace_value,
     write_duplicate,
     write_provenance,
@@ -62,6 +64,7 @@ class Objective:
     precision: Mapping[str, str]  # of each backbone's trained layers; float32 where not named
     progress: Progress
     signals: StopSignals
+    keep_weights: bool = False  # store the trained part of every complete training
     train: Train = field(default=train)
     limits: MemoryLimits = field(default_factory=MemoryLimits)
 
@@ -178,6 +181,7 @@ class Objective:
             cache={} if result is None else _cache_use(result),
             timing=timing,
             predictions=self._upload_predictions(trial, history) if history else None,
+            weights=self._upload_weights(trial, result) if result and self.keep_weights else None,
         )
 
     def _upload_predictions(self, trial: optuna.Trial, history: Sequence[EpochRecord]) -> str:
@@ -191,6 +195,17 @@ class Objective:
                 labels_N=val.labels_N,
                 positions_N=val.positions_N,
             )
+            return upload_artifact(
+                artifact_store=self.storage.artifacts, file_path=str(path), study_or_trial=trial
+            )
+
+    def _upload_weights(self, trial: optuna.Trial, result: TrainingResult) -> str:
+        """Store the best epoch's trained blocks and head as safetensors."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / WEIGHTS
+            # Contiguous copies: safetensors refuses tensors in channels-last order.
+            tensors = {k: t.cpu().contiguous() for k, t in result.trained_state.items()}
+            save_file(tensors, path)
             return upload_artifact(
                 artifact_store=self.storage.artifacts, file_path=str(path), study_or_trial=trial
             )

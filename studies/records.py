@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted"
 PREDICTIONS = "predictions.npz"
+WEIGHTS = "trained.safetensors"
 
 _CLAIM = "claim"  # schema, worker, logical number: written first
 _PROVENANCE = "provenance"  # configuration, versions, fingerprints: before training
@@ -60,6 +61,7 @@ class TrialRecord:
     reason: str | None
     duplicate_of: int | None
     predictions: str | None
+    weights: str | None
     started: datetime | None
     ended: datetime | None
 
@@ -122,6 +124,7 @@ def write_result(
     cache: Mapping[str, Any],
     timing: Mapping[str, float],
     predictions: str | None,
+    weights: str | None = None,
 ) -> None:
     """Store what came out. ``history`` holds an entry an epoch: epoch, train, val, seconds.
 
@@ -136,6 +139,7 @@ def write_result(
         "cache": dict(cache),
         "timing": dict(timing),
         "predictions": predictions,
+        "weights": weights,
     }
     trial.set_user_attr(_RESULT, result)
     gap = None if best_epoch is None else _gap(history[best_epoch - 1])
@@ -200,6 +204,7 @@ def _read_trial(trial: FrozenTrial) -> TrialRecord:
         reason=attributes.get(_REASON),
         duplicate_of=attributes.get(_DUPLICATE_OF),
         predictions=result.get("predictions"),
+        weights=result.get("weights"),
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )

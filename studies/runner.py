@@ -1,19 +1,18 @@
 """Create or resume a study and run its trials to their total. Knows only the order of things."""
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
 
 from studies.comparison import interim_verdict
+from studies.confirm import Confirmed
+from studies.confirm_run import confirm_study
 from studies.data_card import store_card
 from studies.errors import StudyFailedError, UserError
 from studies.handout import Handout, Plan, hand_out, num_probes, remaining, room
-from studies.objective import Objective
 from studies.preparation import Prepared, find_source, prepare, study_name
 from studies.progress import Progress
 from studies.records import TrialRecord, count_states, read_trials
@@ -22,8 +21,11 @@ from studies.signals import StopSignals
 from studies.storage import (
     StudyStorage,
     check_place,
+    create_study,
     has_database,
+    latest_study,
     load_study,
+    open_existing,
     open_storage,
     study_names,
 )
@@ -35,9 +37,8 @@ from studies.study_record import (
     write_identity,
     write_totals,
 )
-from studies.workers import fail_orphans, hand_out_lock, owner_lock
-from transfer.activations import Activations
-from transfer.device import describe_device, versions
+from studies.workers import fail_orphans, hand_out_lock
+from studies.workplace import Workplace, open_workplace
 
 POLL_SECONDS = 0.5
 
@@ -53,6 +54,7 @@ class RunSummary:
     num_new: int
     seconds: float
     note: str | None
+    confirmed: Confirmed | None = None
 
     @property
     def metric(self) -> str:
@@ -80,6 +82,64 @@ def run_study(
         Interrupted: a signal came; what is finished is stored.
     """
     started = perf_counter()
+    prepared, storage, study = _opened(options, progress, signals, on_named)
+    before = len([r for r in read_trials(study) if r.counts])
+    with open_workplace(storage, prepared, progress, signals) as workplace:
+        between = _BetweenTrials()
+        try:
+            note = _work(workplace, study, between)
+        finally:
+            add_seconds_between_trials(study, between.seconds)
+        records = read_trials(study)
+        if count_states(records)["complete"] == 0:
+            raise StudyFailedError(_no_result(prepared.settings.name, records))
+        verdict = confirm_study(workplace, options, records) if options.confirm else None
+    record = read_study(study)
+    assert record is not None
+    return RunSummary(
+        name=prepared.settings.name,
+        storage=storage,
+        study=record,
+        records=records,
+        num_new=len([r for r in records if r.counts]) - before,
+        seconds=perf_counter() - started,
+        note=note,
+        confirmed=verdict,
+    )
+
+
+def confirm_stored(
+    options: StudyOptions,
+    progress: Progress,
+    signals: StopSignals,
+    on_named: Callable[[str], None] = lambda name: None,
+) -> Confirmed:
+    """Confirm the best of a study that is there; without a name of the only or the latest one.
+
+    Raises:
+        UserError, ValueError: there is none, or something is different from before.
+        StudyFailedError: no trial of it is complete.
+        Interrupted: a signal came; what is finished is stored.
+    """
+    name = options.name or latest_study(open_existing(options.storage))
+    options = options.model_copy(update={"name": name})
+    if _stored(options, name) is None:
+        raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
+    prepared, storage, study = _opened(options, progress, signals, on_named)
+    records = read_trials(study)
+    if count_states(records)["complete"] == 0:
+        raise StudyFailedError(_no_result(name, records))
+    with open_workplace(storage, prepared, progress, signals) as workplace:
+        return confirm_study(workplace, options, records)
+
+
+def _opened(
+    options: StudyOptions,
+    progress: Progress,
+    signals: StopSignals,
+    on_named: Callable[[str], None],
+) -> tuple[Prepared, StudyStorage, optuna.Study]:
+    """The study that is asked for, created if need be, with all it needs."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with signals.interruptible():
         name, stored = _look_up(options)
@@ -90,28 +150,7 @@ def run_study(
         on_named(name)
         prepared = prepare(options, source, stored, progress)
     storage = open_storage(options.storage)
-    study = _create_or_load(storage, prepared)
-    before = len([r for r in read_trials(study) if r.counts])
-    between = _BetweenTrials()
-    try:
-        note = _work(storage, study, prepared, progress, signals, between)
-    finally:
-        add_seconds_between_trials(study, between.seconds)
-    records = read_trials(study)
-    record = read_study(study)
-    assert record is not None
-    counts = count_states(records)
-    if counts["complete"] == 0:
-        raise StudyFailedError(_no_result(name, records))
-    return RunSummary(
-        name=name,
-        storage=storage,
-        study=record,
-        records=records,
-        num_new=len([r for r in records if r.counts]) - before,
-        seconds=perf_counter() - started,
-        note=note,
-    )
+    return prepared, storage, _create_or_load(storage, prepared)
 
 
 class _BetweenTrials:
@@ -150,15 +189,9 @@ def _stored(options: StudyOptions, name: str) -> StudyRecord | None:
 def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
     settings = prepared.settings
     with hand_out_lock(storage):
-        study = optuna.create_study(
-            storage=storage.database,
-            study_name=settings.name,
-            direction="minimize" if settings.metric == "loss" else "maximize",
-            load_if_exists=True,
-        )
+        study = create_study(storage, settings.name, settings.metric)
         stored = read_study(study)
         if stored is None:
-            _name_metric(study, settings.metric)
             store_card(storage, study, prepared.checked)
             write_identity(study, prepared.identity)
         elif stored.identity != prepared.identity:
@@ -168,32 +201,10 @@ def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
     return study
 
 
-def _name_metric(study: optuna.Study, metric: str) -> None:
-    """Let the dashboard call the value by the metric's name."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names([metric])
-
-
-def _work(
-    storage: StudyStorage,
-    study: optuna.Study,
-    prepared: Prepared,
-    progress: Progress,
-    signals: StopSignals,
-    between: "_BetweenTrials",
-) -> str | None:
+def _work(workplace: Workplace, study: optuna.Study, between: "_BetweenTrials") -> str | None:
     """Run trials until the total is reached; returns why it ended earlier, if it did."""
-    settings = prepared.settings
-    activations = Activations(
-        data=prepared.data,
-        weights=prepared.weights,
-        cache_dir=prepared.cache_dir,
-        device=prepared.device,
-        limit_bytes=prepared.cache_limit,
-        boundaries={name: prepared.space.boundaries(name) for name in prepared.space.backbones},
-        on_progress=progress.work,
-    )
+    prepared, progress, storage = workplace.prepared, workplace.progress, workplace.storage
+    settings, worker = prepared.settings, workplace.worker
     plan = Plan(
         space=prepared.space,
         opening=prepared.identity["opening"],
@@ -203,38 +214,28 @@ def _work(
     probes = num_probes(plan.opening)
     num_val = len(prepared.data.val)
     progress.study(settings.name, settings.metric, settings.trials, read_trials(study))
-    with owner_lock(storage) as worker:
-        objective = Objective(
-            storage=storage,
-            study=study,
-            settings=settings,
-            activations=activations,
-            provenance=_provenance(prepared, worker),
-            precision=prepared.identity.get("precision", {}),
-            progress=progress,
-            signals=signals,
-        )
-        while True:
-            signals.check()
-            between.started()
-            with hand_out_lock(storage):
-                records = read_trials(study)
-                if fail_orphans(storage, study, records, worker):
-                    records = read_trials(study)
-                handout = _next(study, plan, records, prepared, worker)
-            if isinstance(handout, str):
-                return handout or None
-            if handout is None:
-                time.sleep(POLL_SECONDS)
-                continue
-            objective.run(handout)
+    objective = workplace.objective(study)
+    while True:
+        workplace.signals.check()
+        between.started()
+        with hand_out_lock(storage):
             records = read_trials(study)
-            done = next(r for r in records if r.number == handout.trial.number)
-            between.ended(done.timing.get("total", 0.0))
-            progress.trial_finished(done, records)
-            if handout.logical_number == probes - 1:
-                verdict = interim_verdict(records, settings.metric, num_val)
-                progress.message(verdict or "No probe is complete yet.")
+            if fail_orphans(storage, study, records, worker):
+                records = read_trials(study)
+            handout = _next(study, plan, records, prepared, worker)
+        if isinstance(handout, str):
+            return handout or None
+        if handout is None:
+            time.sleep(POLL_SECONDS)
+            continue
+        objective.run(handout)
+        records = read_trials(study)
+        done = next(r for r in records if r.number == handout.trial.number)
+        between.ended(done.timing.get("total", 0.0))
+        progress.trial_finished(done, records)
+        if handout.logical_number == probes - 1:
+            verdict = interim_verdict(records, settings.metric, num_val)
+            progress.message(verdict or "No probe is complete yet.")
 
 
 def _next(
@@ -255,21 +256,6 @@ def _next(
     if remaining(plan.space, records) == []:
         return None if running else "Every configuration of the space has been tried."
     return hand_out(study, plan, records, worker)
-
-
-def _provenance(prepared: Prepared, worker: str) -> dict[str, object]:
-    data = prepared.data
-    return {
-        "versions": {**versions(), "optuna": optuna.__version__},
-        "device": describe_device(prepared.device),
-        "threads": prepared.identity["threads"],
-        "worker": worker,
-        "fingerprints": {
-            "data": data.fingerprint,
-            "test": data.test_fingerprint,
-            "weights": prepared.identity["weights"],
-        },
-    }
 
 
 def _no_result(name: str, records: Sequence[TrialRecord]) -> str:

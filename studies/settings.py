@@ -86,6 +86,10 @@ class StudyOptions(BaseModel):
     sampler: Literal["tpe", "random"] | None = None
     pruner: Literal["median", "none"] | None = None
     confirm: bool = True
+    top: Count | None = None
+    seeds: Annotated[int, Field(ge=1, le=100)] | None = None
+    resplit: bool | None = None
+    choose: Literal["best", "cheapest"] | None = None
 
     @field_validator("set", mode="before")
     @classmethod

@@ -6,6 +6,7 @@ that isn't ours is refused, never written over. Knows studies by name, not what 
 
 import os
 import sqlite3
+import warnings
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from urllib.parse import quote
 import optuna
 from filelock import FileLock
 from optuna.artifacts import FileSystemArtifactStore
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import BaseModel as OptunaTables
 from sqlalchemy.engine import URL, make_url
@@ -218,6 +220,18 @@ def study_names(storage: StudyStorage) -> list[str]:
     return [s.study_name for s in names]
 
 
+def latest_study(storage: StudyStorage) -> str:
+    """The name of the only study, or of the one that was begun last.
+
+    Raises:
+        UserError: there is none.
+    """
+    names = study_names(storage)
+    if not names:
+        raise UserError(f"No study in {storage.url}; start one with `python -m studies run`.")
+    return names[-1]
+
+
 def load_study(storage: StudyStorage, name: str) -> optuna.Study:
     """The Optuna study ``name``.
 
@@ -229,3 +243,18 @@ def load_study(storage: StudyStorage, name: str) -> optuna.Study:
     except KeyError:
         names = ", ".join(study_names(storage)) or "none yet"
         raise UserError(f"No study '{name}' in {storage.url}; there are: {names}.") from None
+
+
+def create_study(storage: StudyStorage, name: str, metric: str) -> optuna.Study:
+    """The Optuna study ``name``, created where there is none, its value named by the metric."""
+    study = optuna.create_study(
+        storage=storage.database,
+        study_name=name,
+        direction="minimize" if metric == "loss" else "maximize",
+        load_if_exists=True,
+    )
+    if study.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([metric])
+    return study

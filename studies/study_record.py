@@ -14,6 +14,7 @@ SCHEMA = 1
 
 _IDENTITY = "identity"
 _TOTALS = "totals"
+_CONFIRM = "confirm"
 _DATA_CARD = "data_card"  # with the ids of its artifacts
 # Seconds that no trial has: written once a run.
 _DECODING = "decoding_seconds"
@@ -66,6 +67,17 @@ def read_data_card(study: optuna.Study) -> dict[str, Any] | None:
     """The data card; None for a study that was created before there was one."""
     card: dict[str, Any] | None = study.user_attrs.get(_DATA_CARD)
     return card
+
+
+def write_confirm(study: optuna.Study, confirm: Mapping[str, Any]) -> None:
+    """Store with ``NAME/confirm`` what is confirmed and how: before the first training."""
+    study.set_user_attr(_CONFIRM, {"schema": SCHEMA, **confirm})
+
+
+def read_confirm(study: optuna.Study) -> dict[str, Any] | None:
+    """What `write_confirm` stored last, or None."""
+    confirm: dict[str, Any] | None = study.user_attrs.get(_CONFIRM)
+    return confirm
 
 
 def write_totals(study: optuna.Study, trials: int, timeout_seconds: float | None) -> None:

@@ -18,6 +18,7 @@ from studies.check_record import allowed_lines
 from studies.comparison import StrategySummary, compare, seconds_saved
 from studies.records import TrialRecord, best_trials, count_states
 from studies.storage import DEFAULT_STORAGE
+from studies.verdict_tables import print_confirmed
 
 if TYPE_CHECKING:
     from studies.runner import RunSummary
@@ -45,6 +46,8 @@ def print_summary(console: Console, summary: "RunSummary") -> None:
         console.print(line, markup=False)
     console.print(leaderboard(summary.records, summary.metric))
     console.print(side_by_side(summary))
+    if summary.confirmed is not None:
+        print_confirmed(console, summary.confirmed)
     saved = seconds_saved(summary.records, summary.study.settings["epochs"])
     if counts["pruned"]:
         console.print(
@@ -177,6 +180,7 @@ def summary_json(summary: "RunSummary") -> dict[str, Any]:
         "seconds": summary.seconds,
         "accounting": account(summary.study, summary.records).as_json(),
         "data_check": summary.study.data_check,
+        "confirmed": None if summary.confirmed is None else summary.confirmed.as_json(),
     }
 
 

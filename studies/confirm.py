@@ -1,0 +1,177 @@
+"""Confirm: the best configurations of each strategy again, over seeds nobody has chosen by.
+
+The best of many trials looks better than it is, and one seed is no evidence. Here the choice is
+made: on the mean of the validation metric over seeds that were fixed before any of them ran. The
+trainings are trials of the Optuna study ``NAME/confirm``, so that they can be watched, resumed and
+traced, and never feed the search. Knows nothing of the test split.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from studies.records import TrialRecord, best_trials
+from transfer.config import Strategy, is_better
+
+CONFIRM = "confirm"
+Choose = Literal["best", "cheapest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A configuration of the search and its trainings over seeds, those that are complete.
+
+    ``number`` is its trial in the search.
+    """
+
+    number: int
+    strategy: str
+    configuration: Mapping[str, Any]
+    runs: Sequence[TrialRecord]
+
+    @property
+    def values(self) -> list[float]:
+        """The validation metric of every seed."""
+        return [float(run.value) for run in self.runs if run.value is not None]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean over seeds; infinite with one seed, as then nobody knows."""
+        if len(self.values) < 2:
+            return float("inf")
+        return float(np.std(self.values, ddof=1) / np.sqrt(len(self.values)))
+
+    @property
+    def mean_loss(self) -> float:
+        return float(np.mean([run.best["val"]["loss"] for run in self.runs if run.best]))
+
+    def as_json(self) -> dict[str, Any]:
+        error = self.standard_error
+        return {
+            "trial": self.number,
+            "strategy": self.strategy,
+            "params": dict(self.configuration),
+            "seeds": [int(run.params["seed"]) for run in self.runs],
+            "values": self.values,
+            "mean": self.mean,
+            "standard_error": error if np.isfinite(error) else None,
+        }
+
+    @property
+    def mean_seconds(self) -> float:
+        """What a training costs beside its activations, which another may have paid for."""
+        spent = [run.timing["training"] + run.timing["validation"] for run in self.runs]
+        return float(np.mean(spent))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmed:
+    """What confirming gave: the candidates with their runs, and the one chosen of each strategy.
+
+    ``metric`` is the search's, on validation images; ``resplit`` says that every seed had a
+    validation split of its own.
+    """
+
+    metric: str
+    seeds: Sequence[int]
+    resplit: bool
+    how: Choose
+    candidates: Sequence[Candidate]
+
+    @property
+    def chosen(self) -> dict[str, Candidate]:
+        """The choice within each strategy, the better mean first."""
+        of_strategy = {
+            strategy: [c for c in self.candidates if c.strategy == strategy]
+            for strategy in Strategy
+        }
+        choices = (choose(found, self.metric, self.how) for found in of_strategy.values())
+        found = [choice for choice in choices if choice is not None]
+        sign = 1.0 if self.metric == "loss" else -1.0
+        return {c.strategy: c for c in sorted(found, key=lambda c: (sign * c.mean, c.mean_loss))}
+
+    @property
+    def best(self) -> Candidate | None:
+        """The one to export unless a strategy is asked for: the choice among the choices."""
+        return choose(list(self.chosen.values()), self.metric, self.how)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "metric": self.metric,
+            "seeds": list(self.seeds),
+            "resplit": self.resplit,
+            "choose": self.how,
+            "candidates": [candidate.as_json() for candidate in self.candidates],
+            "chosen": {strategy: c.number for strategy, c in self.chosen.items()},
+            "best": None if self.best is None else self.best.number,
+        }
+
+
+def confirm_seeds(study_seed: int, count: int) -> list[int]:
+    """The seeds, none of them the search's: what was chosen by a seed must not be judged by it."""
+    return [(study_seed + 1 + i) % 2**32 for i in range(count)]
+
+
+def candidates(records: Sequence[TrialRecord], metric: str, top: int) -> list[TrialRecord]:
+    """The best ``top`` trials of each strategy in the search: each strategy's best first."""
+    by_strategy: dict[str, list[TrialRecord]] = {strategy: [] for strategy in Strategy}
+    for record in best_trials(records, metric):
+        by_strategy[str(record.strategy)].append(record)
+    return [
+        found[rank] for rank in range(top) for found in by_strategy.values() if rank < len(found)
+    ]
+
+
+def confirmed(
+    chosen: Sequence[TrialRecord], records: Sequence[TrialRecord], seeds: Sequence[int]
+) -> list[Candidate]:
+    """Candidates with at least one complete training.
+
+    Args:
+        chosen: trials of the search.
+        records: trials of ``NAME/confirm``.
+    """
+    found = []
+    for trial in chosen:
+        runs = [
+            record
+            for record in records
+            if record.state == "COMPLETE"
+            and record.params.get("candidate") == trial.number
+            and record.params.get("seed") in seeds
+        ]
+        if runs:
+            found.append(
+                Candidate(
+                    number=trial.number,
+                    strategy=str(trial.strategy),
+                    configuration=trial.keyed_params,
+                    runs=sorted(runs, key=lambda run: int(run.params["seed"])),
+                )
+            )
+    return found
+
+
+def choose(found: Sequence[Candidate], metric: str, how: Choose = "best") -> Candidate | None:
+    """The candidate with the best mean; ties go to the lower loss, then to the earlier trial.
+
+    ``cheapest``: of those within one standard error of that mean the one that trains fastest (the
+    rule of L. Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3).
+    """
+    if not found:
+        return None
+    sign = 1.0 if metric == "loss" else -1.0
+    best = min(found, key=lambda c: (sign * c.mean, c.mean_loss, c.number))
+    if how == "best":
+        return best
+    # Of one seed the error is unknown, not infinite: only equals are within it.
+    error = best.standard_error if np.isfinite(best.standard_error) else 0.0
+    limit = best.mean + (error if metric == "loss" else -error)
+    within = [c for c in found if not is_better(metric, limit, c.mean)]
+    return min(within, key=lambda c: (c.mean_seconds, c.number))
