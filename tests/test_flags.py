@@ -5,11 +5,12 @@ from typing import get_type_hints
 
 import pytest
 
-from studies import cli
+from studies import cli, look
 from studies.flags import option
 from studies.settings import StudyOptions
 
-COMMANDS = (cli.run, cli.status, cli.data, cli.backbones, cli.spaces, cli.cache, cli.dashboard)
+LOOKING = (look.data, look.backbones, look.spaces, look.cache)
+COMMANDS = (cli.run, cli.status, cli.dashboard, *LOOKING)
 
 
 @pytest.mark.parametrize(
