@@ -22,7 +22,7 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 
-from studies import preparation, runner
+from studies import data_check, preparation, runner
 from studies.objective import Objective
 from studies.progress import LineProgress
 from studies.settings import StudyOptions
@@ -181,7 +181,7 @@ def run_list(setup: Setup, configs: Sequence[TransferConfig]) -> Run:
     """The same as a study, through the real runner, with the whole space as its opening."""
     run = Run()
     patches = (
-        (preparation, "load_data", run.load_data),
+        (data_check, "load_data", run.load_data),
         (preparation, "opening", lambda space, n_trials: list(space.configurations())),
         (runner, "Objective", partial(Objective, train=run.train)),
     )
