@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 import optuna
 
-from studies import runner
+from studies import runner, workplace
 from studies.objective import Objective
 from studies.progress import LineProgress
 from studies.settings import read_options
@@ -70,6 +70,7 @@ def main() -> None:
                 "space": "default",
                 "weights": "random",
                 "trials": num_trials,
+                "confirm": False,
                 "epochs": NUM_EPOCHS,
                 "storage": f"sqlite:///{folder}/studies.db",
                 "cache_dir": Path(folder) / "cache",
@@ -77,7 +78,7 @@ def main() -> None:
         )
         quiet = LineProgress()
         ends = [perf_counter()]
-        patched = patch.object(runner, "Objective", partial(Objective, train=instant_train))
+        patched = patch.object(workplace, "Objective", partial(Objective, train=instant_train))
         watch = patch.object(quiet, "trial_finished", lambda *_: ends.append(perf_counter()))
         with StopSignals() as signals, patched, watch:
             runner.run_study(options, quiet, signals)

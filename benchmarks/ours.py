@@ -22,7 +22,7 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 
-from studies import data_check, preparation, runner
+from studies import data_check, preparation, runner, workplace
 from studies.objective import Objective
 from studies.progress import LineProgress
 from studies.settings import StudyOptions
@@ -183,7 +183,7 @@ def run_list(setup: Setup, configs: Sequence[TransferConfig]) -> Run:
     patches = (
         (data_check, "load_data", run.load_data),
         (preparation, "opening", lambda space, n_trials: list(space.configurations())),
-        (runner, "Objective", partial(Objective, train=run.train)),
+        (workplace, "Objective", partial(Objective, train=run.train)),
     )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -200,6 +200,7 @@ def run_list(setup: Setup, configs: Sequence[TransferConfig]) -> Run:
             device="cpu",
             cache_dir=folder / "cache",
             pruner="none",
+            confirm=False,
             precision=setup.precision,
         )
         for module, name, value in patches:

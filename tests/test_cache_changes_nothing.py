@@ -50,6 +50,7 @@ def table(tmp_path, monkeypatch):
                 "trials": 6,
                 "epochs": 3,
                 "num_views": 2,
+                "confirm": False,
                 "storage": f"sqlite:///{tmp_path}/{name}.db",
                 "cache_dir": cache_dir,
                 **given,

@@ -70,6 +70,7 @@ def run(tmp_path, backbone, **given):
         image_size=32,
         trials=5,
         epochs=1,
+        confirm=False,
         storage=storage,
         cache_dir=tmp_path / "cache",
         **given,

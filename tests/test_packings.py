@@ -20,6 +20,7 @@ SMALL = {
     "image_size": 32,
     "trials": 5,
     "epochs": 2,
+    "confirm": False,
 }
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
