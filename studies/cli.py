@@ -174,7 +174,7 @@ def confirm(
 ) -> None:
     """Train the best of each strategy over several seeds, and choose by their mean."""
     from studies.runner import confirm_stored
-    from studies.verdict_tables import confirmed_json, print_confirmed
+    from studies.verdict_tables import print_verdict, verdict_json
 
     given = given_values(
         name=name or named,
@@ -193,9 +193,9 @@ def confirm(
         given["resplit"] = resplit
     found = _work(given, None, confirm_stored, as_json=json_)
     if json_:
-        print_json(confirmed_json(found))
+        print_json(verdict_json(found))
     else:
-        print_confirmed(stdout(), found)
+        print_verdict(stdout(), found)
 
 
 @app.command()

@@ -113,6 +113,18 @@ class Confirmed:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What is known on validation images: the confirmed candidates, and what they must beat.
+
+    ``controls`` are the trials of ``NAME/controls``, ``counts`` images by split and class.
+    """
+
+    confirmed: Confirmed
+    controls: Sequence[TrialRecord]
+    counts: Mapping[str, Mapping[str, int]]
+
+
 def confirm_seeds(study_seed: int, count: int) -> list[int]:
     """The seeds, none of them the search's: what was chosen by a seed must not be judged by it."""
     return [(study_seed + 1 + i) % 2**32 for i in range(count)]

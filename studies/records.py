@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 INTERRUPTED = "interrupted"
 PREDICTIONS = "predictions.npz"
 WEIGHTS = "trained.safetensors"
+# Under which a repeat stores whose configuration it has, and by which seed it trained.
+CANDIDATE, SEED = "candidate", "seed"
 
 _CLAIM = "claim"  # schema, worker, logical number: written first
 _PROVENANCE = "provenance"  # configuration, versions, fingerprints: before training

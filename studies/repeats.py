@@ -14,14 +14,12 @@ import optuna
 from search_spaces import SearchSpace
 from studies.handout import Handout, fixed_sampler, suggest
 from studies.objective import Objective
-from studies.records import TrialRecord, read_trials, write_claim
+from studies.records import CANDIDATE, SEED, TrialRecord, read_trials, write_claim
 from studies.workers import fail_orphans, hand_out_lock
 from studies.workplace import Workplace
 
 POLL_SECONDS = 0.5
 MOST = 2**32 - 1
-# The names under which a repeat stores whose configuration it has and by which seed it trained.
-CANDIDATE, SEED = "candidate", "seed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +55,9 @@ def run_repeats(
     """
     storage, progress = workplace.storage, workplace.progress
     metric = workplace.prepared.settings.metric
-    progress.study(study.study_name, metric, len(repeats), read_trials(study))
+    records = read_trials(study)
+    others = [r for r in records if r.counts and not any(repeat.is_of(r) for repeat in repeats)]
+    progress.study(study.study_name, metric, len(repeats) + len(others), records)
     while True:
         workplace.signals.check()
         with hand_out_lock(storage):

@@ -8,8 +8,9 @@ from time import perf_counter
 import optuna
 
 from studies.comparison import interim_verdict
-from studies.confirm import Confirmed
+from studies.confirm import Verdict
 from studies.confirm_run import confirm_study
+from studies.controls import run_controls
 from studies.data_card import store_card
 from studies.errors import StudyFailedError, UserError
 from studies.handout import Handout, Plan, hand_out, num_probes, remaining, room
@@ -54,7 +55,7 @@ class RunSummary:
     num_new: int
     seconds: float
     note: str | None
-    confirmed: Confirmed | None = None
+    verdict: Verdict | None = None
 
     @property
     def metric(self) -> str:
@@ -93,7 +94,7 @@ def run_study(
         records = read_trials(study)
         if count_states(records)["complete"] == 0:
             raise StudyFailedError(_no_result(prepared.settings.name, records))
-        verdict = confirm_study(workplace, options, records) if options.confirm else None
+        verdict = _confirm(workplace, options, records) if options.confirm else None
     record = read_study(study)
     assert record is not None
     return RunSummary(
@@ -104,7 +105,7 @@ def run_study(
         num_new=len([r for r in records if r.counts]) - before,
         seconds=perf_counter() - started,
         note=note,
-        confirmed=verdict,
+        verdict=verdict,
     )
 
 
@@ -113,7 +114,7 @@ def confirm_stored(
     progress: Progress,
     signals: StopSignals,
     on_named: Callable[[str], None] = lambda name: None,
-) -> Confirmed:
+) -> Verdict:
     """Confirm the best of a study that is there; without a name of the only or the latest one.
 
     Raises:
@@ -130,7 +131,15 @@ def confirm_stored(
     if count_states(records)["complete"] == 0:
         raise StudyFailedError(_no_result(name, records))
     with open_workplace(storage, prepared, progress, signals) as workplace:
-        return confirm_study(workplace, options, records)
+        return _confirm(workplace, options, records)
+
+
+def _confirm(
+    workplace: Workplace, options: StudyOptions, records: Sequence[TrialRecord]
+) -> Verdict:
+    confirmed = confirm_study(workplace, options, records)
+    controls = run_controls(workplace, confirmed.seeds)
+    return Verdict(confirmed=confirmed, controls=controls, counts=workplace.prepared.data.counts)
 
 
 def _opened(

@@ -18,7 +18,7 @@ from studies.check_record import allowed_lines
 from studies.comparison import StrategySummary, compare, seconds_saved
 from studies.records import TrialRecord, best_trials, count_states
 from studies.storage import DEFAULT_STORAGE
-from studies.verdict_tables import print_confirmed
+from studies.verdict_tables import print_verdict, verdict_json
 
 if TYPE_CHECKING:
     from studies.runner import RunSummary
@@ -46,8 +46,8 @@ def print_summary(console: Console, summary: "RunSummary") -> None:
         console.print(line, markup=False)
     console.print(leaderboard(summary.records, summary.metric))
     console.print(side_by_side(summary))
-    if summary.confirmed is not None:
-        print_confirmed(console, summary.confirmed)
+    if summary.verdict is not None:
+        print_verdict(console, summary.verdict)
     saved = seconds_saved(summary.records, summary.study.settings["epochs"])
     if counts["pruned"]:
         console.print(
@@ -180,7 +180,7 @@ def summary_json(summary: "RunSummary") -> dict[str, Any]:
         "seconds": summary.seconds,
         "accounting": account(summary.study, summary.records).as_json(),
         "data_check": summary.study.data_check,
-        "confirmed": None if summary.confirmed is None else summary.confirmed.as_json(),
+        "confirmed": None if summary.verdict is None else verdict_json(summary.verdict),
     }
 
 

@@ -1,6 +1,6 @@
 """What is printed of confirmed candidates. Knows values, not how they came about."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from studies.confirm import Candidate, Confirmed
+from studies.confirm import Candidate, Confirmed, Verdict
+from studies.control_rows import alarms, control_rows
 
 SIGNS: Mapping[str, str] = {
     "feature_extraction": "feature extraction",
@@ -16,11 +17,33 @@ SIGNS: Mapping[str, str] = {
 }
 
 
-def print_confirmed(console: Console, found: Confirmed) -> None:
-    """Print the candidates with the mean and the spread over seeds, the choices marked."""
+def print_verdict(console: Console, verdict: Verdict) -> None:
+    """Print the candidates over seeds, the choices marked, then the controls and alarms."""
+    found = verdict.confirmed
     console.print(_table(found))
     for line in remarks(found):
         console.print(Text(line))
+    console.print(_controls(control_rows(verdict.controls), found.metric))
+    for line in alarms(found, verdict.counts, SIGNS):
+        console.print(Text(line))
+
+
+def _controls(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
+    """What the strategies must beat."""
+    table = Table(
+        title=f"Controls: validation {metric}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        show_edge=False,
+    )
+    for column in ("control", "backbone", "weights"):
+        table.add_column(column)
+    table.add_column(metric, justify="right")
+    for row in sorted(rows, key=lambda row: -float(row["val"][metric])):
+        names = (row["control"], row["backbone"] or "", row["weights"] or "")
+        table.add_row(*map(str, names), f"{row['val'][metric]:.4f}")
+    return table
 
 
 def _table(found: Confirmed) -> Table:
@@ -61,6 +84,10 @@ def remarks(found: Confirmed) -> list[str]:
     return lines
 
 
-def confirmed_json(found: Confirmed) -> dict[str, Any]:
+def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """`confirm --json`."""
-    return found.as_json()
+    return {
+        **verdict.confirmed.as_json(),
+        "controls": control_rows(verdict.controls),
+        "alarms": alarms(verdict.confirmed, verdict.counts, SIGNS),
+    }

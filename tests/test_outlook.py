@@ -87,7 +87,14 @@ def test_the_phantom_has_its_own_space_size_and_trials():
 
 def test_a_study_is_then_made_of_the_splits_that_were_shown(images):
     found = look(data=images, image_size=32)
-    studies.run(data=images, image_size=32, weights="random", backbones=("resnet18",), trials=1, confirm=False)
+    studies.run(
+        data=images,
+        image_size=32,
+        weights="random",
+        backbones=("resnet18",),
+        trials=1,
+        confirm=False,
+    )
     study = read_study(load_study(open_existing("sqlite:///studies.db"), found["run"]["study"]))
     assert study.identity["data"]["counts"] == found["counts"]
     assert study.identity["data"]["test_fingerprint"] == found["test_fingerprint"]

@@ -47,7 +47,9 @@ choices = [1e-3, 1e-2]
 choices = [16, 32]
 """
 DATA = "phantom:train=60,test=20,size=32"
-RUN = f"run --data {DATA} --space space.toml --weights random --epochs 2 --no-confirm --json".split()
+RUN = (
+    f"run --data {DATA} --space space.toml --weights random --epochs 2 --no-confirm --json".split()
+)
 KEYS = {
     "study",
     "storage",

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.data.decoding import Pixels
+from transfer.data.decoding import Pixels, resize
 from transfer.data.duplicates import copies_to_drop
+from transfer.data.facts import pixel_digest
 from transfer.data.groups import partition_lines, together
-from transfer.data.items import OnProgress, Source
+from transfer.data.items import Items, OnProgress, Source
 from transfer.data.opening import (
     GIVEN,
     CheckedSplit,
@@ -28,7 +29,7 @@ from transfer.data.opening import (
     require_classes,
 )
 from transfer.data.splits import Positions, stratified_split
-from transfer.data.window import Window
+from transfer.data.window import Window, to_eight_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,8 @@ class ImageData:
     over all images, test images too, where groups are known; ``shapes`` ("WIDTHxHEIGHT") and
     ``modes`` (Pillow's names) count what training and validation images were before;
     ``checked`` has the splits as the data check sees them, copies that were dropped included;
-    ``unreadable`` (names and reasons) and ``dropped`` (names) are what was left out, by split.
+    ``unreadable`` (names and reasons) and ``dropped`` (names) are what was left out, by split;
+    ``sealed`` are the test images, for `unsealed` alone to open.
     """
 
     images_NHWC: Pixels
@@ -77,6 +79,7 @@ class ImageData:
     checked: dict[str, CheckedSplit] = field(default_factory=dict)
     unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
     dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sealed: Items | None = field(default=None, repr=False)
 
     @property
     def image_size(self) -> int:
@@ -164,6 +167,47 @@ def load_data(
             name: tuple(opened.splits[name].names[i] for i in places)
             for name, places in copies.items()
         },
+        sealed=opened.test.subset(kept["test"]),
+    )
+
+
+def unsealed(data: ImageData) -> ImageData:
+    """The test images as a data set of their own, all of them in its validation split.
+
+    This breaks the seal: call it once, for the final test evaluation, with the opening recorded.
+    The order is that of the test split; 16-bit images are mapped by the window of the data.
+
+    Raises:
+        ValueError: an image of 16 bits among data of 8, which have no window for it.
+    """
+    sealed, size = data.sealed, data.image_size
+    assert sealed is not None
+    images, digests = [], []
+    for i in range(len(sealed)):
+        pixels = sealed.decode(sealed.read(i)).pixels
+        if pixels.dtype != np.uint8 and data.window is None:
+            raise ValueError(
+                f"Test image {sealed.names[i]} has 16 bits, but the training images have 8, so "
+                "that nothing says how it becomes one of 8 bits."
+            )
+        digests.append(pixel_digest(pixels))
+        small = resize(to_eight_bits(pixels, data.window), size)
+        images.append(np.stack([small] * 3, axis=-1) if small.ndim == 2 else small)
+    everything = np.arange(len(sealed))
+    counts = _counts(data.classes, sealed.labels_N)
+    return ImageData(
+        images_NHWC=np.stack(images),
+        rows_N=everything,
+        names=sealed.names,
+        classes=data.classes,
+        train=Split(positions_N=everything[:0], labels_N=sealed.labels_N[:0]),
+        val=Split(positions_N=everything, labels_N=sealed.labels_N),
+        counts={"test": counts},
+        pixels_fingerprint=_hash(digests),
+        fingerprint=data.test_fingerprint,
+        test_fingerprint=data.test_fingerprint,
+        window=data.window,
+        digests=tuple(digests),
     )
 
 

@@ -62,13 +62,15 @@ class Opened:
     """A source whose images were all decoded once, with its test split made if it had none.
 
     ``splits`` and ``unreadable`` are those of `ImageData`; ``rows`` are the places in the store of
-    the readable images of train and val.
+    the readable images of train and val. ``test`` are those of the test split, sealed: bytes that
+    nobody has looked at.
     """
 
     store: DecodedStore
     rows: Mapping[str, Positions]
     splits: Mapping[str, CheckedSplit]
     unreadable: dict[str, dict[str, str]]
+    test: Items
 
 
 def open_images(
@@ -98,12 +100,15 @@ def open_images(
         together_N = together(split.digests, split.groups)
         rest, test = split_off_test(split.labels_N, together_N, source.classes)
         given: dict[SplitName, Items] = {"train": everything.subset(places[rest])}
+        sealed = everything.subset(places[test])
         splits: dict[str, CheckedSplit] = {"test": replace(split.subset(test), is_made=True)}
     else:
         given = {name: source.splits[name] for name in GIVEN if name in source.splits}
         test_items = source.splits["test"]
         facts = survey(test_items, cache_dir, on_progress)
-        splits = {"test": _checked(test_items, facts, readable("test", test_items, facts))}
+        places = readable("test", test_items, facts)
+        splits = {"test": _checked(test_items, facts, places)}
+        sealed = test_items.subset(places)
     pool = joined(list(given.values()))
     store = open_store(pool, image_size, cache_dir, on_progress, num_train=len(given["train"]))
     rows: dict[str, Positions] = {}
@@ -113,7 +118,7 @@ def open_images(
         places = readable(name, items, facts)
         rows[name], splits[name] = first + places, _checked(items, facts, places)
         first += len(items)
-    return Opened(store=store, rows=rows, splits=splits, unreadable=unreadable)
+    return Opened(store=store, rows=rows, splits=splits, unreadable=unreadable, test=sealed)
 
 
 def _checked(items: Items, facts: Sequence[Facts], places: Positions) -> CheckedSplit:

@@ -1,0 +1,180 @@
+"""Controls: what a study's result must beat to mean anything, in ``NAME/controls``.
+
+The majority class; nearest neighbours and logistic regression on each backbone's frozen features,
+pretrained and random; the default recipe without a search, over the seeds of confirming. Knows
+validation images alone; the test split is `final_test`'s to open.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from numpy.typing import NDArray
+from optuna.artifacts import upload_artifact
+
+from studies.control_rows import KEYS, NONE
+from studies.handout import fixed_sampler
+from studies.records import PREDICTIONS, TrialRecord, read_trials, write_claim, write_result
+from studies.repeats import Repeat, run_repeats
+from studies.storage import create_study
+from studies.workers import hand_out_lock
+from studies.workplace import Workplace, make_activations
+from transfer.controls import CONTROLS, ON_FEATURES
+from transfer.metrics import classification_metrics
+from transfer.weights import find_weights
+
+STUDY = "controls"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A classifier on features, or of the majority class, which needs none."""
+
+    name: str
+    backbone: str = NONE
+    weights: str = NONE
+
+    def is_of(self, record: TrialRecord) -> bool:
+        """Whether ``record`` is this control's."""
+        params = record.keyed_params
+        return tuple(map(params.get, KEYS)) == (self.name, self.backbone, self.weights)
+
+
+def controls_of(backbones: Sequence[str], weights: str) -> list[Control]:
+    """All controls of a study whose backbones have these weights."""
+    found = [Control(name="majority")]
+    for source in dict.fromkeys((weights, "random")):
+        found += [
+            Control(name=name, backbone=backbone, weights=source)
+            for backbone in backbones
+            for name in ON_FEATURES
+        ]
+    return found
+
+
+def run_controls(workplace: Workplace, seeds: Sequence[int]) -> list[TrialRecord]:
+    """Fit and store the controls that are not there yet.
+
+    Args:
+        seeds: by which the default recipes are trained.
+
+    Raises:
+        Interrupted: a signal came; what is finished is stored.
+    """
+    settings, space = workplace.prepared.settings, workplace.prepared.space
+    study = create_study(workplace.storage, f"{settings.name}/{STUDY}", settings.metric)
+    wanted = controls_of(space.backbones, settings.weights)
+    for number, control in enumerate(wanted, start=1):
+        workplace.signals.check()
+        if not any(control.is_of(r) and r.counts for r in read_trials(study)):
+            _run(workplace, study, control, wanted)
+        workplace.progress.work("controls", number, len(wanted))
+    return run_repeats(
+        workplace,
+        study,
+        [
+            Repeat(candidate=number, configuration=configuration, seed=seed)
+            for number, configuration in enumerate(_recipes(workplace))
+            for seed in seeds
+        ],
+        lambda seed: workplace.objective(study, seed=seed, keep_weights=True),
+    )
+
+
+def _recipes(workplace: Workplace) -> list[dict[str, Any]]:
+    """The default recipe of each strategy: the last of its baselines, on the first backbone."""
+    space = workplace.prepared.space
+    last = {baseline.strategy: baseline for baseline in space.baselines}
+    return [space.baseline_configuration(b, space.backbones[0]) for b in last.values()]
+
+
+def _run(
+    workplace: Workplace, study: optuna.Study, control: Control, wanted: Sequence[Control]
+) -> None:
+    started = perf_counter()
+    data = workplace.activations.data
+    features_ND = control_features(workplace, control)
+    num_classes = len(data.classes)
+    predict = CONTROLS[control.name](
+        features_ND[data.train.positions_N], data.train.labels_N, num_classes
+    )
+    logits = {
+        name: log_probabilities(predict(features_ND[split.positions_N]))
+        for name, split in (("train", data.train), ("val", data.val))
+    }
+    metrics = {
+        name: classification_metrics(
+            torch.from_numpy(logits[name]), torch.from_numpy(split.labels_N)
+        )
+        for name, split in (("train", data.train), ("val", data.val))
+    }
+    # Only what is stored at once may be seen: two processes may fit, one of them stores.
+    with hand_out_lock(workplace.storage):
+        if any(control.is_of(r) and r.counts for r in read_trials(study)):
+            return
+        trial = _ask(study, control, wanted)
+        write_claim(trial, worker=workplace.worker, logical_number=trial.number)
+        value = metrics["val"][workplace.prepared.settings.metric]
+        trial.report(value, 1)
+        seconds = perf_counter() - started
+        spent = {"training_seconds": seconds, "validation_seconds": 0.0}
+        write_result(
+            trial,
+            history=[{"epoch": 1, "all_layers_train": True, **metrics, **spent}],
+            best_epoch=1,
+            num_trainable_parameters=None,
+            peak_memory_bytes=None,
+            micro_batch_size=None,
+            batch_norm_trains=None,
+            cache={},
+            timing={"total": seconds, "training": seconds, "validation": 0.0, "activations": 0.0},
+            predictions=_upload(workplace, trial, logits["val"]),
+        )
+        study.tell(trial, value)
+
+
+def control_features(workplace: Workplace, control: Control) -> NDArray[np.float32]:
+    """Frozen features of all images, (N, D); none are needed for the majority class: (N, 0)."""
+    prepared = workplace.prepared
+    if control.backbone == NONE:
+        return np.zeros((len(prepared.data), 0), np.float32)
+    activations = workplace.activations
+    if control.weights == "random" and prepared.settings.weights != "random":
+        file = find_weights(control.backbone, weights="random", seed=prepared.settings.seed)
+        with_random = replace(prepared, weights={control.backbone: file})
+        activations = make_activations(with_random, prepared.data, workplace.progress)
+    features_ND: NDArray[np.float32] = activations.features(control.backbone).cpu().numpy()
+    return features_ND
+
+
+def log_probabilities(probabilities_NC: NDArray[np.float64]) -> NDArray[np.float32]:
+    """As logits: their softmax gives the probabilities back. A share of 0 counts as 1e-6."""
+    return np.log(np.maximum(probabilities_NC, 1e-6)).astype(np.float32)
+
+
+def _ask(study: optuna.Study, control: Control, wanted: Sequence[Control]) -> optuna.Trial:
+    values = [(c.name, c.backbone, c.weights) for c in wanted]
+    own = (control.name, control.backbone, control.weights)
+    study.sampler = fixed_sampler(dict(zip(KEYS, own, strict=True)), 0)
+    trial = study.ask()
+    for key, choices in zip(KEYS, zip(*values, strict=True), strict=True):
+        trial.suggest_categorical(key, list(dict.fromkeys(choices)))
+    return trial
+
+
+def _upload(workplace: Workplace, trial: optuna.Trial, logits_NC: NDArray[np.float32]) -> str:
+    val = workplace.activations.data.val
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PREDICTIONS
+        np.savez(
+            path, logits_ENC=logits_NC[None], labels_N=val.labels_N, positions_N=val.positions_N
+        )
+        return upload_artifact(
+            artifact_store=workplace.storage.artifacts, file_path=str(path), study_or_trial=trial
+        )

@@ -1,0 +1,125 @@
+"""The ledger of final test evaluations: every opening of a test set, kept for ever.
+
+A table of its own beside Optuna's, keyed by the fingerprint of the test split, so that it outlives
+the study. An entry is written *before* the test set is opened, with what was predicted; what came
+out is added behind. Another database knows nothing of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    inspect,
+    select,
+)
+
+from studies.storage import StudyStorage
+
+_TABLES = MetaData()
+_OPENINGS = Table(
+    "transfer_studies_test_openings",
+    _TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("test_fingerprint", String(64), nullable=False, index=True),
+    Column("opened", DateTime, nullable=False),  # UTC
+    Column("study", String(512), nullable=False),
+    Column("bundle", String(64), nullable=False),  # SHA-256 of its model
+    Column("reason", Text),
+    Column("predicted", JSON, nullable=False),
+    Column("result", JSON),  # Null until the evaluation has ended.
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """One opening of a test set. ``number`` counts those of the same set from 1."""
+
+    id: int
+    number: int
+    test_fingerprint: str
+    opened: datetime
+    study: str
+    bundle: str
+    reason: str | None
+    predicted: dict[str, Any]
+    result: dict[str, Any] | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its result was ever seen."""
+        return self.result is not None
+
+
+def openings(storage: StudyStorage, test_fingerprint: str) -> list[Opening]:
+    """All openings of a test set, in their order. Creates nothing."""
+    engine = storage.database.engine
+    if not inspect(engine).has_table(_OPENINGS.name):
+        return []
+    query = (
+        select(_OPENINGS)
+        .where(_OPENINGS.c.test_fingerprint == test_fingerprint)
+        .order_by(_OPENINGS.c.id)
+    )
+    with engine.connect() as connection:
+        rows = connection.execute(query).mappings().all()
+    return [
+        Opening(
+            number=number,
+            **{**row, "opened": row["opened"].replace(tzinfo=UTC)},
+        )
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def open_entry(
+    storage: StudyStorage,
+    *,
+    test_fingerprint: str,
+    study: str,
+    bundle: str,
+    reason: str | None,
+    predicted: Mapping[str, Any],
+) -> int:
+    """Record that a test set is about to be opened; returns the entry's id."""
+    engine = storage.database.engine
+    _TABLES.create_all(engine, checkfirst=True)
+    with engine.begin() as connection:
+        result = connection.execute(
+            _OPENINGS.insert().values(
+                test_fingerprint=test_fingerprint,
+                opened=datetime.now(UTC).replace(tzinfo=None),
+                study=study,
+                bundle=bundle,
+                reason=reason,
+                predicted=dict(predicted),
+            )
+        )
+    (key,) = result.inserted_primary_key or (None,)
+    assert isinstance(key, int)
+    return key
+
+
+def close_entry(storage: StudyStorage, entry: int, result: Mapping[str, Any]) -> None:
+    """Add what came out to an entry that has no result yet.
+
+    Raises:
+        ValueError: there is no such entry, or it has a result: none is ever written over.
+    """
+    statement = (
+        _OPENINGS.update()
+        .where(_OPENINGS.c.id == entry, _OPENINGS.c.result.is_(None))
+        .values(result=dict(result))
+    )
+    with storage.database.engine.begin() as connection:
+        if connection.execute(statement).rowcount != 1:
+            raise ValueError(f"Opening {entry} of the ledger is not there or has a result.")
