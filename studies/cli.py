@@ -125,7 +125,7 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool) -> None:
             summary = run_study(options, progress, signals, named.append)
     except DataRefusedError as error:
         if as_json:
-            print_json(error.checked.as_json())
+            print_json(error.as_json)
         raise
     except Interrupted:
         name = named[0] if named else options.name

@@ -14,6 +14,7 @@ SCHEMA = 1
 
 _IDENTITY = "identity"
 _TOTALS = "totals"
+_LATER_CHECK = "later_data_check"
 _DATA_CARD = "data_card"  # with the ids of its artifacts
 # Seconds that no trial has: written once a run.
 _DECODING = "decoding_seconds"
@@ -25,7 +26,8 @@ class StudyRecord:
     """What identifies a study (fixed when it is created), what bounds it, and what it has cost.
 
     ``decoding_seconds`` are those of all its runs, spent before trials; in
-    ``between_trials_seconds`` trials were handed out and their results stored.
+    ``between_trials_seconds`` trials were handed out and their results stored. ``later_check`` is
+    the first data check of a study that was created before there was one.
     """
 
     identity: dict[str, Any]
@@ -33,6 +35,7 @@ class StudyRecord:
     timeout_seconds: float | None
     decoding_seconds: float = 0.0
     between_trials_seconds: float = 0.0
+    later_check: dict[str, Any] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -42,7 +45,7 @@ class StudyRecord:
     def data_check(self) -> dict[str, Any] | None:
         """What was allowed, left out and warned of; None for a study older than the check."""
         check: dict[str, Any] | None = self.identity.get("data", {}).get("check")
-        return check
+        return check or self.later_check
 
     @property
     def opening(self) -> list[dict[str, Any]]:
@@ -66,6 +69,11 @@ def read_data_card(study: optuna.Study) -> dict[str, Any] | None:
     """The data card; None for a study that was created before there was one."""
     card: dict[str, Any] | None = study.user_attrs.get(_DATA_CARD)
     return card
+
+
+def write_later_check(study: optuna.Study, check: Mapping[str, Any]) -> None:
+    """Store the first data check of a study that was created before there was one."""
+    study.set_user_attr(_LATER_CHECK, dict(check))
 
 
 def write_totals(study: optuna.Study, trials: int, timeout_seconds: float | None) -> None:
@@ -107,5 +115,6 @@ def read_study(study: optuna.Study) -> StudyRecord | None:
         identity=identity,
         decoding_seconds=float(attributes.get(_DECODING, 0.0)),
         between_trials_seconds=float(attributes.get(_BETWEEN_TRIALS, 0.0)),
+        later_check=attributes.get(_LATER_CHECK),
         **attributes[_TOTALS],
     )
