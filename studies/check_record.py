@@ -11,7 +11,7 @@ def allowed_lines(record: Mapping[str, Any] | None) -> list[str]:
     """What was allowed, and what was left out for it, a sentence each; none for clean data."""
     if record is None:
         return []
-    return [*(f"Allowed: {text}." for text in record["allowed"]), *left_out_lines(record)]
+    return [*(f"Went on with {text}." for text in record["allowed"]), *left_out_lines(record)]
 
 
 def left_out_lines(record: Mapping[str, Any]) -> list[str]:

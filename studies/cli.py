@@ -145,7 +145,7 @@ def _work(given: dict[str, Any], config: Path | None, work: Any, *, as_json: boo
             return work(options, progress, signals, named.append)
     except DataRefusedError as error:
         if as_json:
-            print_json(error.checked.as_json())
+            print_json(error.as_json)
         raise
     except Interrupted:
         name = named[0] if named else options.name

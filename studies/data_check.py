@@ -12,10 +12,12 @@ from rich.console import Console
 
 from studies.check_record import left_out_lines
 from studies.errors import UserError
-from transfer.data.checks import check
+from transfer.data.checks import check, unreadable_files
 from transfer.data.findings import Finding
 from transfer.data.items import OnProgress, Source
 from transfer.data.loading import ImageData, load_data
+from transfer.data.opening import LostClassError
+from transfer.messages import printable
 
 # The flags by which a study goes on in spite of an error.
 ALLOWANCES = ("allow_leakage", "skip_unreadable", "drop_duplicates")
@@ -28,12 +30,11 @@ def flag(allowance: str) -> str:
 
 
 class DataRefusedError(UserError):
-    """The data have errors that no flag allows; ``checked`` has these and all other findings."""
+    """The data have errors that no flag allows; ``as_json`` has all that was found."""
 
-    def __init__(self, checked: "Checked") -> None:
-        told = "; ".join(f"{error.text}: {error.remedy}" for error in checked.errors)
-        super().__init__(f"The data are refused. {told}.")
-        self.checked = checked
+    def __init__(self, text: str, as_json: Mapping[str, Any]) -> None:
+        super().__init__(f"The data are refused. {text}")
+        self.as_json = as_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,8 @@ class Checked:
     def refuse(self) -> None:
         """Raise DataRefusedError where there are such errors."""
         if self.errors:
-            raise DataRefusedError(self)
+            told = "; ".join(f"{error.text}: {error.remedy}" for error in self.errors)
+            raise DataRefusedError(f"{told}.", self.as_json())
 
     def record(self) -> dict[str, Any]:
         """What is stored with a study and stands in every later output.
@@ -69,7 +71,7 @@ class Checked:
         return {
             "flags": {name: bool(self.allowed.get(name)) for name in ALLOWANCES},
             "allowed": [
-                f"{finding.text} ({', '.join(self.allowing(finding))})"
+                f"{', '.join(self.allowing(finding))}, as {finding.text}"
                 for finding in self.findings
                 if finding.level == "error"
             ],
@@ -78,6 +80,7 @@ class Checked:
                 "unreadable": _counts(self.data.unreadable),
                 "copies": _counts(self.data.dropped),
             },
+            "unreadable": {split: list(names) for split, names in self.data.unreadable.items()},
         }
 
     def as_json(self) -> dict[str, Any]:
@@ -103,16 +106,29 @@ def load_checked(
     """Load the data, leaving out what the flags say, and check them.
 
     What can't be read is left out here in any case: it is an error among the findings.
+
+    Raises:
+        DataRefusedError: a class has no image left, as its files can't be read.
+        ValueError: a class is too small.
     """
-    data = load_data(
-        source,
-        image_size=image_size,
-        seed=seed,
-        cache_dir=cache_dir,
-        skip_unreadable=True,
-        drop_duplicates=bool(allowed.get("drop_duplicates")),
-        on_progress=on_progress,
-    )
+    try:
+        data = load_data(
+            source,
+            image_size=image_size,
+            seed=seed,
+            cache_dir=cache_dir,
+            skip_unreadable=True,
+            drop_duplicates=bool(allowed.get("drop_duplicates")),
+            on_progress=on_progress,
+        )
+    except LostClassError as error:
+        (finding,) = list(unreadable_files(error.unreadable)) or (None,)
+        if finding is None:
+            raise
+        raise DataRefusedError(
+            f"{error} {finding.text}.",
+            {"source": source.text, "refused": True, "findings": [finding_json(finding)]},
+        ) from None
     return Checked(
         source=source, data=data, findings=check(data, source.passed_over), allowed=allowed
     )
@@ -148,7 +164,7 @@ def finding_lines(checked: Checked) -> list[str]:
     lines: list[str] = []
     for finding in checked.findings:
         allowed = checked.allowing(finding)
-        what = f"Allowed ({', '.join(allowed)})" if allowed else finding.level.capitalize()
+        what = f"With {', '.join(allowed)}" if allowed else finding.level.capitalize()
         lines.append(f"{what}: {finding.text}.")
         sign = SIGNS.get(finding.kind, " = ")
         for images in finding.images[:MOST_SHOWN]:
@@ -159,12 +175,13 @@ def finding_lines(checked: Checked) -> list[str]:
             lines.append(f"    and {more_images:,} more (all of them with --json)")
         if not allowed:
             lines.append(f"  -> {finding.remedy}.")
-    return lines + left_out_lines(checked.record())
+    return lines if checked.errors else lines + left_out_lines(checked.record())
 
 
 def _name(image: Mapping[str, str]) -> str:
     """The name, with the split where the name doesn't begin with it, and the reason."""
     name, split = image["name"], image["split"]
+    name = printable(name)
     told = name if not split or name.startswith(f"{split}/") else f"{name} ({split})"
     return f"{told}: {image['reason']}" if "reason" in image else told
 

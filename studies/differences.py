@@ -11,6 +11,7 @@ from studies.errors import UserError
 from studies.precision_choice import BEFORE
 from studies.settings import DEFAULTS, FIXED, StudyOptions
 from studies.study_record import StudyRecord
+from transfer.messages import printable
 
 
 def refuse_other_settings(options: StudyOptions, stored: StudyRecord, name: str) -> None:
@@ -42,9 +43,11 @@ def refuse_other_data(identity: Mapping[str, Any], stored: StudyRecord, name: st
     """
     old, different = stored.identity, []
     if identity["data"]["fingerprint"] != old["data"]["fingerprint"]:
-        different.append("data (other training images, labels or groups)")
+        different.append(f"data (other training images, labels or groups{_files(identity, old)})")
     if identity["data"]["test_fingerprint"] != old["data"]["test_fingerprint"]:
-        different.append("data (other test images or labels)")
+        different.append(f"data (other test images or labels{_files(identity, old)})")
+    if identity["data"]["classes"] != old["data"]["classes"]:
+        different.append("data (other classes, or in another order)")
     different += [
         f"space ({part})" for part in _space_differences(identity["space"], old["space"])
     ]
@@ -84,6 +87,25 @@ def allowances(options: StudyOptions, stored: StudyRecord | None, name: str) -> 
     if new:
         raise UserError(_refusal(name, [f"without {', '.join(new)}"]))
     return before
+
+
+def _files(identity: Mapping[str, Any], old: Mapping[str, Any]) -> str:
+    """Files that could be read when the study was created and can't be now, or the reverse."""
+
+    def unreadable(data: Mapping[str, Any]) -> set[str]:
+        found: Mapping[str, list[str]] = (data.get("check") or {}).get("unreadable", {})
+        return {name for names in found.values() for name in names}
+
+    now, before = unreadable(identity["data"]), unreadable(old["data"])
+    told = [
+        f"; {len(names)} {what}: {printable(min(names))}"
+        for names, what in (
+            (now - before, "can't be read any more"),
+            (before - now, "could not be read then"),
+        )
+        if names
+    ]
+    return "".join(told)
 
 
 def _space_differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:

@@ -50,7 +50,10 @@ def look_at_data(
         save_preview(checked.data, preview)
     return {
         **describe(source, checked.data, checked.findings),
-        "run": outlook(options, settings, space, checked.data),
+        "run": {
+            **outlook(options, settings, space, checked.data),
+            "refused": [f"{error.text}: {error.remedy}" for error in checked.errors],
+        },
     }
 
 
@@ -120,6 +123,7 @@ def print_outlook(console: Console, shown: Mapping[str, Any]) -> None:
     """Print what ``outlook`` returned, in sentences."""
     lines = [
         f"{shown['command']} will make study '{shown['study']}':",
+        *(f"no, it will be refused: {error}" for error in shown["refused"]),
         *shown["splits"],
         f"{shown['trials']} trials of at most {shown['epochs']} epochs at {shown['image_size']} x "
         f"{shown['image_size']} px, space '{shown['space']}' ({', '.join(shown['strategies'])})",

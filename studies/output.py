@@ -8,12 +8,12 @@ from rich.console import Console
 
 def stdout() -> Console:
     """The console of results."""
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)
 
 
 def stderr(text: str) -> None:
     """Print a line, to be copied whole, on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(text, markup=False)
 
 
 def print_json(value: object) -> None:

@@ -96,8 +96,10 @@ def prepare(
         on_progress=progress.work,
     )
     data = checked.data
-    _tell(checked, stored, progress)
-    checked.refuse()
+    if stored is None or stored.data_check is None:
+        # Of a study that goes on it is first asked whether its data are still the same.
+        _tell(checked, progress)
+        checked.refuse()
     decoding_seconds = perf_counter() - started
     identity = {
         "settings": {key: getattr(settings, key) for key in FIXED},
@@ -122,6 +124,7 @@ def prepare(
     }
     if stored is not None:
         refuse_other_data(identity, stored, settings.name)
+        checked.refuse()
     limit = options.cache_limit
     return Prepared(
         settings=settings,
@@ -163,11 +166,10 @@ def _group_pattern(options: StudyOptions, stored: StudyRecord | None) -> str | N
     return pattern
 
 
-def _tell(checked: Checked, stored: StudyRecord | None, progress: Progress) -> None:
+def _tell(checked: Checked, progress: Progress) -> None:
     """Say what was found, once: when the study is created or its data are refused."""
-    if stored is None or checked.errors:
-        for line in finding_lines(checked):
-            progress.message(line)
+    for line in finding_lines(checked):
+        progress.message(line)
 
 
 def choose_space(

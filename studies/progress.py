@@ -68,7 +68,7 @@ class LineProgress:
     """A line a trial on stderr, for logs and pipes."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._metric, self._n_trials, self._last_line = "", 0, perf_counter()
 
     def message(self, text: str) -> None:
@@ -104,7 +104,7 @@ class LiveProgress:
     """A live screen: counts, time left, the running trial, the best of each strategy."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, emoji=False)
         self._name, self._metric, self._n_trials = "", "", 0
         self._records: Sequence[TrialRecord] = ()
         self._working = ""

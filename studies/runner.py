@@ -36,6 +36,7 @@ from studies.study_record import (
     add_seconds_between_trials,
     read_study,
     write_identity,
+    write_later_check,
     write_totals,
 )
 from studies.workers import fail_orphans, hand_out_lock
@@ -205,6 +206,8 @@ def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
             write_identity(study, prepared.identity)
         elif stored.identity != prepared.identity:
             raise UserError(f"Study '{settings.name}' was created by another process just now.")
+        elif stored.data_check is None:
+            write_later_check(study, prepared.checked.record())
         write_totals(study, settings.trials, settings.timeout_seconds)
         add_decoding_seconds(study, prepared.decoding_seconds)
     return study

@@ -15,6 +15,7 @@ SCHEMA = 1
 _IDENTITY = "identity"
 _TOTALS = "totals"
 _CONFIRM = "confirm"
+_LATER_CHECK = "later_data_check"
 _DATA_CARD = "data_card"  # with the ids of its artifacts
 # Seconds that no trial has: written once a run.
 _DECODING = "decoding_seconds"
@@ -26,7 +27,8 @@ class StudyRecord:
     """What identifies a study (fixed when it is created), what bounds it, and what it has cost.
 
     ``decoding_seconds`` are those of all its runs, spent before trials; in
-    ``between_trials_seconds`` trials were handed out and their results stored.
+    ``between_trials_seconds`` trials were handed out and their results stored. ``later_check`` is
+    the first data check of a study that was created before there was one.
     """
 
     identity: dict[str, Any]
@@ -34,6 +36,7 @@ class StudyRecord:
     timeout_seconds: float | None
     decoding_seconds: float = 0.0
     between_trials_seconds: float = 0.0
+    later_check: dict[str, Any] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -43,7 +46,7 @@ class StudyRecord:
     def data_check(self) -> dict[str, Any] | None:
         """What was allowed, left out and warned of; None for a study older than the check."""
         check: dict[str, Any] | None = self.identity.get("data", {}).get("check")
-        return check
+        return check or self.later_check
 
     @property
     def opening(self) -> list[dict[str, Any]]:
@@ -78,6 +81,11 @@ def read_confirm(study: optuna.Study) -> dict[str, Any] | None:
     """What `write_confirm` stored last, or None."""
     confirm: dict[str, Any] | None = study.user_attrs.get(_CONFIRM)
     return confirm
+
+
+def write_later_check(study: optuna.Study, check: Mapping[str, Any]) -> None:
+    """Store the first data check of a study that was created before there was one."""
+    study.set_user_attr(_LATER_CHECK, dict(check))
 
 
 def write_totals(study: optuna.Study, trials: int, timeout_seconds: float | None) -> None:
@@ -119,5 +127,6 @@ def read_study(study: optuna.Study) -> StudyRecord | None:
         identity=identity,
         decoding_seconds=float(attributes.get(_DECODING, 0.0)),
         between_trials_seconds=float(attributes.get(_BETWEEN_TRIALS, 0.0)),
+        later_check=attributes.get(_LATER_CHECK),
         **attributes[_TOTALS],
     )

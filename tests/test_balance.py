@@ -113,17 +113,26 @@ def test_a_test_set_that_was_drawn_here_is_not_compared():
     assert list(class_balance(splits, CLASSES)) == list(other_splits(splits)) == []
 
 
-def test_a_rare_class_is_told_in_each_split():
+def test_rare_classes_are_told_once_a_split():
+    three = ("a", "b", "c")
     splits = {
-        "train": split(labels(100, 9)),
-        "val": split(labels(10, 10)),
-        "test": split(labels(10, 3)),
+        "train": split(labels(100, 9, 50)),
+        "val": split(labels(10, 10, 10)),
+        "test": split(labels(10, 3, 1)),
     }
-    told = [
-        (f.values["split"], f.values["class"], f.values["count"])
-        for f in rare_classes(splits, CLASSES)
+    found = list(rare_classes(splits, three))
+    assert [(f.values["split"], f.values["counts"]) for f in found] == [
+        ("train", {"b": 9}),
+        ("test", {"b": 3, "c": 1}),
     ]
-    assert told == [("train", "b", 9), ("test", "b", 3)]
+    assert found[1].text == "2 classes have fewer than 10 images in test: b (3), c (1)"
+
+
+def test_a_class_of_one_size_among_others_of_smaller_and_larger_ones_is_told():
+    widths_N = np.concatenate([np.full(50, 48), np.tile([32, 64], 25)])
+    (finding,) = shortcuts(split(labels(50, 50), widths_N=widths_N), CLASSES)
+    assert (finding.values["family"], finding.values["auroc"]) == ("size", 1.0)
+    assert "size 48 x 64" in finding.text
 
 
 @pytest.mark.parametrize(("num_images", "is_told"), [(70, False), (50, True)])

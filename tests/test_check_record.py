@@ -16,13 +16,13 @@ def test_of_clean_data_and_of_studies_older_than_the_check_nothing_is_said():
 def test_what_was_allowed_and_what_was_left_out_is_said_and_a_changed_test_set_by_name():
     lines = allowed_lines(
         record(
-            ["8 images stand in both train and val (--drop-duplicates)"],
+            ["--drop-duplicates, as 8 images stand in both train and val"],
             {"train": 1200},
             {"val": 8, "test": 2},
         )
     )
     assert lines == [
-        "Allowed: 8 images stand in both train and val (--drop-duplicates).",
+        "Went on with --drop-duplicates, as 8 images stand in both train and val.",
         "Left out as unreadable: 1,200 of train.",
         "Left out as copies: 8 of val and 2 of test; the test set is not the one that was "
         "brought.",

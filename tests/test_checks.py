@@ -158,9 +158,7 @@ def test_files_with_other_names_are_told(folder, found):
     Image.open(some(folder, "train", number=1)).save(folder / "train" / FIRST / "a.jpg", "PNG")
     some(folder, "train", number=2).unlink()
     findings = found(folder)
-    assert [i["name"] for (i,) in findings["not_named_as_image"].images] == [
-        f"train/{FIRST}/scan.dcm"
-    ]
+    assert [i["name"] for (i,) in findings["passed_over"].images] == [f"train/{FIRST}/scan.dcm"]
     assert [i["name"] for (i,) in findings["misnamed"].images] == [f"train/{FIRST}/a.jpg"]
     assert "(is PNG)" in findings["misnamed"].text
 
@@ -225,10 +223,63 @@ def test_few_images_are_told_with_the_width_of_the_interval(clean, tmp_path, fou
     findings = found("phantom:train=60,test=70,size=32")
     assert findings["few_images"].values["split"] == "val"
     assert "points wide" in findings["few_images"].text
-    assert findings["rare_class"].values["count"] < 10
+    assert min(findings["rare_class"].values["counts"].values()) < 10
 
 
 def test_errors_come_first(folder, found):
     shutil.copy(some(folder, "train"), folder / "test" / FIRST / "copy.png")
     shutil.copy(some(folder, "train"), folder / "train" / FIRST / "again.png")
     assert [finding.level for finding in found(folder).values()] == ["error", "warning"]
+
+
+def test_what_is_in_no_class_is_told(folder, found):
+    shutil.copy(some(folder, "train"), folder / "loose.png")
+    shutil.copy(some(folder, "train"), folder / "train" / "loose.png")
+    (folder / "extra").mkdir()
+    assert [i["name"] for (i,) in found(folder)["passed_over"].images] == [
+        "extra/",
+        "loose.png",
+        "train/loose.png",
+    ]
+
+
+def test_links_that_lead_nowhere_cannot_be_read_and_linked_folders_are_looked_into(folder, found):
+    (folder / "train" / FIRST / "gone.png").symlink_to("/nowhere.png")
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(some(folder, "test"), elsewhere / "copy.png")
+    (folder / "train" / FIRST / "more").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder / "train" / FIRST)
+    findings = found(folder)
+    ((image,),) = findings["unreadable"].images
+    assert image["name"] == f"train/{FIRST}/gone.png" and "No such file" in image["reason"]
+    (copies,) = pairs(findings["copies_across_splits"])
+    assert f"train/{FIRST}/more/copy.png" in copies
+
+
+def test_behind_a_drop_of_copies_what_is_left_is_looked_at(folder, found):
+    for path in (folder / "test").rglob("*.png"):
+        path.unlink()
+    for label in (FIRST, SECOND):
+        for number in range(40):
+            shutil.copy(some(folder, "train", label, number), folder / "test" / label)
+    rng = np.random.default_rng(0)
+    for label in (FIRST, SECOND):
+        for number in range(5):
+            image = Image.fromarray(rng.integers(0, 256, (96, 96), dtype=np.uint8))
+            image.save(folder / "test" / label / f"noise{number}.png")
+    assert "few_images" not in found(folder)
+    findings = found(folder, drop_duplicates=True)
+    assert findings["copies_across_splits"].values["count"] == 80
+    assert findings["few_images"].values["count"] == 10
+    assert findings["rare_class"].values["counts"] == {FIRST: 5, SECOND: 5}
+
+
+def test_a_name_that_stands_for_no_format_is_not_misnamed(folder, found):
+    lines = ["path,label,split"]
+    for split in ("train", "test"):
+        for path in sorted((folder / split).rglob("*.png")):
+            path.rename(path.with_suffix(""))
+            lines.append(f"{path.relative_to(folder).with_suffix('')},{path.parent.name},{split}")
+    (folder / "list.csv").write_text("\n".join(lines))
+    assert found(folder / "list.csv") == {}

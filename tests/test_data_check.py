@@ -66,8 +66,8 @@ def test_a_leak_that_is_allowed_stands_in_every_later_output(leaking, capsys, fl
     code, summary, err = run(capsys, leaking, flag)
     assert code == 0, err
     (allowed,) = summary["data_check"]["allowed"]
-    assert allowed.startswith("2 images stand in both train and test") and flag in allowed
-    assert f"Allowed ({flag}): 2 images" in err
+    assert allowed.startswith(f"{flag}, as 2 images stand in both train and test")
+    assert f"With {flag}: 2 images" in err
     left_out = summary["data_check"]["left_out"]["copies"]
     assert left_out == ({"test": 2} if flag == "--drop-duplicates" else {})
     main(["status", "images", "--json"])
@@ -75,7 +75,7 @@ def test_a_leak_that_is_allowed_stands_in_every_later_output(leaking, capsys, fl
     for command in (["status", "images"], [*RUN, "--data", str(leaking), "--trials", "1"]):
         assert main(command) == 0
         shown = " ".join(capsys.readouterr().out.split())
-        assert "Allowed: 2 images stand in both train and test" in shown
+        assert f"Went on with {flag}, as 2 images stand in both train and test" in shown
         told = "Left out as copies: 2 of test; the test set is not the one that was brought."
         assert (told in shown) == (flag == "--drop-duplicates")
     study = load_study(open_existing("sqlite:///studies.db"), "images")
@@ -114,7 +114,7 @@ def test_check_shows_everything_and_ends_with_2_for_an_error(leaking, capsys):
     assert err.startswith("Error: The data are refused.")
     assert main(["data", str(leaking), "--check", "--drop-duplicates"]) == 0
     out, err = capsys.readouterr()
-    assert "Allowed (--drop-duplicates): 2 images" in out and err == ""
+    assert "With --drop-duplicates: 2 images" in out and err == ""
     assert "Left out as copies: 2 of test" in out
 
 
@@ -160,6 +160,7 @@ def test_data_shows_findings_in_short_and_refuses_what_cannot_be_read(leaking, c
     assert main(["data", str(leaking)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "2 images stand in both train and test" in shown
+    assert "no, it will be refused: 2 images stand" in shown
     name = break_one(leaking)
     assert main(["data", str(leaking)]) == 2
     assert name in capsys.readouterr().err
@@ -192,3 +193,31 @@ def test_the_x_rays_are_refused_for_subjects_in_both_folders_and_warned_of_witho
     assert main(["data", folder, "--check", "--json"]) == 0
     (warning,) = json.loads(capsys.readouterr().out)["findings"]
     assert (warning["kind"], warning["same_picture"]) == ("near_duplicates_across_splits", 0)
+
+
+def test_a_class_of_which_no_file_can_be_read_is_refused_with_its_files(leaking, capsys):
+    for path in (leaking / "train/OPACITY").iterdir():
+        path.write_bytes(b"junk")
+    code, found, err = run(capsys, leaking)
+    assert code == 2 and found["refused"]
+    (finding,) = found["findings"]
+    assert len(finding["images"]) == finding["count"] == 30
+    assert "Class 'OPACITY' has no image left in train" in err and "can't be read" in err
+
+
+def test_a_file_that_breaks_or_is_mended_later_is_named(leaking, capsys):
+    assert run(capsys, leaking, "--allow-leakage")[0] == 0
+    name = break_one(leaking)
+    code, _, err = run(capsys, leaking, trials=2)
+    assert code == 2 and f"1 can't be read any more: {name}" in err
+    assert run(capsys, leaking, "--allow-leakage", "--skip-unreadable", "--name", "b")[0] == 0
+    original = sorted((leaking / "train/OPACITY").iterdir())[1]
+    shutil.copy(original, leaking / name)
+    code, _, err = run(capsys, leaking, "--name", "b", trials=2)
+    assert code == 2 and f"1 could not be read then: {name}" in err
+
+
+def test_names_that_a_terminal_cannot_show_are_escaped(leaking, capsys):
+    (leaking / "test/NORMAL/copy0.png").rename(leaking / "test/NORMAL/:warning:\x1b[2J\n.png")
+    main(["data", str(leaking), "--check"])
+    assert ":warning:\\x1b[2J\\n.png" in capsys.readouterr().out

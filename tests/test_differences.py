@@ -20,6 +20,7 @@ IDENTITY = {
     "data": {
         "fingerprint": "abc",
         "test_fingerprint": "def",
+        "classes": ["a", "b"],
         "check": {
             "flags": {
                 "allow_leakage": True,
@@ -70,6 +71,7 @@ def changed(*path, value):
     [
         (changed("data", "fingerprint", value="x"), "other training images, labels or groups"),
         (changed("data", "test_fingerprint", value="x"), "other test images or labels"),
+        (changed("data", "classes", value=["b", "a"]), "in another order"),
         (changed("space", "parameters", value=[{**PARAMETER, "choices": [8]}]), "batch_size"),
         (changed("weights", "resnet18", value="x"), "weights of resnet18"),
         (changed("backbones", "my_net", "code", value="file 2"), "code of my_net"),

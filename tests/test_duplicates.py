@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from transfer.data.duplicates import (
     COARSE_DISTANCE,
     FINE_DISTANCE,
+    FINE_DISTANCE_OF_SMALL,
+    MOST_PAIRS,
     ROWS,
     Place,
     copies_to_drop,
@@ -60,20 +62,38 @@ def hashes(bits_NB):
     return [np.packbits(row).tobytes().hex() for row in bits_NB]
 
 
+def alike(bits_NB, fine_NB=None, splits=None, is_small=False):
+    size = len(bits_NB)
+    fine_NB = np.zeros((size, 256), np.uint8) if fine_NB is None else fine_NB
+    places = [Place(split, i) for i, split in enumerate(splits or ["train"] * size)]
+    return look_alikes(places, hashes(bits_NB), hashes(fine_NB), [is_small] * size)
+
+
+def numbers(pairs):
+    return {(pair.first.number, pair.second.number) for pair in pairs}
+
+
 def test_pairs_up_to_the_distance_are_found_and_no_others():
     bits_NB = np.zeros((8, 64), np.uint8)
     for i in range(8):
         bits_NB[i, :i] = 1  # Image i differs from image j in |i - j| bits.
-    fine_NB = np.zeros((8, 256), np.uint8)
-    fine_NB[1, : FINE_DISTANCE + 1] = 1
-    places = [Place("train", i) for i in range(8)]
-    pairs = list(look_alikes(places, hashes(bits_NB), hashes(fine_NB)))
-    found = {(p.first.number, p.second.number): p.coarse for p in pairs}
-    assert found == {
+    found = alike(bits_NB)
+    distances = {(p.first.number, p.second.number): p.coarse for p in found.pairs}
+    assert distances == {
         (i, j): j - i for i in range(8) for j in range(i + 1, 8) if j - i <= COARSE_DISTANCE
     }
-    assert {p.is_same for p in pairs if 1 in (p.first.number, p.second.number)} == {False}
-    assert {p.is_same for p in pairs if 1 not in (p.first.number, p.second.number)} == {True}
+    assert (found.num_within, found.num_across) == (len(distances), 0)
+    assert (found.possible_within, found.possible_across) == (28, 0)
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+def test_the_finer_look_tells_the_same_picture_and_is_laxer_for_small_ones(is_small):
+    limit = FINE_DISTANCE_OF_SMALL if is_small else FINE_DISTANCE
+    for bits, is_same in ((limit, True), (limit + 1, False)):
+        fine_NB = np.zeros((2, 256), np.uint8)
+        fine_NB[1, :bits] = 1
+        (pair,) = alike(np.zeros((2, 64), np.uint8), fine_NB, is_small=is_small).pairs
+        assert (pair.fine, pair.is_same) == (bits, is_same)
 
 
 def test_pairs_are_found_wherever_they_stand_among_many():
@@ -82,6 +102,16 @@ def test_pairs_are_found_wherever_they_stand_among_many():
     planted = {(3, 5), (10, ROWS + 1), (ROWS - 1, ROWS), (2, 2 * ROWS + 6)}
     for first, second in planted:
         bits_NB[second] = bits_NB[first]
-    places = [Place("train", i) for i in range(len(bits_NB))]
-    found = look_alikes(places, hashes(bits_NB), ["00" * 32] * len(places))
-    assert {(p.first.number, p.second.number) for p in found if p.coarse == 0} == planted
+    splits = ["train"] * ROWS + ["test"] * (ROWS + 7)
+    found = alike(bits_NB, splits=splits)
+    assert numbers(pair for pair in found.pairs if pair.coarse == 0) == planted
+    assert (found.num_within, found.num_across) == (1, 3)
+    assert found.possible_across == ROWS * (ROWS + 7)
+
+
+def test_of_too_many_pairs_all_are_counted_and_some_are_kept():
+    size = 300
+    found = alike(np.zeros((size, 64), np.uint8), splits=["train", "test"] * (size // 2))
+    assert found.num_across == (size // 2) ** 2 == found.possible_across
+    assert found.num_within == found.possible_within
+    assert len(found.pairs) == 2 * MOST_PAIRS

@@ -6,7 +6,13 @@ import pytest
 from transfer.data.arrays import array_items
 from transfer.data.decoding import UnreadableImageError, decode_array
 from transfer.data.items import Items, Source
-from transfer.data.opening import in_order, joined_splits, open_images, require_classes
+from transfer.data.opening import (
+    LostClassError,
+    in_order,
+    joined_splits,
+    open_images,
+    require_classes,
+)
 
 
 def silent(what, done, total):
@@ -77,9 +83,11 @@ def test_of_test_images_no_brightness_is_known(tmp_path):
 
 def test_a_class_that_is_lost_is_named_with_its_split(tmp_path):
     splits = opened(tmp_path, train=items(6, 0), test=items(4, 2)).splits
-    require_classes(("a", "b"), splits)
-    with pytest.raises(ValueError, match="Class 'b' has no image left in test"):
-        require_classes(("a", "b"), {**splits, "test": splits["test"].subset(np.array([0, 2]))})
+    require_classes(("a", "b"), splits, {})
+    lost = {**splits, "test": splits["test"].subset(np.array([0, 2]))}
+    with pytest.raises(LostClassError, match="Class 'b' has no image left in test") as error:
+        require_classes(("a", "b"), lost, {"test": {"x": "empty file"}})
+    assert error.value.unreadable == {"test": {"x": "empty file"}}
 
 
 def test_splits_are_joined_and_put_in_the_order_of_their_pixels(tmp_path):

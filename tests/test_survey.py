@@ -1,6 +1,7 @@
 """Facts of sealed images come back as they went, and hold no pixel. See test_store.py as well."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,3 +56,18 @@ def test_another_image_order_or_purpose_is_another_key():
         items_key(contents[:2], "facts"),
     ]
     assert len(set(keys)) == 4 and {len(key) for key in keys} == {32}
+
+
+@pytest.mark.parametrize(("error", "told"), [(MemoryError, MemoryError), (OSError, ValueError)])
+def test_a_failure_that_passes_is_not_remembered(tmp_path, error, told):
+    some, failing = items(5), [3]
+
+    def read(i):
+        if i in failing and len(failing) == 2:
+            raise error("passing")
+        failing.append(i) if i == 4 else None  # The second time round, when it is decoded.
+        return some.read(i)
+
+    with pytest.raises(told):
+        survey(replace(some, read=read), tmp_path, silent)
+    assert not any(isinstance(fact, Unreadable) for fact in survey(some, tmp_path, silent))

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from scipy.stats import chi2_contingency, mannwhitneyu
 
 from transfer.data.facts import ImageFacts
-from transfer.data.findings import Finding, Splits, interval_width
+from transfer.data.findings import Finding, Splits, interval_width, named
 from transfer.data.opening import CheckedSplit
 
 # How sure a difference must be before it is told.
 MAX_P = 1e-3
+MOST_SIZES = 20  # more are measured by width and height alone
 # Shares of a class that differ by less between two splits are not told.
 MIN_SHARE_DIFFERENCE = 0.05
 # One number that tells a class from the others in so many of 100 pairs is a shortcut; the splits
@@ -37,18 +38,24 @@ MOST_WIDTH = 0.15
 def rare_classes(splits: Splits, classes: Sequence[str]) -> Iterator[Finding]:
     """A class with few images in a split."""
     for name, split in splits.items():
-        for label, count in enumerate(
-            np.bincount(split.labels_N, minlength=len(classes)).tolist()
-        ):
-            if count < RARE:
-                yield Finding(
-                    kind="rare_class",
-                    level="warning",
-                    text=f"class '{classes[label]}' has {count} images in {name}",
-                    remedy="collect more of it, or read its recall with care: "
-                    f"at 90 % its 95 % interval is {100 * interval_width(count):.0f} points wide",
-                    values={"class": classes[label], "split": name, "count": count},
-                )
+        counts = np.bincount(split.labels_N, minlength=len(classes)).tolist()
+        rare = {classes[label]: count for label, count in enumerate(counts) if count < RARE}
+        if rare:
+            many = "1 class has" if len(rare) == 1 else f"{len(rare)} classes have"
+            fewest = min(rare.values())
+            yield Finding(
+                kind="rare_class",
+                level="warning",
+                text=(
+                    f"{many} fewer than {RARE} images in {name}: "
+                    f"{named(f'{key} ({count})' for key, count in rare.items())}"
+                ),
+                remedy=(
+                    "collect more, or read the recall with care: at 90 % of "
+                    f"{fewest} its 95 % interval is {100 * interval_width(fewest):.0f} points wide"
+                ),
+                values={"split": name, "counts": rare},
+            )
 
 
 def _brought(splits: Splits) -> list[str]:
@@ -99,6 +106,18 @@ def _brightness(fact: ImageFacts) -> float:
     return fact.brightness
 
 
+def _sizes(facts: Iterable[ImageFacts]) -> dict[str, Measure]:
+    """Whether an image has this size, for all that occur, if they are few."""
+    sizes = Counter((fact.width, fact.height) for fact in facts)
+    if not 1 < len(sizes) <= MOST_SIZES:
+        return {}
+    return {f"size {w} x {h}": partial(_is_of_size, w, h) for w, h in sizes}
+
+
+def _is_of_size(width: int, height: int, fact: ImageFacts) -> float:
+    return float((fact.width, fact.height) == (width, height))
+
+
 def _kinds(facts: Iterable[ImageFacts]) -> dict[str, Measure]:
     """Whether an image has this mode, or this format, for all that occur beside others."""
     measures: dict[str, Measure] = {}
@@ -116,8 +135,8 @@ def _is(field: str, value: str, fact: ImageFacts) -> float:
 
 def shortcuts(train: CheckedSplit, classes: Sequence[str]) -> Iterator[Finding]:
     """A class that size, kind of file or brightness alone tells from the others."""
-    families = {
-        "size": SIZES,
+    families: Mapping[str, Mapping[str, Measure]] = {
+        "size": {**SIZES, **_sizes(train.facts)},
         "kind of file": _kinds(train.facts),
         "brightness": {"brightness": _brightness},
     }
@@ -137,8 +156,9 @@ def shortcuts(train: CheckedSplit, classes: Sequence[str]) -> Iterator[Finding]:
                         f"training images; {more} in it)"
                     ),
                     remedy=(
-                        "a network may learn that instead of the finding: see whether classes "
-                        "come from other devices, sites or export settings, and make them alike"
+                        "a network may learn what comes with it instead of the finding: see "
+                        "whether classes come from other devices, sites or export settings, and "
+                        "make them alike"
                     ),
                     values={"class": name, "family": family, "by": what, "auroc": auroc},
                 )
@@ -151,7 +171,7 @@ def other_splits(splits: Splits) -> Iterator[Finding]:
         part = splits[name]
         facts = (*train.facts, *part.facts)
         is_part = np.repeat([False, True], [len(train), len(part)])
-        measures = {**SIZES, **_kinds(facts)}
+        measures = {**SIZES, **_sizes(facts), **_kinds(facts)}
         if name == "val":
             measures["brightness"] = _brightness
         best = _most_telling(facts, is_part, measures, MIN_SPLIT_AUROC)

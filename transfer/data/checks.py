@@ -28,21 +28,20 @@ def check(data: ImageData, passed_over: Sequence[str] = ()) -> list[Finding]:
     Args:
         passed_over: files in class folders whose names don't end as an image's.
     """
-    splits = data.checked
-    given = _as_given(splits)
+    brought, kept = _as_given(data.checked), _as_given(data.kept)
     found = [
-        *_unreadable(data.unreadable),
-        *copies_across(given),
-        *groups_across(given),
-        *copies_within(given),
-        *near_duplicates(splits, knows_groups=data.num_groups is not None),
+        *unreadable_files(data.unreadable),
+        *copies_across(brought),
+        *groups_across(kept),
+        *copies_within(kept),
+        *near_duplicates(data.kept, knows_groups=data.num_groups is not None),
         *_passed_over(passed_over),
-        *_misnamed(given),
-        *rare_classes(splits, data.classes),
-        *class_balance(given, data.classes),
-        *shortcuts(given["train"], data.classes),
-        *other_splits(given),
-        *small_splits(splits),
+        *_misnamed(kept),
+        *rare_classes(data.kept, data.classes),
+        *class_balance(kept, data.classes),
+        *shortcuts(kept["train"], data.classes),
+        *other_splits(kept),
+        *small_splits(data.kept),
     ]
     return sorted(found, key=lambda finding: finding.level)
 
@@ -54,7 +53,8 @@ def _as_given(splits: Splits) -> Splits:
     return {"train": joined_splits([splits["train"], splits["val"]]), "test": splits["test"]}
 
 
-def _unreadable(unreadable: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+def unreadable_files(unreadable: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
+    """Files that can't be used, with their reasons."""
     bad = [
         (split, name, why) for split, found in unreadable.items() for name, why in found.items()
     ]
@@ -74,12 +74,15 @@ def _unreadable(unreadable: Mapping[str, Mapping[str, str]]) -> Iterator[Finding
 
 def _passed_over(names: Sequence[str]) -> Iterator[Finding]:
     if names:
-        files = "1 file is" if len(names) == 1 else f"{len(names):,} files are"
+        files = "1 entry is" if len(names) == 1 else f"{len(names):,} entries are"
         yield Finding(
-            kind="not_named_as_image",
+            kind="passed_over",
             level="warning",
-            text=f"{files} passed over for a name that is not an image's: {named(names)}",
-            remedy="give images the ending of their format (.png, .jpg, ...); convert DICOM first",
+            text=f"{files} passed over, not named as images or in no class: {named(names)}",
+            remedy=(
+                "give images the ending of their format (.png, .jpg, ...) and put them into the "
+                "folder of a class; convert DICOM first"
+            ),
             images=tuple(({"split": "", "name": name},) for name in names),
             values={"count": len(names)},
         )
@@ -91,8 +94,7 @@ def _misnamed(splits: Splits) -> Iterator[Finding]:
         (name, part.names[i], fact.format)
         for name, part in splits.items()
         for i, fact in enumerate(part.facts)
-        if fact.format
-        and FORMAT_OF_SUFFIX.get(PurePosixPath(part.names[i]).suffix.lower()) != fact.format
+        if fact.format and _named_as(part.names[i]) not in (None, fact.format)
     ]
     if wrong:
         names = "name ends" if len(wrong) == 1 else "names end"
@@ -107,3 +109,8 @@ def _misnamed(splits: Splits) -> Iterator[Finding]:
             images=tuple(({"split": split, "name": name},) for split, name, _ in wrong),
             values={"count": len(wrong)},
         )
+
+
+def _named_as(name: str) -> str | None:
+    """The format that a name's ending stands for; None where it stands for none."""
+    return FORMAT_OF_SUFFIX.get(PurePosixPath(name).suffix.lower())

@@ -66,7 +66,7 @@ def decode_image(content: bytes) -> Decoded:
                 _refuse_bombs(image)
                 _refuse_stacks(image)
                 return _decode(image, content)._replace(format=image.format or "")
-    except UnreadableImageError:
+    except (UnreadableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
         raise UnreadableImageError("not an image" if content else "empty file") from None

@@ -6,7 +6,7 @@ Legend: N images, P pairs.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 # Bits of 64 that may differ where two images look alike.
 COARSE_DISTANCE = 4
 # Bits of 256 that may differ in the same picture, saved anew. Of 100 X-rays (256 px) and 100
-# phantoms (96 px), saved as JPEG at qualities 95 to 30, halved, or made brighter, 14 at the most;
-# at 28 px from quality 75 on 16. Of different pictures at least 46 (2,400 X-rays), 52 (5,856 of
-# 28 px) and 18 (60 phantoms of 700 to 1,400 images, drawn alike).
+# phantoms (96 px), saved as JPEG at qualities 95 to 30, halved, or made brighter, 14 at the most.
+# Of different pictures that look alike at least 46 (2,400 X-rays) and 18 (60 phantoms of 700 to
+# 1,400 images, drawn alike).
 FINE_DISTANCE = 16
+# The same of pictures below 64 pixels, where JPEG changes more: at 32 pixels 30 at quality 50, and
+# 40 of different ones (20 phantoms of 700 images).
+SMALL, FINE_DISTANCE_OF_SMALL = 64, 30
+# Pairs that are kept, the most alike ones; all are counted.
+MOST_PAIRS = 10_000
 ROWS = 1024
 
 
@@ -30,17 +35,27 @@ class Place(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two images that look alike, and in how many bits their hashes differ."""
+    """Two images that look alike, in how many bits their hashes differ, and if they are one."""
 
     first: Place
     second: Place
     coarse: int
     fine: int
+    is_same: bool
 
-    @property
-    def is_same(self) -> bool:
-        """Whether they are the same picture at the finer look as well."""
-        return self.fine <= FINE_DISTANCE
+
+class LookAlikes(NamedTuple):
+    """The pairs that look alike, the most alike ones first, and how many there are.
+
+    ``num_across`` and ``num_within`` count those in two splits and in one, out of
+    ``possible_across`` and ``possible_within``.
+    """
+
+    pairs: list[Pair]
+    num_across: int
+    num_within: int
+    possible_across: int
+    possible_within: int
 
 
 def same_pixels(digests: Mapping[str, Sequence[str | None]]) -> list[list[Place]]:
@@ -75,25 +90,44 @@ def kept_split(splits: Collection[str]) -> str:
 
 
 def look_alikes(
-    places: Sequence[Place], coarse_N: Sequence[str], fine_N: Sequence[str]
-) -> Iterator[Pair]:
+    places: Sequence[Place],
+    coarse_N: Sequence[str],
+    fine_N: Sequence[str],
+    is_small_N: Sequence[bool],
+) -> LookAlikes:
     """Pairs whose 64-bit hashes differ in at most 4 bits, both hashes hexadecimal.
 
     Memory grows with N, not with its square: some rows of the table of distances at a time.
     """
     coarse, fine = _signs(coarse_N), _signs(fine_N)
+    splits_N = np.array([place.split for place in places])
+    limits_N = np.where(is_small_N, FINE_DISTANCE_OF_SMALL, FINE_DISTANCE)
+    found: list[NDArray[np.int64]] = []
+    num_across = num_within = 0
     for start in range(0, len(places), ROWS):
         # Of vectors of +1 and -1: bits that agree less bits that differ.
         agreement = coarse[start : start + ROWS] @ coarse[start:].T
         near = agreement >= coarse.shape[1] - 2 * COARSE_DISTANCE
-        for i, j in np.argwhere(np.triu(near, k=1)) + start:
-            yield Pair(
-                places[i], places[j], _distance(coarse[i], coarse[j]), _distance(fine[i], fine[j])
-            )
-
-
-def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> int:
-    return int((a != b).sum())
+        i_P, j_P = np.nonzero(np.triu(near, k=1))
+        distance_P = (coarse.shape[1] - agreement[i_P, j_P]).astype(np.int64) // 2
+        i_P, j_P = i_P + start, j_P + start
+        across_P = splits_N[i_P] != splits_N[j_P]
+        num_across += int(across_P.sum())
+        num_within += int((~across_P).sum())
+        for is_kind_P in (across_P, ~across_P):
+            kept = np.flatnonzero(is_kind_P)[:MOST_PAIRS]
+            fine_P = (fine[i_P[kept]] != fine[j_P[kept]]).sum(axis=1)
+            found.append(np.stack([i_P[kept], j_P[kept], distance_P[kept], fine_P], axis=1))
+    rows = np.concatenate(found) if found else np.zeros((0, 4), np.int64)
+    rows = rows[np.lexsort((rows[:, 2], rows[:, 3]))]
+    pairs = [
+        Pair(places[i], places[j], c, f, bool(f <= min(limits_N[i], limits_N[j])))
+        for i, j, c, f in rows.tolist()
+    ]
+    sizes = np.unique(splits_N, return_counts=True)[1]
+    possible_within = int((sizes * (sizes - 1) // 2).sum())
+    possible = len(places) * (len(places) - 1) // 2
+    return LookAlikes(pairs, num_across, num_within, possible - possible_within, possible_within)
 
 
 def _signs(hashes_N: Sequence[str]) -> NDArray[np.float32]:

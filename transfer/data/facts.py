@@ -13,7 +13,7 @@ from PIL import Image
 from transfer.data.decoding import Decoded, NativePixels
 
 # Part of the keys of kept facts: raise it when a fact changes its meaning.
-FORMAT = 1
+FORMAT = 2
 # Bits of a side: 64 bits in all tell what looks alike, 256 what is the same picture.
 COARSE, FINE = 8, 16
 # Larger images are averaged down by a whole factor first: the hash looks at 64 x 64 pixels.
@@ -24,9 +24,9 @@ class ImageFacts(NamedTuple):
     """An image that can be read.
 
     ``content`` and ``pixels`` are SHA-256 of the file's bytes and of the decoded pixels,
-    ``coarse`` and ``fine`` perceptual hashes of 64 and 256 bits, all hexadecimal. ``mode`` and
-    ``format`` are Pillow's names. ``brightness`` is the mean of all values in 0..1, None of a
-    sealed image.
+    ``coarse`` and ``fine`` perceptual hashes of 64 and 256 bits, all hexadecimal; a flat image has
+    none. ``mode`` and ``format`` are Pillow's names. ``brightness`` is the mean of all values in
+    0..1, None of a sealed image.
     """
 
     content: str
@@ -53,11 +53,12 @@ def facts_of(decoded: Decoded, content: str, *, sealed: bool) -> ImageFacts:
     """The facts of a decoded image; ``content`` is the hash of its bytes."""
     pixels = decoded.pixels
     grey = _grey(pixels)
+    is_flat = int(pixels.min()) == int(pixels.max())
     return ImageFacts(
         content=content,
         pixels=pixel_digest(pixels),
-        coarse=str(imagehash.phash(grey, hash_size=COARSE)),
-        fine=str(imagehash.phash(grey, hash_size=FINE)),
+        coarse="" if is_flat else str(imagehash.phash(grey, hash_size=COARSE)),
+        fine="" if is_flat else str(imagehash.phash(grey, hash_size=FINE)),
         width=pixels.shape[1],
         height=pixels.shape[0],
         mode=decoded.mode,

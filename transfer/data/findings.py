@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from transfer.data.duplicates import Place
 from transfer.data.opening import CheckedSplit
+from transfer.messages import printable
 
 Splits = Mapping[str, CheckedSplit]
 # A pair, copies of one picture, a subject's images, or one file: ``{split, name}`` for each image.
@@ -44,7 +45,7 @@ def image_at(splits: Splits, place: Place) -> dict[str, str]:
 
 def named(texts: Iterable[str]) -> str:
     """The first few, and that there are more."""
-    every = list(texts)
+    every = [printable(text) for text in texts]
     return ", ".join(every[:MOST_NAMED]) + (", ..." if len(every) > MOST_NAMED else "")
 
 

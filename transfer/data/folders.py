@@ -3,13 +3,14 @@
 Finds files by their suffix and reads none of them. Hidden files and folders are passed over.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from transfer.data.decoding import SUFFIXES, decode_image
 from transfer.data.groups import find_groups
-from transfer.data.items import Items, Source, SplitName, short_name
+from transfer.data.items import Items, Source, SplitName, in_class_order, short_name
 
 # What is meant for a split and must not become a class, nor be passed over.
 OTHER_NAMES = {
@@ -75,7 +76,7 @@ def _refuse_other_names(root: Path) -> None:
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = (p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return tuple(sorted(names))
+    return in_class_order(names)
 
 
 def _items(root: Path, folder: Path, classes: tuple[str, ...]) -> Items:
@@ -105,28 +106,52 @@ def _items(root: Path, folder: Path, classes: tuple[str, ...]) -> Items:
 
 
 def _images_below(folder: Path) -> list[Path]:
+    """Files, and links that lead nowhere: they can't be read, and are found to be so."""
     return [path for path in _files_below(folder) if path.suffix.lower() in SUFFIXES]
 
 
 def _passed_over(root: Path, splits: list[Path]) -> tuple[str, ...]:
-    """Files in class folders whose names don't end as an image's."""
-    found = (
+    """What is in the folder and no image of a class: other names, loose files, other folders."""
+    folders = [split / name for split in splits for name in _class_names(split)]
+    found = [
         path
-        for split in splits
-        for name in _class_names(split)
-        for path in _files_below(split / name)
-    )
+        for folder in folders
+        for path in _files_below(folder)
+        if path.suffix.lower() not in SUFFIXES
+    ]
+    for place in {root, *splits}:
+        known = {*folders, *splits}
+        for path in sorted(place.iterdir()):
+            is_loose_image = path.suffix.lower() in SUFFIXES and not path.is_dir()
+            if is_loose_image or (path.is_dir() and path not in known):
+                found.append(path)
     return tuple(
-        path.relative_to(root).as_posix()
-        for path in found
-        if path.suffix.lower() not in SUFFIXES and path.name.lower() not in OF_THE_SYSTEM
+        path.relative_to(root).as_posix() + ("/" if path.is_dir() else "")
+        for path in sorted(found)
+        if not path.name.startswith(".") and path.name.lower() not in OF_THE_SYSTEM
     )
 
 
 def _files_below(folder: Path) -> list[Path]:
-    def is_hidden(path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+    """All files below, in linked folders too, but for hidden ones.
 
+    Raises:
+        OSError: a folder that can't be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found: list[Path] = []
+    seen: set[str] = set()
     if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.rglob("*") if not is_hidden(p) and p.is_file())
+        return found
+    for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # A link back up would lead around for ever.
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(found)

@@ -4,7 +4,7 @@ The values that every kind of source gives, and the laws that hold for all of th
 files nor pixels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,6 +111,17 @@ class Source:
             split: {name: int((items.labels_N == i).sum()) for i, name in enumerate(self.classes)}
             for split, items in self.splits.items()
         }
+
+
+def in_class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of classes in the order of their labels: numbers by value, else by the alphabet.
+
+    The same whatever the images are packed in.
+    """
+    found = set(names)
+    if all(name.isdecimal() for name in found):
+        return tuple(sorted(found, key=lambda name: (int(name), name)))
+    return tuple(sorted(found))
 
 
 def short_name(name: str) -> str:

@@ -4,10 +4,20 @@ Knows hashes, groups, labels and splits; no pixel.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import combinations
 
-from transfer.data.duplicates import Pair, Place, kept_split, look_alikes, same_pixels
+from scipy.stats import binomtest
+
+from transfer.data.duplicates import (
+    SMALL,
+    LookAlikes,
+    Pair,
+    Place,
+    kept_split,
+    look_alikes,
+    same_pixels,
+)
 from transfer.data.facts import ImageFacts
 from transfer.data.findings import Finding, Images, Splits, image_at, named, pairs_of, stands
 
@@ -15,6 +25,8 @@ from transfer.data.findings import Finding, Images, Splits, image_at, named, pai
 # pairs are too few to know.
 ONE_PAIR_IN = 10_000
 MIN_PAIRS = 100_000
+# How sure it must be that pairs across splits are more than chance.
+MAX_P = 1e-3
 
 
 def copies_across(splits: Splits) -> Iterator[Finding]:
@@ -28,9 +40,11 @@ def copies_across(splits: Splits) -> Iterator[Finding]:
         ]
         if not both:
             continue
-        num_bytes = sum(len({_fact(splits, p).content for p in same}) < len(same) for same in both)
-        labels = [{int(splits[p.split].labels_N[p.number]) for p in same} for same in both]
-        num_other = sum(len(found) > 1 for found in labels)
+        num_bytes = sum(_meet(same, first, lambda p: _fact(splits, p).content) for same in both)
+        num_other = sum(
+            not _meet(same, first, lambda p: int(splits[p.split].labels_N[p.number]))
+            for same in both
+        )
         other = f"; {num_other} of them with different classes" if num_other else ""
         yield Finding(
             kind="copies_across_splits",
@@ -40,7 +54,7 @@ def copies_across(splits: Splits) -> Iterator[Finding]:
                 f"{num_bytes} byte for byte){other}"
             ),
             remedy=(
-                f"--drop-duplicates keeps the copy in {kept_split((first, second))} alone, "
+                f"--drop-duplicates keeps the copy in {_kept(copies, first, second)} alone, "
                 "--allow-leakage keeps both"
             ),
             images=tuple(tuple(image_at(splits, p) for p in same) for same in both),
@@ -52,6 +66,19 @@ def copies_across(splits: Splits) -> Iterator[Finding]:
             },
             allowed_by=("--drop-duplicates", "--allow-leakage"),
         )
+
+
+def _meet(same: Sequence[Place], first: str, of: Callable[[Place], Hashable]) -> bool:
+    """Whether a copy in one split and one in the other agree in this."""
+    ones = {of(place) for place in same if place.split == first}
+    return bool(ones & {of(place) for place in same if place.split != first})
+
+
+def _kept(copies: Sequence[Sequence[Place]], first: str, second: str) -> str:
+    """The split or splits whose copy stays; a third one may have the picture as well."""
+    splits = [{place.split for place in same} for same in copies]
+    kept = {kept_split(found) for found in splits if {first, second} <= found}
+    return " or ".join(name for name in ("train", "val", "test") if name in kept)
 
 
 def groups_across(splits: Splits) -> Iterator[Finding]:
@@ -116,43 +143,38 @@ def copies_within(splits: Splits) -> Iterator[Finding]:
 
 
 def near_duplicates(splits: Splits, *, knows_groups: bool) -> Iterator[Finding]:
-    """Pictures that were saved anew, and where nobody knows who is on them: those that look alike.
+    """Pictures that were saved anew, and others that look alike where that may mean something.
 
-    Images of one kind look alike at 64 bits by chance. Those pairs are told only while they are
-    rare, as then some may be of one subject.
+    Images of one kind look alike at 64 bits by chance. Pairs in two splits that are not the same
+    picture at a finer look are told where there are more of them than pairs within splits let
+    expect (binomial test), or where nobody knows who is on them and they are rare.
     """
-    places = [Place(name, i) for name, split in splits.items() for i in range(len(split))]
-    facts = [_fact(splits, place) for place in places]
-    pairs = list(look_alikes(places, [f.coarse for f in facts], [f.fine for f in facts]))
-    # Those with the same pixels have a finding of their own.
-    pairs = [p for p in pairs if _fact(splits, p.first).pixels != _fact(splits, p.second).pixels]
-    pairs.sort(key=lambda pair: (pair.fine, pair.coarse))
-    across = [pair for pair in pairs if pair.first.split != pair.second.split]
-    num_pairs = len(places) * (len(places) - 1) // 2
-    tells = num_pairs >= MIN_PAIRS and len(pairs) <= num_pairs / ONE_PAIR_IN
-    alike = across if tells and not knows_groups else [pair for pair in across if pair.is_same]
-    if alike:
-        num_same = sum(pair.is_same for pair in alike)
+    found = _look_alikes(splits)
+    across = [pair for pair in found.pairs if pair.first.split != pair.second.split]
+    if not _means_something(found, knows_groups=knows_groups):
+        across = [pair for pair in across if pair.is_same]
+    if across:
+        num_same = sum(pair.is_same for pair in across)
         same = {0: "none of them is", 1: "1 of them is"}.get(num_same, f"{num_same} of them are")
         yield Finding(
             kind="near_duplicates_across_splits",
             level="warning",
             text=(
-                f"{pairs_of(len(alike))} of images in two splits look alike (perceptual hash "
+                f"{pairs_of(len(across))} of images in two splits look alike (perceptual hash "
                 f"distance <= 4 of 64 bits); at a finer look (256 bits) {same} the same picture"
             ),
             remedy=(
                 "look at them: a picture saved anew belongs into one split; pictures of one "
                 "subject do, too (--group-pattern); different subjects may just look alike"
             ),
-            images=_pairs(splits, alike),
+            images=_pairs(splits, across),
             values={
-                "count": len(alike),
+                "count": len(across),
                 "same_picture": num_same,
-                "distances": [[pair.coarse, pair.fine] for pair in alike],
+                "distances": [[pair.coarse, pair.fine] for pair in across],
             },
         )
-    within = [pair for pair in pairs if pair.first.split == pair.second.split and pair.is_same]
+    within = [p for p in found.pairs if p.first.split == p.second.split and p.is_same]
     if within:
         yield Finding(
             kind="near_duplicates_within_split",
@@ -165,6 +187,43 @@ def near_duplicates(splits: Splits, *, knows_groups: bool) -> Iterator[Finding]:
                 "distances": [[pair.coarse, pair.fine] for pair in within],
             },
         )
+
+
+def _look_alikes(splits: Splits) -> LookAlikes:
+    """Those among images of different pixels: copies have a finding of their own."""
+    seen: set[tuple[str, str]] = set()
+    places = []
+    for name, split in splits.items():
+        for number, fact in enumerate(split.facts):
+            # A flat image has no structure that could look like another's.
+            if fact.coarse and (name, fact.pixels) not in seen:
+                seen.add((name, fact.pixels))
+                places.append(Place(name, number))
+    facts = [_fact(splits, place) for place in places]
+    found = look_alikes(
+        places,
+        [fact.coarse for fact in facts],
+        [fact.fine for fact in facts],
+        [min(fact.width, fact.height) < SMALL for fact in facts],
+    )
+    pairs = [p for p in found.pairs if _pixels(splits, p.first) != _pixels(splits, p.second)]
+    num_copies = len(found.pairs) - len(pairs)
+    return found._replace(pairs=pairs, num_across=found.num_across - num_copies)
+
+
+def _pixels(splits: Splits, place: Place) -> str:
+    return _fact(splits, place).pixels
+
+
+def _means_something(found: LookAlikes, *, knows_groups: bool) -> bool:
+    number = found.num_across + found.num_within
+    possible = found.possible_across + found.possible_within
+    if number == 0:
+        return False
+    share = found.possible_across / possible
+    if binomtest(found.num_across, number, share, alternative="greater").pvalue < MAX_P:
+        return True
+    return not knows_groups and possible >= MIN_PAIRS and number <= possible / ONE_PAIR_IN
 
 
 def _pairs(splits: Splits, pairs: Iterable[Pair]) -> Images:

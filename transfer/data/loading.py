@@ -31,6 +31,8 @@ from transfer.data.opening import (
 from transfer.data.splits import Positions, stratified_split
 from transfer.data.window import Window, to_eight_bits
 
+SPLITS = ("train", "val", "test")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
@@ -55,9 +57,9 @@ class ImageData:
     ``made_splits`` names those of val and test that were made here; ``num_groups`` counts groups
     over all images, test images too, where groups are known; ``shapes`` ("WIDTHxHEIGHT") and
     ``modes`` (Pillow's names) count what training and validation images were before;
-    ``checked`` has the splits as the data check sees them, copies that were dropped included;
-    ``unreadable`` (names and reasons) and ``dropped`` (names) are what was left out, by split;
-    ``sealed`` are the test images, for `unsealed` alone to open.
+    ``checked`` has the splits as the data check sees them, copies that were dropped included,
+    and ``kept`` without those; ``unreadable`` (names and reasons) and ``dropped`` (names) are what
+    was left out, by split; ``sealed`` are the test images, for `unsealed` alone to open.
     """
 
     images_NHWC: Pixels
@@ -77,6 +79,7 @@ class ImageData:
     shapes: dict[str, int] = field(default_factory=dict)
     modes: dict[str, int] = field(default_factory=dict)
     checked: dict[str, CheckedSplit] = field(default_factory=dict)
+    kept: dict[str, CheckedSplit] = field(default_factory=dict)
     unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
     dropped: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sealed: Items | None = field(default=None, repr=False)
@@ -123,7 +126,7 @@ def load_data(
         for name, split in opened.splits.items()
     }
     parts = {name: split.subset(kept[name]) for name, split in opened.splits.items()}
-    require_classes(source.classes, parts)
+    require_classes(source.classes, parts, opened.unreadable)
     pool = _pooled(parts, {name: rows[kept[name]] for name, rows in opened.rows.items()})
     test, checked = parts["test"], dict(opened.splits)
     if "val" in checked:
@@ -135,8 +138,8 @@ def load_data(
             together_N=together(pool.images.digests, pool.images.groups),
             classes=source.classes,
         )
-        checked["train"] = pool.images.subset(train)
-        checked["val"] = replace(pool.images.subset(val), is_made=True)
+        parts["train"] = checked["train"] = pool.images.subset(train)
+        parts["val"] = checked["val"] = replace(pool.images.subset(val), is_made=True)
     labels = {"train": pool.images.labels_N[train], "val": pool.images.labels_N[val]}
     lines = _lines(source.classes, pool.images, pool.is_val)
     test_lines = _lines(source.classes, test, [False] * len(test))
@@ -161,7 +164,8 @@ def load_data(
         num_groups=_num_groups(source),
         shapes=dict(Counter(f"{fact.width}x{fact.height}" for fact in facts)),
         modes=dict(Counter(fact.mode for fact in facts)),
-        checked={name: checked[name] for name in ("train", "val", "test")},
+        checked={name: checked[name] for name in SPLITS},
+        kept={name: parts[name] for name in SPLITS},
         unreadable=opened.unreadable,
         dropped={
             name: tuple(opened.splits[name].names[i] for i in places)

@@ -14,7 +14,7 @@ import numpy as np
 
 from transfer.data.decoding import decode_image
 from transfer.data.groups import find_groups
-from transfer.data.items import Items, Source, SplitName, short_name
+from transfer.data.items import Items, Source, SplitName, in_class_order, short_name
 
 REQUIRED = ("path", "label")
 OPTIONAL = ("split", "group")
@@ -48,7 +48,7 @@ def open_manifest(path: Path, group_pattern: str | None = None) -> Source:
         )
     rows = [_row(path, header, number, values) for number, values in lines]
     _refuse_duplicates(path, rows)
-    classes = tuple(sorted({row.label for row in rows}))
+    classes = in_class_order(row.label for row in rows)
     given: list[SplitName] = [split for split in SPLITS.values() if _has(rows, split)]
     if "split" in header and not {"train", "test"} <= set(given):
         raise ValueError(

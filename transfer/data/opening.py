@@ -96,7 +96,7 @@ def open_images(
         split = _checked(everything, facts, places)
         order = in_order(split, np.zeros(len(split), dtype=bool))
         split, places = split.subset(order), places[order]
-        require_classes(source.classes, {"all": split})
+        require_classes(source.classes, {"all": split}, unreadable)
         together_N = together(split.digests, split.groups)
         rest, test = split_off_test(split.labels_N, together_N, source.classes)
         given: dict[SplitName, Items] = {"train": everything.subset(places[rest])}
@@ -132,14 +132,31 @@ def _checked(items: Items, facts: Sequence[Facts], places: Positions) -> Checked
     )
 
 
-def require_classes(classes: tuple[str, ...], parts: Mapping[str, CheckedSplit]) -> None:
-    """Refuse a split that has lost all images of a class."""
+class LostClassError(ValueError):
+    """A split has lost all images of a class; ``unreadable`` names files and reasons by split."""
+
+    def __init__(self, text: str, unreadable: Mapping[str, Mapping[str, str]]) -> None:
+        super().__init__(text)
+        self.unreadable = unreadable
+
+
+def require_classes(
+    classes: tuple[str, ...],
+    parts: Mapping[str, CheckedSplit],
+    unreadable: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Refuse a split that has lost all images of a class.
+
+    Raises:
+        LostClassError: there is one.
+    """
     for name, part in parts.items():
         missing = np.flatnonzero(np.bincount(part.labels_N, minlength=len(classes)) == 0)
         if len(missing):
-            raise ValueError(
+            raise LostClassError(
                 f"Class '{classes[missing[0]]}' has no image left in {name} without those that "
-                "can't be read or are copies; every split must hold every class."
+                "can't be read or are copies; every split must hold every class.",
+                unreadable,
             )
 
 

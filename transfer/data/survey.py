@@ -18,6 +18,7 @@ from transfer.data.facts import FORMAT, Facts, ImageFacts, Unreadable, facts_of
 from transfer.data.items import Items, OnProgress
 
 CHUNK = 64
+NOT_OPENED = "not opened: "  # stands for the digest of bytes that nobody could read
 
 
 def survey(items: Items, cache_dir: Path, on_progress: OnProgress) -> tuple[Facts, ...]:
@@ -44,7 +45,7 @@ def content_digests(items: Items) -> tuple[str, ...]:
         try:
             return hashlib.sha256(items.read(i)).hexdigest()
         except OSError as error:
-            return f"unreadable: {error.strerror or error}"
+            return f"{NOT_OPENED}{error.strerror or error}"
 
     return tuple(map(digest, range(len(items))))
 
@@ -73,7 +74,13 @@ def decoded(
         except UnreadableImageError as error:
             return None, Unreadable(str(error))
         except OSError as error:
-            return None, Unreadable(error.strerror or str(error))
+            if contents[i].startswith(NOT_OPENED):
+                return None, Unreadable(error.strerror or str(error))
+            # It was read a moment ago: what is kept under its bytes must follow from them.
+            raise ValueError(
+                f"{items.names[i]} could be read and then not ({error.strerror or error}); "
+                "see to the disk or the network it comes from, and try again."
+            ) from None
         return image, facts_of(image, contents[i], sealed=sealed)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
