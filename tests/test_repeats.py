@@ -1,0 +1,21 @@
+"""A repeat is known by its candidate and its seed. See test_confirm_run.py for whole runs."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from studies.repeats import Repeat
+
+
+@pytest.mark.parametrize(
+    ("params", "is_its"),
+    [
+        ({"candidate": 3, "seed": 1}, True),
+        ({"candidate": 3, "seed": 2}, False),
+        ({"candidate": 4, "seed": 1}, False),
+        ({"control": "majority"}, False),
+    ],
+)
+def test_a_trial_is_a_repeats_by_candidate_and_seed(params, is_its):
+    repeat = Repeat(candidate=3, configuration={"backbone": "resnet18"}, seed=1)
+    assert repeat.is_of(SimpleNamespace(params=params)) == is_its

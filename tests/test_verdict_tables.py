@@ -1,0 +1,63 @@
+"""Candidates over seeds and controls are printed with what they mean."""
+
+import io
+
+from rich.console import Console
+
+from studies.confirm import Confirmed, Verdict
+from studies.verdict_tables import print_verdict, verdict_json
+from tests.test_confirm import candidate
+from tests.test_control_rows import COUNTS, control
+
+
+def verdict(*candidates):
+    confirmed = Confirmed(
+        metric="accuracy", seeds=[1, 2], resplit=False, how="best", candidates=candidates
+    )
+    return Verdict(
+        confirmed=confirmed,
+        controls=[control("majority", "none", "none", 0.75), control("knn", "net", "random", 0.8)],
+        counts=COUNTS,
+    )
+
+
+def with_backbone(*given, **options):
+    found = candidate(*given, **options)
+    object.__setattr__(found, "configuration", {"backbone": "net"})
+    return found
+
+
+def printed(shown):
+    console = Console(width=80, file=io.StringIO())
+    print_verdict(console, shown)
+    return console.file.getvalue()
+
+
+def test_means_and_every_seed_are_shown_and_the_choices_marked():
+    text = printed(
+        verdict(
+            with_backbone(3, [0.9, 0.94], strategy="fine_tuning"),
+            with_backbone(5, [0.8, 0.8], strategy="fine_tuning"),
+            with_backbone(4, [0.95, 0.95], strategy="feature_extraction"),
+        )
+    )
+    lines = text.splitlines()
+    marked = [line.split()[1] for line in lines if line.startswith("*") and "net" in line]
+    assert marked == ["3", "4"]
+    assert "0.9200 0.0200" in text and "0.9000 0.9400" in text
+    assert text.index("knn") < text.index("majority")  # The better control first.
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_what_is_missing_and_what_learned_nothing_is_said():
+    text = printed(verdict(with_backbone(3, [0.75, 0.75], strategy="fine_tuning")))
+    assert "Nothing is confirmed of feature extraction." in text
+    assert "Alarm: fine-tuning stands at the rate of the majority class" in text
+    assert "No training over seeds is complete." in printed(verdict())
+
+
+def test_json_has_candidates_controls_and_alarms():
+    found = verdict_json(verdict(with_backbone(3, [0.75, 0.75])))
+    assert found["candidates"][0]["mean"] == 0.75 and found["best"] == 3
+    assert [row["control"] for row in found["controls"]] == ["majority", "knn"]
+    assert len(found["alarms"]) == 1

@@ -1,0 +1,42 @@
+"""What trainings of a study share: one owner, one memory of limits, settings but for the seed."""
+
+from types import SimpleNamespace
+
+from studies.settings import StudyOptions, decide
+from studies.workplace import Workplace
+
+
+def workplace():
+    settings = decide(StudyOptions(), name="s", stored={}, suggested={})
+    prepared = SimpleNamespace(
+        settings=settings,
+        identity={"threads": 1, "weights": {"resnet18": "abc"}, "precision": {"resnet18": "bf16"}},
+        data=SimpleNamespace(fingerprint="d", test_fingerprint="t"),
+        device=SimpleNamespace(type="cpu"),
+    )
+    return Workplace(
+        storage=None,
+        prepared=prepared,
+        worker="host:1:ab",
+        progress=None,
+        signals=None,
+        activations="activations",
+    )
+
+
+def test_an_objective_of_the_search_has_the_studys_settings():
+    place = workplace()
+    objective = place.objective("study")
+    assert objective.settings == place.prepared.settings and not objective.keep_weights
+    assert objective.precision == {"resnet18": "bf16"}
+    assert objective.provenance["worker"] == "host:1:ab"
+    assert objective.provenance["fingerprints"]["test"] == "t"
+
+
+def test_an_objective_of_another_seed_prunes_nothing_and_shares_the_rest():
+    place = workplace()
+    objective = place.objective("study", seed=7, activations="others", keep_weights=True)
+    assert (objective.settings.seed, objective.settings.pruner) == (7, "none")
+    assert objective.settings.epochs == place.prepared.settings.epochs
+    assert (objective.activations, objective.keep_weights) == ("others", True)
+    assert objective.limits is place.objective("study").limits
