@@ -60,7 +60,7 @@ def test_with_one_seed_it_is_said_that_seeds_are_not_known():
 def test_a_smaller_margin_needs_more_images_and_seeds_alone_may_hide_it():
     few, many = (images_needed(m, image_variance=0.1).images for m in (0.05, 0.01))
     assert 0 < few < many
-    hidden = images_needed(0.01, image_variance=0.1, seed_variance=0.01, num_seeds=3)
+    hidden = images_needed(0.02, image_variance=0.1, seed_variance=4e-4, num_seeds=3)
     assert hidden.images is None and hidden.seeds > 3
     for margin, variance in ((0.0, 0.1), (0.02, 0.0), (0.02, float("inf"))):
         with pytest.raises(ValueError, match="must hold"):
