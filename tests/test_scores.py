@@ -1,0 +1,80 @@
+"""Metrics agree with scikit-learn's, weigh images as resampling does, and refuse what is none.
+
+Shapes: N images, C classes.
+"""
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from studies.scores import (
+    METRICS,
+    check_predictions,
+    expected_calibration_error,
+    larger_is_better,
+    precisions,
+    recalls,
+    weighted_values,
+)
+
+
+def predictions(num_classes=2, num_images=90, seed=0):
+    rng = np.random.default_rng(seed)
+    labels_N = rng.permutation(np.arange(num_images) % num_classes)
+    logits_NC = rng.normal(size=(num_images, num_classes))
+    logits_NC[np.arange(num_images), labels_N] += 1
+    exponentials_NC = np.exp(logits_NC)
+    return labels_N, exponentials_NC / exponentials_NC.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_metrics_are_those_of_scikit_learn(num_classes):
+    labels_N, p_NC = predictions(num_classes)
+    called_N = p_NC.argmax(axis=1)
+    two = num_classes == 2
+    expected = {
+        "accuracy": metrics.accuracy_score(labels_N, called_N),
+        "balanced_accuracy": metrics.balanced_accuracy_score(labels_N, called_N),
+        "auroc": metrics.roc_auc_score(
+            labels_N, p_NC[:, 1] if two else p_NC, multi_class="raise" if two else "ovr"
+        ),
+        "f1": metrics.f1_score(labels_N, called_N, average="macro"),
+        "loss": metrics.log_loss(labels_N, p_NC),
+    }
+    for name, value in expected.items():
+        assert METRICS[name](labels_N, p_NC) == pytest.approx(value), name
+    assert recalls(labels_N, p_NC) == pytest.approx(
+        metrics.recall_score(labels_N, called_N, average=None)
+    )
+    assert precisions(labels_N, p_NC) == pytest.approx(
+        metrics.precision_score(labels_N, called_N, average=None)
+    )
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_weight_of_two_is_the_image_twice(name):
+    labels_N, p_NC = predictions()
+    counts_BN = np.random.default_rng(1).integers(0, 3, (4, len(labels_N)))
+    found_B = weighted_values(METRICS[name], labels_N, p_NC, counts_BN)
+    for found, counts_N in zip(found_B, counts_BN, strict=True):
+        index = np.repeat(np.arange(len(labels_N)), counts_N)
+        assert found == pytest.approx(METRICS[name](labels_N[index], p_NC[index]))
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
+    labels_N = np.array([0, 0, 0, 1])
+    sure = np.tile([0.75, 0.25], (4, 1))
+    assert expected_calibration_error(labels_N, sure) == pytest.approx(0.0)
+    assert expected_calibration_error(1 - labels_N, sure) == pytest.approx(0.5)
+
+
+def test_of_loss_and_calibration_error_less_is_better():
+    assert {name for name in METRICS if not larger_is_better(name)} == {"loss", "ece"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused(value):
+    labels_N, p_NC = predictions()
+    p_NC[3, 0] = value
+    with pytest.raises(ValueError):
+        check_predictions(labels_N, p_NC)
