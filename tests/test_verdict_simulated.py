@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
+from studies.paired_tests import mcnemar_exact
 from studies.scores import METRICS
-from studies.statistics import mcnemar_exact
 from studies.verdict import difference_over_seeds, images_needed
 
 NUM_IMAGES = 400
