@@ -63,7 +63,7 @@ class TrialRecord:
     reason: str | None
     duplicate_of: int | None
     predictions: str | None
-    weights: str | None
+    weights: str | None = None
     started: datetime | None
     ended: datetime | None
 

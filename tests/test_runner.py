@@ -60,6 +60,7 @@ KEYS = {
     "seconds",
     "accounting",
     "data_check",
+    "confirmed",
 }
 
 

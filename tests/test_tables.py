@@ -171,6 +171,7 @@ def test_run_json_has_the_documented_shape():
         "seconds",
         "accounting",
         "data_check",
+        "confirmed",
     }
     assert value["accounting"]["trials"] == 4 and value["accounting"]["peak_memory_bytes"] == 1
     assert value["trials"] == {"complete": 2, "pruned": 1, "fail": 1, "running": 1}
