@@ -1,7 +1,7 @@
 """Controls: what a study's result must beat to mean anything, in ``NAME/controls``.
 
 The majority class; nearest neighbours and logistic regression on each backbone's frozen features,
-pretrained and random; the default recipe without a search, over the seeds of confirming. Knows
+pretrained and random; the default recipe without a search, by the first seed of confirming. Knows
 validation images alone; the test split is `final_test`'s to open.
 """
 

@@ -145,6 +145,7 @@ def next_commands(name: str, storage: str) -> Text:
     lines = (
         ("all trials", f"python -m studies status {shlex.quote(name)}{_storage(storage)}"),
         ("more trials", f"python -m studies run {options} --trials N"),
+        ("more seeds", f"python -m studies confirm {options} --seeds N"),
         ("in a browser", f"python -m studies dashboard{_storage(storage)}"),
     )
     return Text("Next:\n" + "\n".join(f"  {what:13} {command}" for what, command in lines))
