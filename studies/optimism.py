@@ -162,8 +162,8 @@ def _corrected(
     best_T = np.maximum.reduceat(value_R, starts_T)
     best_TB = np.maximum.reduceat(found.inside_RB, starts_T, axis=0)
     # What moves all trials alike (hard images) decides nothing between them.
-    noise_T = (best_TB - best_TB.mean(axis=0)).std(axis=1)
-    shrunken_T, variance_T = shrunken(best_T, noise_T)
+    noise = float((best_TB - best_TB.mean(axis=0)).var(axis=1).mean() ** 0.5)
+    shrunken_T, variance_T = shrunken(best_T, noise)
     known_B = ~np.isnan(found.outside_B)
     of_resamples = float(shrunken_T[trial_R[found.row_B[known_B]]].mean())
     trial = trial_R[selected]
@@ -171,19 +171,17 @@ def _corrected(
     return mean, float(variance_T[trial])
 
 
-def shrunken(value_T: Floats, noise_T: Floats) -> tuple[Floats, Floats]:
+def shrunken(value_T: Floats, noise: float) -> tuple[Floats, Floats]:
     """Posterior means and variances of true values, whose distribution the values themselves tell.
 
     Nonparametric maximum likelihood by expectation maximisation on a grid. Values that differ
     by no more than their noise (a standard deviation) come out equal, one that stands out of
     many stays out.
     """
-    if len(value_T) == 1 or noise_T.max() == 0 or np.ptp(value_T) == 0:
+    if noise == 0 or np.ptp(value_T) == 0:
         return value_T, np.zeros_like(value_T)
-    # A trial without noise of its own (it calls every image the same) is as sure as any is.
-    noise_T = np.maximum(noise_T, noise_T[noise_T > 0].min())
     grid_G = np.union1d(value_T, np.linspace(value_T.min(), value_T.max(), 60))
-    density_TG = np.exp(-0.5 * ((value_T[:, None] - grid_G) / noise_T[:, None]) ** 2)
+    density_TG = np.exp(-0.5 * ((value_T[:, None] - grid_G) / noise) ** 2)
     prior_G = np.full(len(grid_G), 1 / len(grid_G))
     for _ in range(200):
         posterior_TG = density_TG * prior_G
