@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import nct, norm
+from scipy.stats import chi2, norm
 from scipy.stats import t as student_t
 
 from studies.scores import METRICS, Floats, Labels, Metric, Score
@@ -26,6 +26,7 @@ from studies.statistics import (
 Verdict = Literal["better", "worse", "not distinguishable"]
 MOST_IMAGES = 10_000_000
 MOST_SEEDS = 1000
+SHOWN = 20  # Points of each strategy's chi-squared; with 100, planned images differ by 1 %.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,9 @@ class Difference(Interval):
 
     ``p`` is below 0.05 exactly where a 95 % interval excludes 0. ``image_variance`` is of one
     image, ``seed_variance`` of the means over ``num_seeds`` (the fewer of both): N images give
-    the difference ``image_variance / N + seed_variance``, ``images_needed`` takes both. Where
+    the difference ``image_variance / N + seed_variance``. ``own_variance`` is the part of
+    ``image_variance`` that seeds do not share, each erring on images of its own; it hides how
+    much seeds matter. ``images_needed`` takes the three. Where
     ``seeds_known`` is False a strategy has one seed: the interval is that of *these models* on
     further images, and how much seeds matter is unknown.
     """
@@ -45,6 +48,7 @@ class Difference(Interval):
     num_seeds: int
     seeds_known: bool
     image_variance: float
+    own_variance: float
     seed_variance: float
 
 
@@ -104,6 +108,8 @@ def difference_over_seeds(
         larger_is_better = metric.larger_is_better
         of_images += 2 / design_images(metric, labels_N) ** 2 if metric.bounded else 0.0
     (raw_a, excess_a), (raw_b, excess_b) = seed_variance(a_S, a_SB), seed_variance(b_S, b_SB)
+    # Degrees of freedom by what is seen (raw), not by the excess: that is small by chance just
+    # where the variance is, and twins were called different in up to 10 % of cases.
     # One strategy's estimate may be below 0 by chance; cutting the sum, not each, biases less.
     of_seeds = max(0.0, excess_a + excess_b)
     variance, seeds = of_images + of_seeds, [(raw_a, len(a_S)), (raw_b, len(b_S))]
@@ -118,6 +124,7 @@ def difference_over_seeds(
         num_seeds=min(len(a_S), len(b_S)),
         seeds_known=min(len(a_S), len(b_S)) > 1,
         image_variance=of_images * len(labels_N),
+        own_variance=(raw_a - excess_a + raw_b - excess_b) * len(labels_N),
         seed_variance=of_seeds,
     )
 
@@ -151,6 +158,7 @@ def images_needed(
     margin: float,
     *,
     image_variance: float,
+    own_variance: float = 0.0,
     seed_variance: float = 0.0,
     num_seeds: int = 1,
     power: float = 0.8,
@@ -160,72 +168,96 @@ def images_needed(
 
     It plans the test of ``difference_over_seeds`` from what was measured there, not from the
     difference observed. With one model each, accuracy and ``image_variance`` = ``disagreement``
-    it is ``(z + z')**2 * disagreement / margin**2``, within a few images of McNemar's sample
-    size. The seeds' part does not shrink with images: where it alone hides the margin, no number
-    of images is enough. The test has to estimate the seeds' variance, which this takes as known:
-    planned for 80 %, differences of 3 to 6 points were found in 73 to 77 % of cases with five
-    seeds and in 56 % with three (200 pairs, 400 images, seed spreads of 1 to 3 points), so read
-    the number as the fewest images.
+    it is ``(z + z')**2 * disagreement / margin**2`` and some ten images for the two that the
+    test adds, close to McNemar's sample size. The seeds' part does not shrink with images: where
+    it alone hides the margin, no number of images is enough. The test has to estimate that part
+    from few seeds; its power is the mean over what they may show. Planned for 80 %, a difference
+    of 5 points was found in 78 to 84 % of 600 pairs (S = 1, 2, 3, 5, spreads of 0 to 2 points). A
+    seed variance measured with three seeds is rough, and so is what follows from it.
 
     Sources: R. J. Connor, "Sample size for testing differences in proportions for the
-    paired-sample design", Biometrics 43 (1987), 207-211; power by the noncentral t.
+    paired-sample design", Biometrics 43 (1987), 207-211; sums of squares of normal seeds are
+    chi-squared.
 
     Args:
         margin: in the metric's unit.
         image_variance: of the paired difference of one image: ``Difference.image_variance``.
+        own_variance: the part of it that seeds don't share: ``Difference.own_variance``.
         seed_variance: of the difference of the means over ``num_seeds``.
 
     Raises:
-        ValueError: ``0 < margin``, ``0 < power < 1``, ``0 < image_variance``,
-            ``0 <= seed_variance`` or ``1 <= num_seeds`` doesn't hold.
+        ValueError: ``0 < margin``, ``0 < power < 1``, ``0 <= own_variance <= image_variance``,
+            ``0 < image_variance``, ``0 <= seed_variance`` or ``1 <= num_seeds`` doesn't hold, or
+            the margin is too small for ten million images or a thousand seeds.
     """
     for law, holds, got in (
         ("margin > 0", margin > 0, margin),
         ("0 < power < 1", 0 < power < 1, power),
         ("image_variance > 0", 0 < image_variance < float("inf"), image_variance),
+        ("own_variance >= 0", 0 <= own_variance < float("inf"), own_variance),
+        ("own_variance <= image_variance", own_variance <= image_variance, own_variance),
         ("seed_variance >= 0", 0 <= seed_variance < float("inf"), seed_variance),
         ("num_seeds >= 1", num_seeds >= 1, num_seeds),
     ):
         if not holds:
             raise ValueError(f"`{law}` must hold, but got {got}.")
 
-    def needed(of_seeds: float, seeds: int) -> int | None:
-        def enough(images: int) -> bool:
-            variance = image_variance / images + of_seeds
-            return _power(margin, variance, of_seeds, seeds, confidence) >= power
+    def needed(seeds: int, *, alike: bool = False) -> int | None:
+        share = num_seeds / seeds
+        own, of_seeds = own_variance * share, 0.0 if alike else seed_variance * share
+        of_image = image_variance - own_variance + own
+        spread = _Spread(of_image=of_image, own=own, of_seeds=of_seeds, num_seeds=seeds)
+        return _smallest(lambda n: _power(margin, spread, n, confidence) >= power, MOST_IMAGES)
 
-        return _smallest(enough, MOST_IMAGES)
-
-    now, without = needed(seed_variance, num_seeds), needed(0.0, num_seeds)
+    without = needed(num_seeds, alike=True)
     if without is None:
         raise ValueError(
-            f"`margin` must be one that {MOST_IMAGES} images can show, but got {margin}."
+            f"`margin` must be one that {MOST_IMAGES:,} images can show, but got {margin}."
         )
+    few = 2 * without
 
     def few_images(seeds: int) -> bool:
-        images = needed(seed_variance * num_seeds / seeds, seeds)
-        return images is not None and images <= 2 * without
+        images = needed(seeds)
+        return images is not None and images <= few
 
     seeds = num_seeds if few_images(num_seeds) else _smallest(few_images, MOST_SEEDS)
     if seeds is None:
         raise ValueError(
-            f"`margin` must be one that {MOST_SEEDS} seeds can show, but got {margin} at a seed "
+            f"`margin` must be one that {MOST_SEEDS:,} seeds can show, but got {margin} at a seed "
             f"variance of {seed_variance:.3g}."
         )
-    with_seeds = needed(seed_variance * num_seeds / seeds, seeds)
+    with_seeds = needed(seeds)
     assert with_seeds is not None
-    return ImagesNeeded(images=now, seeds=seeds, images_with_seeds=with_seeds)
+    return ImagesNeeded(images=needed(num_seeds), seeds=seeds, images_with_seeds=with_seeds)
 
 
-def _power(
-    margin: float, variance: float, of_seeds: float, num_seeds: int, confidence: float
-) -> float:
-    # Both strategies are taken to have half of the seeds' variance each.
-    df = degrees_of_freedom(variance, [(of_seeds / 2, num_seeds)] * 2)
-    shift = margin / variance**0.5
-    if df > 1000:
-        return float(norm.sf(norm.ppf((1 + confidence) / 2) - shift))
-    return float(nct.sf(student_t.ppf((1 + confidence) / 2, df), df, shift))
+@dataclass(frozen=True, kw_only=True)
+class _Spread:
+    """Variances of a difference: of an image, its part not shared by seeds, of the seeds."""
+
+    of_image: float
+    own: float
+    of_seeds: float
+    num_seeds: int
+
+
+def _power(margin: float, spread: _Spread, num_images: int, confidence: float) -> float:
+    """How often ``difference_over_seeds`` would call this margin a difference."""
+    of_images, own = spread.of_image / num_images, spread.own / num_images
+    true = of_images + spread.of_seeds
+    of_images += 2 / num_images**2  # The test counts two images more.
+    if spread.num_seeds == 1:
+        half = norm.ppf((1 + confidence) / 2) * of_images**0.5
+        return float(norm.sf((half - margin) / true**0.5))
+    # What the seeds of each strategy may show, at equally likely points. Both are taken to have
+    # half of the seeds' variance each.
+    shares = (np.arange(SHOWN) + 0.5) / SHOWN
+    shown = chi2.ppf(shares, spread.num_seeds - 1) / (spread.num_seeds - 1)
+    raw = (spread.of_seeds + own) / 2 * shown
+    seen = of_images + np.maximum(0.0, raw[:, None] + raw - own)
+    weighed = np.maximum((raw[:, None] ** 2 + raw**2) / (spread.num_seeds - 1), 1e-300)
+    half = student_t.ppf((1 + confidence) / 2, np.maximum(1.0, seen**2 / weighed)) * seen**0.5
+    return float(norm.sf((half - margin) / true**0.5).mean())
 
 
 def _smallest(holds: Callable[[int], bool], most: int) -> int | None:
