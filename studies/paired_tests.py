@@ -66,8 +66,9 @@ def delong(labels_N: Labels, scores_a_N: Floats, scores_b_N: Floats) -> tuple[fl
 def delong_interval(labels_N: Labels, scores_N: Floats, *, confidence: float = 0.95) -> Interval:
     """Interval of the AUROC of **this model**: DeLong's variance in a Wilson-type interval.
 
-    Around the value itself, DeLong's interval covers 87 % at an AUROC of 0.95 with 80 images.
-    With one image in a class, the interval is as wide as about four images make it.
+    Around the value itself, DeLong's interval covers 87 % at an AUROC of 0.95 with 20 positives
+    of 80; this one covers 95 to 98 % there and up to 0.98. With one image in a class, it is as
+    wide as about four images make it.
 
     Sources: as ``delong`` and ``stratified_bootstrap``.
 

@@ -114,17 +114,19 @@ def difference_over_seeds(
     of_seeds = max(0.0, excess_a + excess_b)
     variance, seeds = of_images + of_seeds, [(raw_a, len(a_S)), (raw_b, len(b_S))]
     half = t_quantile(variance, seeds, confidence) * variance**0.5
+    most = 1.0 if isinstance(metric, Score) and metric.bounded else float("inf")
     return Difference(
         value=value,
-        low=value - half,
-        high=value + half,
+        low=max(value - half, -most),
+        high=min(value + half, most),
         p=_p_value(value, variance, degrees_of_freedom(variance, seeds)),
         verdict=_verdict(value, half, larger_is_better is not False),
         num_images=len(labels_N),
         num_seeds=min(len(a_S), len(b_S)),
         seeds_known=min(len(a_S), len(b_S)) > 1,
         image_variance=of_images * len(labels_N),
-        own_variance=(raw_a - excess_a + raw_b - excess_b) * len(labels_N),
+        # An estimate may exceed the whole that it is a part of.
+        own_variance=min(raw_a - excess_a + raw_b - excess_b, of_images) * len(labels_N),
         seed_variance=of_seeds,
     )
 

@@ -3,11 +3,14 @@
 Shapes: E epochs, N images, C classes. See test_optimism_simulated.py for what it is worth.
 """
 
+import time
+
 import numpy as np
 import pytest
 
 from studies.optimism import selection_optimism
 from studies.scores import METRICS
+from studies.statistics import wilson_interval
 
 LABELS_N = np.arange(60) % 2
 
@@ -45,3 +48,53 @@ def test_of_the_loss_the_lowest_is_chosen_and_its_optimism_is_what_was_too_low()
 def test_without_a_trial_or_an_epoch_there_is_no_choice(trials):
     with pytest.raises(ValueError):
         selection_optimism(LABELS_N, trials, METRICS["accuracy"])
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_is_corrected_towards_the_worse(name):
+    rng = np.random.default_rng(0)
+    shift = 1.5 * (np.arange(3) == np.arange(90)[:, None] % 3)
+    logits = rng.normal(size=(12, 4, 90, 3)) + shift
+    trials = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    found = selection_optimism(np.arange(90) % 3, list(trials), METRICS[name], num_resamples=100)
+    assert found.optimism > 0
+    sign = 1 if METRICS[name].larger_is_better else -1
+    assert sign * (found.naive - found.corrected.value) == pytest.approx(found.optimism)
+    assert found.corrected.low <= found.corrected.value <= found.corrected.high
+
+
+def test_where_nothing_was_chosen_nothing_is_corrected():
+    found = selection_optimism(LABELS_N, [trial(12)], METRICS["accuracy"], num_resamples=2000)
+    assert found.optimism == pytest.approx(0.0, abs=0.005)
+
+
+def test_perfect_trials_are_perfect_and_still_have_an_interval():
+    found = selection_optimism(LABELS_N, [trial(0), trial(0)], METRICS["accuracy"])
+    low, _ = wilson_interval(60, 60)
+    assert found.corrected.value == 1.0 and found.corrected.low == pytest.approx(low)
+
+
+def test_a_class_of_one_image_is_refused_only_where_the_metric_needs_it_left_out():
+    labels_N = np.r_[np.zeros(30, np.int64), 1]
+    p_NC = np.where(np.arange(2) == labels_N[:, None], 0.8, 0.2)[None]
+    selection_optimism(labels_N, [p_NC, p_NC], METRICS["accuracy"], num_resamples=50)
+    with pytest.raises(ValueError, match="every class has 2 or more images"):
+        selection_optimism(labels_N, [p_NC, p_NC], METRICS["auroc"], num_resamples=50)
+
+
+def test_predictions_that_are_not_finite_are_refused():
+    rows = trial(10)
+    rows[0, 3, 0] = np.nan
+    with pytest.raises(ValueError, match="must be finite"):
+        selection_optimism(LABELS_N, [rows], METRICS["accuracy"])
+
+
+@pytest.mark.slow
+def test_a_hundred_trials_of_twenty_epochs_take_seconds():
+    rng = np.random.default_rng(0)
+    labels_N = np.arange(400) % 2
+    p = 1 / (1 + np.exp(-rng.normal(size=(100, 20, 400)) - 1.5 * (labels_N - 0.5)))
+    trials = list(np.stack([1 - p, p], axis=-1))
+    started = time.perf_counter()
+    selection_optimism(labels_N, trials, METRICS["accuracy"])
+    assert time.perf_counter() - started < 10  # Half a second on one quiet core.

@@ -78,3 +78,49 @@ def test_what_is_not_finite_is_refused(value):
     p_NC[3, 0] = value
     with pytest.raises(ValueError):
         check_predictions(labels_N, p_NC)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_the_metric_that_chose_a_trial_is_the_one_that_reports_it(num_classes):
+    torch = pytest.importorskip("torch")
+    from transfer.metrics import classification_metrics
+
+    labels_N, p_NC = predictions(num_classes)
+    in_training = classification_metrics(
+        torch.tensor(np.log(p_NC), dtype=torch.float64), torch.tensor(labels_N)
+    )
+    for name, value in in_training.items():
+        assert METRICS[name](labels_N, p_NC) == pytest.approx(value, abs=1e-6), name
+
+
+def test_sure_images_are_still_ordered_by_how_sure_they_are():
+    labels_N = np.array([0, 1])
+    # Both probabilities of class 1 are 1.0 in float64; those of class 0 tell them apart.
+    p_NC = np.array([[1e-20, 1.0], [1e-30, 1.0]])
+    assert METRICS["auroc"](labels_N, p_NC) == 1.0
+
+
+def test_constant_scores_are_a_coin():
+    labels_N = np.arange(30) % 2
+    assert METRICS["auroc"](labels_N, np.full((30, 2), 0.5)) == 0.5
+
+
+def test_auroc_of_one_class_is_refused():
+    with pytest.raises(ValueError, match="`2 or more classes have images` must hold for auroc"):
+        METRICS["auroc"](np.zeros(9, np.int64), np.full((9, 2), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("labels_N", "p_NC", "law"),
+    [
+        (np.array([0, 1]), np.array([[2.5, -1.0], [0.0, 1.0]]), "rows that sum to 1"),
+        (np.array([0, 1]), np.array([[0.5, 0.5]]), r"shape == \(2, C\)"),
+        (np.array([0, 2]), np.full((2, 2), 0.5), "labels_N < 2"),
+        (np.array([0.0, 1.0]), np.full((2, 2), 0.5), "whole numbers"),
+        (np.array([], np.int64), np.zeros((0, 2)), "1 or more images"),
+        (np.array([0, 1]), np.array([[np.nan, 0.5], [0.5, 0.5]]), "finite"),
+    ],
+)
+def test_what_are_no_predictions_is_refused_with_the_law(labels_N, p_NC, law):
+    with pytest.raises(ValueError, match=law):
+        check_predictions(labels_N, p_NC)

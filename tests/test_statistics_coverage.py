@@ -3,6 +3,8 @@
 Shapes: S seeds, N images, C classes.
 """
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.stats import binom, norm
@@ -69,3 +71,85 @@ def test_perfect_predictions_are_no_proof_of_perfection():
     found = stratified_bootstrap(METRICS["accuracy"], labels_N, called(labels_N, labels_N >= 0))
     low, _ = wilson_interval(80, 80)
     assert (found.value, found.high) == (1.0, 1.0) and found.low == pytest.approx(low)
+
+
+# One seed can't tell how much seeds matter, and says so.
+SEEDS_AND_SPREADS = [(1, 0.0), *product([2, 3, 5], [0.0, 0.01, 0.02, 0.03])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_seeds", "spread"), SEEDS_AND_SPREADS)
+@pytest.mark.parametrize("num_images", [80, 400])
+def test_the_interval_over_any_number_of_seeds_covers(num_images, spread, num_seeds):
+    covered, widths = 0, []
+    for seed in range(NUM_RUNS):
+        rng = np.random.default_rng(seed)
+        labels_N, ease_N = np.arange(num_images) % 2, rng.normal(size=num_images)
+        accuracies = np.clip(rng.normal(0.88, spread, num_seeds), 0.6, 0.99)
+        latents = [(ease_N + rng.normal(size=num_images)) / 2**0.5 for _ in accuracies]
+        runs = [
+            called(labels_N, z < norm.ppf(a)) for z, a in zip(latents, accuracies, strict=True)
+        ]
+        found = bootstrap_over_seeds(
+            METRICS["accuracy"], labels_N, np.stack(runs), num_resamples=200, seed=seed
+        )
+        covered += found.low <= 0.88 <= found.high
+        widths.append(found.high - found.low)
+    assert covered >= binom.ppf(0.001, NUM_RUNS, 0.95)
+    if spread == 0 and num_seeds > 2:
+        # Errors that seeds don't share average out: narrower than one model's interval.
+        low, high = wilson_interval(round(0.88 * num_images), num_images)
+        assert np.mean(widths) < high - low
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize(
+    "labels_N", [np.r_[np.zeros(40, np.int64), 1], np.r_[np.zeros(30, np.int64), [1] * 9, 2]]
+)
+def test_a_class_of_one_image_has_an_interval(name, labels_N):
+    num_classes = labels_N.max() + 1
+    rng = np.random.default_rng(0)
+    p_NC = rng.dirichlet(np.ones(num_classes), len(labels_N)) / 2
+    p_NC[np.arange(len(labels_N)), labels_N] += 0.5
+    found = stratified_bootstrap(METRICS[name], labels_N, p_NC, num_resamples=100)
+    assert 0 <= found.low <= found.value <= found.high
+    seeds = bootstrap_over_seeds(METRICS[name], labels_N, p_NC[None], num_resamples=100)
+    assert 0 <= seeds.low <= seeds.value <= seeds.high
+    if METRICS[name].by_class:
+        # A whole class rests on one image: half of two classes, a third of three.
+        assert found.high - found.low > 1 / num_classes - 0.1
+
+
+def test_a_metric_of_ones_own_has_an_interval():
+    labels_N = np.arange(100) % 2
+    p_NC = called(labels_N, np.arange(100) > 20)
+    own = stratified_bootstrap(
+        lambda labels, p: float((p.argmax(axis=1) == labels).mean()),
+        labels_N,
+        p_NC,
+        num_resamples=500,
+    )
+    ours = stratified_bootstrap(METRICS["accuracy"], labels_N, p_NC, num_resamples=500)
+    assert (own.low, own.high) == pytest.approx((ours.low, ours.high), abs=0.02)
+
+
+def test_two_images_of_two_classes_have_no_interval():
+    with pytest.raises(ValueError, match="some class has 2 or more images"):
+        stratified_bootstrap(METRICS["accuracy"], np.array([0, 1]), np.full((2, 2), 0.5))
+
+
+def test_the_loss_of_one_model_is_covered():
+    shift, labels_N, covered = 1.5, np.arange(156) % 2, 0
+
+    def loss_of(seed, num_images=156):
+        score_N = np.random.default_rng(seed).normal(size=num_images) + shift * (
+            np.arange(num_images) % 2
+        )
+        p_N = 1 / (1 + np.exp(-shift * (score_N - shift / 2)))
+        return np.stack([1 - p_N, p_N], axis=1)
+
+    truth = METRICS["loss"](np.arange(200_000) % 2, loss_of(10**6, 200_000))
+    for seed in range(NUM_RUNS):
+        found = stratified_bootstrap(METRICS["loss"], labels_N, loss_of(seed), num_resamples=200)
+        covered += found.low <= truth <= found.high
+    assert covered >= binom.ppf(0.001, NUM_RUNS, 0.94)

@@ -5,6 +5,7 @@ Shapes: S seeds, N images, C classes. See test_verdict_simulated.py for what it 
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from studies.scores import METRICS
 from studies.verdict import difference_over_seeds, disagreement, images_needed, verdict_sentence
@@ -70,3 +71,56 @@ def test_a_smaller_margin_needs_more_images_and_seeds_alone_may_hide_it():
 def test_disagreement_counts_images_on_which_one_alone_is_right():
     found = disagreement(LABELS_N, runs(LABELS_N, (10,)), runs(LABELS_N, (30,)))
     assert found == pytest.approx((20 + 2) / (200 + 2))
+
+
+def test_one_model_each_needs_about_mcnemars_sample_size():
+    # Connor 1987, formula (2), for the disagreement psi.
+    psi, margin = 0.15, 0.05
+    z, power_z = norm.ppf(0.975), norm.ppf(0.8)
+    connor = ((z * psi**0.5 + power_z * (psi - margin**2) ** 0.5) / margin) ** 2
+    assert images_needed(margin, image_variance=psi).images == pytest.approx(connor, rel=0.04)
+
+
+def test_seeds_that_differ_ask_for_more_images():
+    known = {"image_variance": 0.1, "own_variance": 0.05, "num_seeds": 5}
+    images = [images_needed(0.05, seed_variance=v, **known).images for v in (0.0, 5e-5, 1e-4)]
+    assert images == sorted(images) and images[0] < images[2]
+
+
+def test_the_sentence_names_the_seeds_where_no_number_of_images_is_enough():
+    same = runs(LABELS_N, (10, 40, 22))
+    found = difference_over_seeds(ACCURACY, LABELS_N, same, same[::-1])
+    needed = images_needed(
+        0.02,
+        image_variance=found.image_variance,
+        own_variance=found.own_variance,
+        seed_variance=found.seed_variance,
+        num_seeds=3,
+    )
+    text = verdict_sentence(found, "accuracy", 200, 3, 0.02, needed)
+    assert "no number of images is enough" in text and f"{needed.seeds} seeds of each" in text
+
+
+def test_a_difference_of_loss_is_in_its_own_unit():
+    good, bad = runs(LABELS_N, (4, 6, 5)), runs(LABELS_N, (60, 64, 62))
+    found = difference_over_seeds(METRICS["loss"], LABELS_N, good, bad)
+    needed = images_needed(0.02, image_variance=found.image_variance)
+    text = verdict_sentence(found, "loss", 200, 3, 0.02, needed)
+    assert text.startswith("better by 0.") and "point" not in text
+
+
+def test_of_a_metric_of_ones_own_less_may_be_better():
+    def errors(labels_N, p_NC):
+        return float((p_NC.argmax(axis=1) != labels_N).mean())
+
+    good, bad = runs(LABELS_N, (4, 6, 5)), runs(LABELS_N, (60, 64, 62))
+    found = difference_over_seeds(
+        errors, LABELS_N, good, bad, larger_is_better=False, num_resamples=200
+    )
+    assert found.value < 0 and found.verdict == "better"
+
+
+@pytest.mark.parametrize("shape", [(200, 2), (0, 200, 2), (3, 100, 2)])
+def test_predictions_without_seeds_or_of_other_images_are_refused(shape):
+    with pytest.raises(ValueError):
+        difference_over_seeds(ACCURACY, LABELS_N, np.full(shape, 0.5), runs(LABELS_N, (4,)))
