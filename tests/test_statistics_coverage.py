@@ -149,7 +149,15 @@ def test_the_loss_of_one_model_is_covered():
         return np.stack([1 - p_N, p_N], axis=1)
 
     truth = METRICS["loss"](np.arange(200_000) % 2, loss_of(10**6, 200_000))
-    for seed in range(NUM_RUNS):
-        found = stratified_bootstrap(METRICS["loss"], labels_N, loss_of(seed), num_resamples=200)
+    for seed in range(4 * NUM_RUNS):
+        found = stratified_bootstrap(METRICS["loss"], labels_N, loss_of(seed), num_resamples=100)
         covered += found.low <= truth <= found.high
-    assert covered >= binom.ppf(0.001, NUM_RUNS, 0.94)
+    assert covered >= binom.ppf(0.001, 4 * NUM_RUNS, 0.94)
+
+
+def test_one_error_of_one_seed_is_no_proof_that_seeds_err_on_different_images():
+    labels_N = np.arange(80) % 2
+    runs = [called(labels_N, np.arange(80) >= wrong) for wrong in (1, 0, 0, 0, 0)]
+    found = bootstrap_over_seeds(METRICS["accuracy"], labels_N, np.stack(runs))
+    as_if_of_other_images, _ = wilson_interval(5 * 80 - 1, 5 * 80)
+    assert found.low < as_if_of_other_images - 0.02

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import norm
 
 from studies.scores import METRICS
+from studies.statistics import bootstrap_over_seeds
 from studies.verdict import difference_over_seeds, disagreement, images_needed, verdict_sentence
 
 ACCURACY = METRICS["accuracy"]
@@ -124,3 +125,23 @@ def test_of_a_metric_of_ones_own_less_may_be_better():
 def test_predictions_without_seeds_or_of_other_images_are_refused(shape):
     with pytest.raises(ValueError):
         difference_over_seeds(ACCURACY, LABELS_N, np.full(shape, 0.5), runs(LABELS_N, (4,)))
+
+
+def test_images_that_are_hard_for_both_strategies_decide_nothing():
+    # Both are wrong on 40 images of 200, and one on 8 more: 4 points, 2 standard errors of the
+    # images that tell, but half of one of the images' own.
+    a, b = runs(LABELS_N, (40, 40)), runs(LABELS_N, (48, 48))
+    found = difference_over_seeds(ACCURACY, LABELS_N, a, b)
+    alone = bootstrap_over_seeds(ACCURACY, LABELS_N, a)
+    assert found.verdict == "better"
+    assert found.high - found.low < 0.7 * (alone.high - alone.low)
+
+
+@pytest.mark.parametrize("power", [0.8, 0.95])
+def test_with_seeds_enough_to_know_their_variance_it_is_the_normal_formula(power):
+    seed_variance, margin = 6e-5, 0.05
+    found = images_needed(
+        margin, image_variance=0.1, seed_variance=seed_variance, num_seeds=300, power=power
+    )
+    total = (margin / (norm.ppf(0.975) + norm.ppf(power))) ** 2
+    assert found.images == pytest.approx(0.1 / (total - seed_variance), rel=0.05)

@@ -74,8 +74,11 @@ def test_one_model_each_would_call_twins_different_far_more_often():
     assert differing >= binom.ppf(0.001, 300, 0.25)
 
 
-@pytest.mark.parametrize(("num_seeds", "spread"), [(3, 0.0), (3, 0.01), (5, 0.02)])
-def test_a_planted_difference_is_found_with_the_planned_power(num_seeds, spread):
+@pytest.mark.parametrize(
+    ("num_seeds", "spread", "power"),
+    [(3, 0.0, 0.8), (3, 0.01, 0.8), (5, 0.02, 0.8), (5, 0.02, 0.5), (3, 0.01, 0.95)],
+)
+def test_a_planted_difference_is_found_with_the_planned_power(num_seeds, spread, power):
     accuracies = (0.90, 0.85)
     alike = differences(40, accuracies, spread=0.0, num_seeds=num_seeds, num_images=1000)
     needed = images_needed(
@@ -84,13 +87,13 @@ def test_a_planted_difference_is_found_with_the_planned_power(num_seeds, spread)
         own_variance=float(np.mean([f.own_variance for f in alike])),
         seed_variance=2 * spread**2 / num_seeds,
         num_seeds=num_seeds,
-        power=0.8,
+        power=power,
     )
     found = differences(
         250, accuracies, spread=spread, num_seeds=num_seeds, num_images=needed.images
     )
     better = sum(f.verdict == "better" for f in found)
-    assert binom.ppf(0.001, 250, 0.8) <= better <= binom.ppf(0.999, 250, 0.8)
+    assert binom.ppf(0.001, 250, power) <= better <= binom.ppf(0.999, 250, power)
 
 
 def test_where_seeds_hide_the_margin_the_seeds_asked_for_show_it():
