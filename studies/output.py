@@ -16,6 +16,11 @@ def stderr(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
+def printable(text: str) -> str:
+    """The text without what a terminal may take for a command, as names of strangers may hold."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
     sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")

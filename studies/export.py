@@ -1,0 +1,444 @@
+"""Export: from a confirmed study to the bundle of one model.
+
+The model is the training with the first of the seeds that were declared before any of them ran,
+whatever the others gave. Knows the study's database and what a bundle consists of.
+"""
+
+import io
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import safetensors.torch
+from numpy.typing import NDArray
+from sqlalchemy.engine import make_url
+from torch import Tensor
+
+from studies.bundle import refuse_to_replace, write_bundle
+from studies.bundle_config import (
+    MODEL,
+    BundleConfig,
+    DataOrigin,
+    ModuleOrigin,
+    Preprocessing,
+    Search,
+    StudyOrigin,
+    Validation,
+    WeightsOrigin,
+    configuration_of,
+)
+from studies.calibration import (
+    Labels,
+    find_temperature,
+    find_threshold,
+    negative_log_likelihood,
+    probabilities,
+)
+from studies.confirm import CONFIRM, Candidate, Confirmed
+from studies.confirm_run import read_confirmed
+from studies.data_check import ALLOWANCES
+from studies.errors import UserError
+from studies.model_card import model_card
+from studies.onnx_export import require_onnx, write_onnx
+from studies.own_backbones import check_stored, run_module
+from studies.progress import Progress
+from studies.records import TrialRecord, count_states, read_trials, read_versions
+from studies.repeats import CANDIDATE, SEED
+from studies.reproduce import script_text
+from studies.retraining import (
+    Places,
+    Recipe,
+    find_same_weights,
+    load_same_data,
+    train_again,
+    with_validation_images,
+)
+from studies.storage import (
+    DEFAULT_STORAGE,
+    StudyStorage,
+    latest_study,
+    load_study,
+    open_existing,
+)
+from studies.study_record import StudyRecord, read_confirm, read_study
+from transfer.config import Strategy, TransferConfig
+from transfer.data.loading import ImageData
+from transfer.weights import WeightFile
+from transfer.whole_networks import HEAD, whole_network
+
+# Images that the ONNX network is held against.
+MOST_COMPARED = 33
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to export, and where to. Without a name: the only study, or the latest one."""
+
+    name: str | None = None
+    strategy: str | None = None
+    out: Path | None = None
+    refit: bool = False
+    onnx: bool = False
+    storage: str = DEFAULT_STORAGE
+    backbone_module: Path | None = None
+    places: Places = field(default_factory=Places)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """The bundle that was written; ``onnx_difference`` is the largest one of a probability."""
+
+    folder: Path
+    config: BundleConfig
+    onnx_difference: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        values = self.config.model_dump(mode="json")
+        return {
+            "bundle": str(self.folder),
+            "onnx_difference": self.onnx_difference,
+            **{
+                key: values[key]
+                for key in ("study", "configuration", "temperature", "threshold", "validation")
+            },
+            "refit": self.config.refit,
+        }
+
+    def lines(self) -> list[str]:
+        """In words."""
+        config, found = self.config, self.config.validation
+        lines = [
+            f"Bundle: {self.folder}",
+            f"Trial {config.study.trial} ({config.backbone}, {config.config.strategy}), seed "
+            f"{config.study.seed}: validation {found.metric} {found.value:.4f}, "
+            f"{np.mean(found.values):.4f} in the mean of {len(found.values)} seed(s).",
+        ]
+        if config.refit:
+            lines.append(
+                f"Refit on training and validation images for {found.best_epoch} epochs; these "
+                "numbers, temperature and threshold are of the model before."
+            )
+        if self.onnx_difference is not None:
+            lines.append(f"ONNX: probabilities differ by {self.onnx_difference:.1e} at most.")
+        command = f"python -m studies predict {shlex.quote(str(self.folder))} IMAGE..."
+        return [*lines, f"Next: {command}"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What the database has of the model to export."""
+
+    study: StudyRecord
+    records: Sequence[TrialRecord]
+    confirm: optuna.Study
+    confirmed: Confirmed
+    candidate: Candidate
+    run: TrialRecord
+
+    @property
+    def config(self) -> TransferConfig:
+        return TransferConfig(**self.run.config)
+
+
+def export_study(options: ExportOptions, progress: Progress) -> Exported:
+    """Write the bundle of the configuration that confirming has chosen.
+
+    Raises:
+        UserError, ValueError: nothing is confirmed, or something asked for is wrong or missing.
+        StudyFailedError: the refit, or writing the network as ONNX, failed.
+    """
+    if options.onnx:
+        require_onnx()
+    storage = open_existing(options.storage)
+    name = options.name or latest_study(storage)
+    found = _find(storage, name, options.strategy)
+    shown = _shown_storage(storage)
+    out = (options.out or Path(_folder_name(name, options.strategy))).resolve()
+    refuse_to_replace(out, name, shown)
+    module = _run_own(found, name, options.backbone_module, progress)
+    recipe = _recipe(found, name, shown)
+    weight_file = find_same_weights(recipe, options.places)
+    data = None
+    if options.refit or options.onnx:
+        data = load_same_data(recipe, options.places, progress)
+    if options.refit:
+        assert data is not None
+        trained = _refit(found, recipe, data, weight_file, options.places, progress)
+    else:
+        trained = _trained(storage, found.run)
+    tensors = whole_network(weight_file, trained)
+    logits_NC, labels_N = _predictions(storage, found.run)
+    config = partial(
+        _config, found, recipe, logits_NC, labels_N, module=module, refit=options.refit
+    )
+    temperature = find_temperature(logits_NC, labels_N)
+    difference: list[float] = []
+
+    def add_onnx(path: Path) -> None:
+        assert data is not None
+        images_BHWC = data.images(data.train.positions_N[:MOST_COMPARED])
+        written = replace(weight_file, path=path.parent / MODEL, source="bundle")
+        head = {key: tensors[key] for key in HEAD}
+        difference.append(write_onnx(path, written, head, images_BHWC, temperature))
+
+    written = write_bundle(
+        out,
+        config,
+        tensors,
+        script=script_text(
+            recipe,
+            float(found.run.value or 0.0),
+            refit=options.refit,
+            has_module=module is not None,
+        ),
+        card=model_card,
+        add_onnx=add_onnx if options.onnx else None,
+    )
+    return Exported(
+        folder=out, config=written, onnx_difference=difference[0] if difference else None
+    )
+
+
+def _folder_name(name: str, strategy: str | None) -> str:
+    return "-".join(part for part in (name, strategy, "bundle") if part)
+
+
+def _shown_storage(storage: StudyStorage) -> str:
+    """The database as a bundle names it: a file by its whole path, no password."""
+    if storage.path is not None:
+        return f"sqlite:///{storage.path.resolve()}"
+    return make_url(storage.url).render_as_string(hide_password=True)
+
+
+def _find(storage: StudyStorage, name: str, strategy: str | None) -> _Found:
+    """The run to export.
+
+    Raises:
+        UserError: there is no such study, confirming has not been asked for or isn't finished,
+            the strategy is unknown or has no confirmed configuration, or its first seed failed.
+    """
+    study = load_study(storage, name)
+    record = read_study(study)
+    if record is None:
+        raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
+    if strategy is not None and strategy not in tuple(Strategy):
+        raise UserError(f"Unknown strategy '{strategy}'; choose from {', '.join(Strategy)}.")
+    command = _confirm_command(name, storage)
+    records = read_trials(study)
+    confirm = _confirm_study(storage, name)
+    metric = str(record.settings["metric"])
+    confirmed = None if confirm is None else read_confirmed(confirm, records, metric)
+    if confirm is None or confirmed is None:
+        raise UserError(f"Study '{name}' is not confirmed: run `{command}` first.")
+    runs = read_trials(confirm)
+    _refuse_unfinished(confirm, runs, command)
+    candidate = confirmed.best if strategy is None else confirmed.chosen.get(strategy)
+    if candidate is None:
+        of = "" if strategy is None else f" of {strategy}"
+        raise UserError(
+            f"No configuration{of} of study '{name}' has a complete training over seeds; run more "
+            f"trials, then `{command}`."
+        )
+    seed = confirmed.seeds[0]
+    run = next((r for r in candidate.runs if r.params[SEED] == seed), None)
+    if run is None:
+        failed = next(
+            (r for r in runs if (r.params[CANDIDATE], r.params[SEED]) == (candidate.number, seed)),
+            None,
+        )
+        reason = failed.reason if failed else "it is missing"
+        raise UserError(
+            f"The training of trial {candidate.number} with seed {seed} failed ({reason}), and no "
+            "other seed may take its place: it was declared beforehand; export the other strategy "
+            "with --strategy."
+        )
+    return _Found(
+        study=record,
+        records=records,
+        confirm=confirm,
+        confirmed=confirmed,
+        candidate=candidate,
+        run=run,
+    )
+
+
+def _confirm_study(storage: StudyStorage, name: str) -> optuna.Study | None:
+    try:
+        return optuna.load_study(study_name=f"{name}/{CONFIRM}", storage=storage.database)
+    except KeyError:
+        return None
+
+
+def _confirm_command(name: str, storage: StudyStorage) -> str:
+    command = f"python -m studies confirm {shlex.quote(name)}"
+    if storage.url == DEFAULT_STORAGE:
+        return command
+    return f"{command} --storage {shlex.quote(storage.url)}"
+
+
+def _refuse_unfinished(confirm: optuna.Study, runs: Sequence[TrialRecord], command: str) -> None:
+    """A choice among what is finished so far would not be the one that was declared."""
+    stored = read_confirm(confirm) or {}
+    finished = {(r.params.get(CANDIDATE), r.params.get(SEED)) for r in runs if r.counts}
+    wanted = [(number, seed) for number in stored["candidates"] for seed in stored["seeds"]]
+    missing = [pair for pair in wanted if pair not in finished]
+    if missing:
+        done = len(wanted) - len(missing)
+        raise UserError(
+            f"Confirming is not finished ({done} of {len(wanted)} trainings): run `{command}` "
+            "first."
+        )
+
+
+def _run_own(
+    found: _Found, name: str, given: Path | None, progress: Progress
+) -> ModuleOrigin | None:
+    """Run the file that the backbone comes from, where it comes from one."""
+    stored = found.study.identity.get("backbone_module")
+    backbone = found.study.identity["backbones"][found.config.backbone]
+    if stored is None or backbone["code"] != f"file {stored['sha256']}":
+        return None
+    check_stored(stored, given, name)
+    assert given is not None
+    run_module(given, progress)
+    return ModuleOrigin(**stored)
+
+
+def _recipe(found: _Found, name: str, storage: str) -> Recipe:
+    identity, settings = found.study.identity, found.study.settings
+    data, check = identity["data"], found.study.data_check or {}
+    seed = int(found.run.params[SEED])
+    resplit = found.confirmed.resplit
+    backbone = found.config.backbone
+    return Recipe(
+        config=found.config,
+        image_size=settings["image_size"],
+        study=StudyOrigin(
+            name=name,
+            storage=storage,
+            trial=found.candidate.number,
+            confirm_trial=found.run.number,
+            seeds=tuple(found.confirmed.seeds),
+            seed=seed,
+            split_seed=seed if resplit else settings["seed"],
+            resplit=resplit,
+            threads=identity["threads"],
+        ),
+        data=DataOrigin(
+            source=data["source"],
+            group_pattern=data.get("group_pattern"),
+            fingerprint=data["fingerprint"],
+            test_fingerprint=data["test_fingerprint"],
+            counts=data["counts"],
+            flags=check.get("flags", dict.fromkeys(ALLOWANCES, False)),
+            allowed=tuple(check.get("allowed", ())),
+            warnings=tuple(check.get("warnings", ())),
+            left_out=check.get("left_out", {}),
+        ),
+        weights=WeightsOrigin(
+            kind=settings["weights"],
+            sha256=identity["weights"][backbone],
+            seed=settings["seed"],
+        ),
+    )
+
+
+def _trained(storage: StudyStorage, run: TrialRecord) -> dict[str, Tensor]:
+    """The trained part of a run's best epoch."""
+    return safetensors.torch.load(_artifact(storage, run.weights, "weights", run.number))
+
+
+def _predictions(storage: StudyStorage, run: TrialRecord) -> tuple[NDArray[np.float32], Labels]:
+    """Logits (N, C) of the validation images at the best epoch, and their labels (N,)."""
+    assert run.best_epoch is not None
+    content = _artifact(storage, run.predictions, "predictions", run.number)
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return stored["logits_ENC"][run.best_epoch - 1], stored["labels_N"]
+
+
+def _artifact(storage: StudyStorage, artifact: str | None, what: str, number: int) -> bytes:
+    path = storage.files / "artifacts" / (artifact or "")
+    if artifact is None or not path.is_file():
+        raise UserError(
+            f"The {what} of trial {number} of the confirmed ones are missing at {path}; take the "
+            f"folder {storage.files} back from a copy."
+        )
+    return path.read_bytes()
+
+
+def _refit(
+    found: _Found,
+    recipe: Recipe,
+    data: ImageData,
+    weight_file: WeightFile,
+    places: Places,
+    progress: Progress,
+) -> Mapping[str, Tensor]:
+    """Train once more, on validation images too, for the epochs that were best before."""
+    together = with_validation_images(data)
+    epochs = found.run.best_epoch
+    progress.message(f"Training on {len(together.train)} images for {epochs} epochs.")
+    return train_again(
+        recipe, together, weight_file, places, progress, num_epochs=epochs
+    ).trained_state
+
+
+def _config(
+    found: _Found,
+    recipe: Recipe,
+    logits_NC: NDArray[np.float32],
+    labels_N: Labels,
+    files: Mapping[str, str],
+    *,
+    module: ModuleOrigin | None,
+    refit: bool,
+) -> BundleConfig:
+    identity, run, confirmed = found.study.identity, found.run, found.confirmed
+    assert run.best is not None and run.value is not None and run.best_epoch is not None
+    temperature = find_temperature(logits_NC, labels_N)
+    window = identity["data"].get("window")
+    backbone = identity["backbones"][recipe.config.backbone]
+    counts = count_states(found.records)
+    return BundleConfig(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        configuration=configuration_of(recipe.config),
+        classes=tuple(identity["data"]["classes"]),
+        preprocessing=Preprocessing(
+            image_size=recipe.image_size,
+            mean=tuple(backbone["mean"]),
+            std=tuple(backbone["std"]),
+            window=None if window is None else tuple(window),
+        ),
+        temperature=temperature,
+        threshold=find_threshold(probabilities(logits_NC, temperature), labels_N),
+        refit=refit,
+        validation=Validation(
+            metric=confirmed.metric,
+            value=run.value,
+            values=tuple(found.candidate.values),
+            metrics={k: v for k, v in run.best["val"].items() if np.isfinite(v)},
+            best_epoch=run.best_epoch,
+            num_images=len(labels_N),
+            loss_calibrated=negative_log_likelihood(logits_NC, labels_N, temperature),
+        ),
+        study=recipe.study,
+        search=Search(
+            space=identity["space"]["name"],
+            num_trials=counts["complete"] + counts["pruned"] + counts["fail"],
+            num_pruned=counts["pruned"],
+            num_failed=counts["fail"],
+            num_confirmed=len(confirmed.candidates),
+            choose=confirmed.how,
+        ),
+        data=recipe.data,
+        weights=recipe.weights,
+        backbone_module=module,
+        versions=read_versions(found.confirm, run.number),
+        files=dict(files),
+    )
