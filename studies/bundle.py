@@ -105,6 +105,8 @@ def write_bundle(
         written = config(hashes)
         refuse_to_replace(out, written.study.name, written.study.storage)
         (folder / CARD).write_text(card(written), encoding="utf-8")
+        # The library lets nobody else read what it writes.
+        shutil.copymode(folder / CARD, folder / MODEL)
         (folder / CONFIG).write_text(config_text(written), encoding="utf-8")
     return written
 

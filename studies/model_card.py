@@ -21,7 +21,7 @@ STRATEGIES = {
 def escaped(text: object) -> str:
     """A text that Markdown shows as it is, in one line."""
     line = "".join(c if c.isprintable() else " " for c in str(text))
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~&:@$])", r"\\\1", line)
+    return re.sub(r"([\\`*_{}\[\]#!|<>~&:@$])", r"\\\1", line)
 
 
 def model_card(bundle: BundleConfig, test: Sequence[str] = ()) -> str:
@@ -145,6 +145,8 @@ def _validation(bundle: BundleConfig) -> list[str]:
     over = f"{sum(values) / len(values):.4f} in the mean of {len(values)} seed(s)"
     if len(values) > 1:
         low, high = mean_interval(values)
+        if found.metric != "loss":  # The others are shares.
+            low, high = max(low, 0.0), min(high, 1.0)
         over += f" (95 % interval of the mean over seeds {low:.4f} to {high:.4f})"
     of_all = ", ".join(f"{value:.4f}" for value in values)
     rows = {name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()}
