@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+import studies
 from studies.bundle import file_hash, write_bundle
 from studies.bundle_config import (
     CONFIG,
@@ -163,3 +164,46 @@ def save_images(folder, num_images, size=40, depth=8, seed=0):
 
 def tree_hash(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+SPACE = """
+name = "tiny"
+[backbone]
+choices = ["resnet18"]
+[strategy]
+choices = ["feature_extraction", "fine_tuning"]
+[learning_rate.feature_extraction]
+low = 1e-3
+high = 1e-2
+log = true
+[learning_rate.fine_tuning]
+low = 1e-4
+high = 1e-3
+log = true
+[batch_size]
+choices = [16]
+[num_unfrozen_layers.fine_tuning]
+low = 1
+high = 1
+"""
+
+
+def run_study(home, **given):
+    """A small study with random weights in ``home``; returns its database."""
+    home.mkdir(exist_ok=True)
+    (home / "space.toml").write_text(SPACE, encoding="utf-8")
+    storage = f"sqlite:///{home / 'studies.db'}"
+    options = {
+        "name": "s",
+        "data": "phantom:train=60,test=20,size=32",
+        "space": str(home / "space.toml"),
+        "weights": "random",
+        "epochs": 3,
+        "trials": 4,
+        "top": 1,
+        "seeds": 2,
+        "storage": storage,
+        "cache_dir": home / "cache",
+    }
+    studies.run(**(options | given))
+    return storage
