@@ -23,6 +23,9 @@ from studies.bundle import read_bundle, write_bundle
 from studies.bundle_config import CARD, CONFIG, FILES, MODEL, ONNX, SCRIPT
 from studies.errors import UserError
 from transfer.backbones import find_spec
+from transfer.catalog import BACKBONES
+from transfer.inference import Classifier
+from transfer.weights import find_weights
 
 CPU = torch.device("cpu")
 
@@ -208,6 +211,21 @@ def test_another_backbone_and_an_unknown_one_are_refused(folder):
 def test_another_normalisation_than_the_backbones_is_refused(folder):
     edit(folder, lambda v: v["preprocessing"].update(mean=[0.5, 0.5, 0.5]))
     refused(folder, "mean and std are not those of backbone")
+
+
+OTHERS = ["timm:test_resnet", "torchvision:shufflenet_v2_x0_5"]
+
+
+@pytest.mark.parametrize(
+    "name", [*OTHERS, *(pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES)]
+)
+def test_of_any_backbone_the_bundle_is_the_network_to_the_last_bit(tmp_path, name):
+    if name.startswith("timm:"):
+        pytest.importorskip("timm", reason="needs timm (extra: timm)")
+    bundle = read_bundle(make_bundle(tmp_path / "b", backbone=name))
+    linear = head(2, find_spec(name).num_features)
+    made = Classifier(find_weights(name, weights="random"), linear, CPU).logits(images())
+    assert np.array_equal(made, bundle.classifier(CPU).logits(images()))
 
 
 OWN = """

@@ -18,6 +18,9 @@ FORBIDDEN = {
 READERS = (
     "studies",
     "studies.accounting",
+    "studies.bundle_commands",
+    "studies.bundle_config",
+    "studies.calibration",
     "studies.check_record",
     "studies.cli",
     "studies.comparison",
@@ -26,6 +29,7 @@ READERS = (
     "studies.data_check",
     "studies.errors",
     "studies.look",
+    "studies.model_card",
     "studies.output",
     "studies.records",
     "studies.settings",
