@@ -4,9 +4,8 @@ The model is the training with the first of the seeds that were declared before 
 whatever the others gave. Knows the study's database and what a bundle consists of.
 """
 
-import io
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
-import safetensors.torch
 from numpy.typing import NDArray
 from sqlalchemy.engine import make_url
 from torch import Tensor
@@ -40,16 +37,14 @@ from studies.calibration import (
     negative_log_likelihood,
     probabilities,
 )
-from studies.confirm import CONFIRM, Candidate, Confirmed
-from studies.confirm_run import read_confirmed
+from studies.chosen_run import ChosenRun, find_chosen_run, read_predictions, read_trained
 from studies.data_check import ALLOWANCES
-from studies.errors import UserError
 from studies.model_card import model_card
 from studies.onnx_export import require_onnx, write_onnx
 from studies.own_backbones import check_stored, run_module
 from studies.progress import Progress
-from studies.records import TrialRecord, count_states, read_trials, read_versions
-from studies.repeats import CANDIDATE, SEED
+from studies.records import count_states, read_versions
+from studies.repeats import SEED
 from studies.reproduce import script_text
 from studies.retraining import (
     Places,
@@ -63,11 +58,8 @@ from studies.storage import (
     DEFAULT_STORAGE,
     StudyStorage,
     latest_study,
-    load_study,
     open_existing,
 )
-from studies.study_record import StudyRecord, read_confirm, read_study
-from transfer.config import Strategy, TransferConfig
 from transfer.data.loading import ImageData
 from transfer.weights import WeightFile
 from transfer.whole_networks import HEAD, whole_network
@@ -130,22 +122,6 @@ class Exported:
         return [*lines, f"Next: {command}"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """What the database has of the model to export."""
-
-    study: StudyRecord
-    records: Sequence[TrialRecord]
-    confirm: optuna.Study
-    confirmed: Confirmed
-    candidate: Candidate
-    run: TrialRecord
-
-    @property
-    def config(self) -> TransferConfig:
-        return TransferConfig(**self.run.config)
-
-
 def export_study(options: ExportOptions, progress: Progress) -> Exported:
     """Write the bundle of the configuration that confirming has chosen.
 
@@ -157,7 +133,7 @@ def export_study(options: ExportOptions, progress: Progress) -> Exported:
         require_onnx()
     storage = open_existing(options.storage)
     name = options.name or latest_study(storage)
-    found = _find(storage, name, options.strategy)
+    found = find_chosen_run(storage, name, options.strategy)
     shown = _shown_storage(storage)
     out = (options.out or Path(_folder_name(name, options.strategy))).resolve()
     refuse_to_replace(out, name, shown)
@@ -171,9 +147,9 @@ def export_study(options: ExportOptions, progress: Progress) -> Exported:
         assert data is not None
         trained = _refit(found, recipe, data, weight_file, options.places, progress)
     else:
-        trained = _trained(storage, found.run)
+        trained = read_trained(storage, found.run)
     tensors = whole_network(weight_file, trained)
-    logits_NC, labels_N = _predictions(storage, found.run)
+    logits_NC, labels_N = read_predictions(storage, found.run)
     config = partial(
         _config, found, recipe, logits_NC, labels_N, module=module, refit=options.refit
     )
@@ -216,88 +192,8 @@ def _shown_storage(storage: StudyStorage) -> str:
     return make_url(storage.url).render_as_string(hide_password=True)
 
 
-def _find(storage: StudyStorage, name: str, strategy: str | None) -> _Found:
-    """The run to export.
-
-    Raises:
-        UserError: there is no such study, confirming has not been asked for or isn't finished,
-            the strategy is unknown or has no confirmed configuration, or its first seed failed.
-    """
-    study = load_study(storage, name)
-    record = read_study(study)
-    if record is None:
-        raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
-    if strategy is not None and strategy not in tuple(Strategy):
-        raise UserError(f"Unknown strategy '{strategy}'; choose from {', '.join(Strategy)}.")
-    command = _confirm_command(name, storage)
-    records = read_trials(study)
-    confirm = _confirm_study(storage, name)
-    metric = str(record.settings["metric"])
-    confirmed = None if confirm is None else read_confirmed(confirm, records, metric)
-    if confirm is None or confirmed is None:
-        raise UserError(f"Study '{name}' is not confirmed: run `{command}` first.")
-    runs = read_trials(confirm)
-    _refuse_unfinished(confirm, runs, command)
-    candidate = confirmed.best if strategy is None else confirmed.chosen.get(strategy)
-    if candidate is None:
-        of = "" if strategy is None else f" of {strategy}"
-        raise UserError(
-            f"No configuration{of} of study '{name}' has a complete training over seeds; run more "
-            f"trials, then `{command}`."
-        )
-    seed = confirmed.seeds[0]
-    run = next((r for r in candidate.runs if r.params[SEED] == seed), None)
-    if run is None:
-        failed = next(
-            (r for r in runs if (r.params[CANDIDATE], r.params[SEED]) == (candidate.number, seed)),
-            None,
-        )
-        reason = failed.reason if failed else "it is missing"
-        raise UserError(
-            f"The training of trial {candidate.number} with seed {seed} failed ({reason}), and no "
-            "other seed may take its place: it was declared beforehand; export the other strategy "
-            "with --strategy."
-        )
-    return _Found(
-        study=record,
-        records=records,
-        confirm=confirm,
-        confirmed=confirmed,
-        candidate=candidate,
-        run=run,
-    )
-
-
-def _confirm_study(storage: StudyStorage, name: str) -> optuna.Study | None:
-    try:
-        return optuna.load_study(study_name=f"{name}/{CONFIRM}", storage=storage.database)
-    except KeyError:
-        return None
-
-
-def _confirm_command(name: str, storage: StudyStorage) -> str:
-    command = f"python -m studies confirm {shlex.quote(name)}"
-    if storage.url == DEFAULT_STORAGE:
-        return command
-    return f"{command} --storage {shlex.quote(storage.url)}"
-
-
-def _refuse_unfinished(confirm: optuna.Study, runs: Sequence[TrialRecord], command: str) -> None:
-    """A choice among what is finished so far would not be the one that was declared."""
-    stored = read_confirm(confirm) or {}
-    finished = {(r.params.get(CANDIDATE), r.params.get(SEED)) for r in runs if r.counts}
-    wanted = [(number, seed) for number in stored["candidates"] for seed in stored["seeds"]]
-    missing = [pair for pair in wanted if pair not in finished]
-    if missing:
-        done = len(wanted) - len(missing)
-        raise UserError(
-            f"Confirming is not finished ({done} of {len(wanted)} trainings): run `{command}` "
-            "first."
-        )
-
-
 def _run_own(
-    found: _Found, name: str, given: Path | None, progress: Progress
+    found: ChosenRun, name: str, given: Path | None, progress: Progress
 ) -> ModuleOrigin | None:
     """Run the file that the backbone comes from, where it comes from one."""
     stored = found.study.identity.get("backbone_module")
@@ -310,7 +206,7 @@ def _run_own(
     return ModuleOrigin(**stored)
 
 
-def _recipe(found: _Found, name: str, storage: str) -> Recipe:
+def _recipe(found: ChosenRun, name: str, storage: str) -> Recipe:
     identity, settings = found.study.identity, found.study.settings
     data, check = identity["data"], found.study.data_check or {}
     seed = int(found.run.params[SEED])
@@ -349,31 +245,8 @@ def _recipe(found: _Found, name: str, storage: str) -> Recipe:
     )
 
 
-def _trained(storage: StudyStorage, run: TrialRecord) -> dict[str, Tensor]:
-    """The trained part of a run's best epoch."""
-    return safetensors.torch.load(_artifact(storage, run.weights, "weights", run.number))
-
-
-def _predictions(storage: StudyStorage, run: TrialRecord) -> tuple[NDArray[np.float32], Labels]:
-    """Logits (N, C) of the validation images at the best epoch, and their labels (N,)."""
-    assert run.best_epoch is not None
-    content = _artifact(storage, run.predictions, "predictions", run.number)
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        return stored["logits_ENC"][run.best_epoch - 1], stored["labels_N"]
-
-
-def _artifact(storage: StudyStorage, artifact: str | None, what: str, number: int) -> bytes:
-    path = storage.files / "artifacts" / (artifact or "")
-    if artifact is None or not path.is_file():
-        raise UserError(
-            f"The {what} of trial {number} of the confirmed ones are missing at {path}; take the "
-            f"folder {storage.files} back from a copy."
-        )
-    return path.read_bytes()
-
-
 def _refit(
-    found: _Found,
+    found: ChosenRun,
     recipe: Recipe,
     data: ImageData,
     weight_file: WeightFile,
@@ -390,7 +263,7 @@ def _refit(
 
 
 def _config(
-    found: _Found,
+    found: ChosenRun,
     recipe: Recipe,
     logits_NC: NDArray[np.float32],
     labels_N: Labels,

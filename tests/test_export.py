@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from bundles import run_study, save_images
 
-from studies import export
+from studies import chosen_run, export
 from studies.bundle import read_bundle
 from studies.bundle_config import CARD, MODEL, ONNX
 from studies.calibration import find_temperature, find_threshold, probabilities
@@ -146,14 +146,14 @@ def test_a_strategy_of_which_nothing_is_confirmed_is_refused(home, tmp_path, mon
         rest = [c for c in found.candidates if c.strategy != "fine_tuning"]
         return replace(found, candidates=rest)
 
-    monkeypatch.setattr(export, "read_confirmed", only_one)
+    monkeypatch.setattr(chosen_run, "read_confirmed", only_one)
     with pytest.raises(UserError, match="No configuration of fine_tuning"):
         exported(home, tmp_path / "b", strategy="fine_tuning")
 
 
 def test_a_choice_among_unfinished_trainings_is_refused(home, tmp_path, monkeypatch):
     stored = {"candidates": [0, 1], "seeds": [1, 2, 3]}
-    monkeypatch.setattr(export, "read_confirm", lambda study: stored)
+    monkeypatch.setattr(chosen_run, "read_confirm", lambda study: stored)
     with pytest.raises(UserError, match=r"not finished \(. of 6 trainings\): run `python -m"):
         exported(home, tmp_path / "b")
 
@@ -164,13 +164,12 @@ def test_no_other_seed_takes_the_place_of_one_that_failed(home, tmp_path, monkey
         rest = [replace(c, runs=c.runs[1:]) for c in found.candidates]
         return replace(found, candidates=rest)
 
-    monkeypatch.setattr(export, "read_confirmed", without_the_first)
+    monkeypatch.setattr(chosen_run, "read_confirmed", without_the_first)
     with pytest.raises(UserError, match=r"with seed 1 failed .* no other seed may take its place"):
         exported(home, tmp_path / "b")
 
 
-def test_missing_weights_of_the_training_are_named(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(export.StudyStorage, "artifacts", property(lambda self: None))
+def test_missing_weights_of_the_training_are_named(home, tmp_path):
     files = home / "studies.files" / "artifacts"
     hidden = files.rename(files.with_name("hidden"))
     try:

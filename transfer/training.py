@@ -134,7 +134,7 @@ def _train(
     on_epoch: OnEpoch,
     limits: MemoryLimits,
     micro_batch_size: int,
-    num_epochs: int | None,
+    num_epochs: int | None = None,
 ) -> TrainingResult:
     seconds_before = activations.seconds
     history: list[EpochRecord] = []
