@@ -1,6 +1,6 @@
 """The command line: argv -> options -> one call. No logic; errors become one line and a code.
 
-The commands that only look stand in `look`.
+The commands that only look stand in `look`, those around a bundle in `bundle_commands`.
 """
 
 import sys
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from studies.bundle_commands import bundles
 from studies.exits import exit_code
 from studies.flags import (
     SOURCES,
@@ -215,8 +216,9 @@ def status(
         print_status(stdout(), storage, name or named)
 
 
-# Its commands stand beside these.
+# Their commands stand beside these.
 app.add_typer(look)
+app.add_typer(bundles)
 
 
 @app.command()

@@ -114,6 +114,12 @@ def write_provenance(
     trial.set_user_attr(_PROVENANCE, {"config": dict(config), **provenance})
 
 
+def read_versions(study: optuna.Study, number: int) -> dict[str, str]:
+    """The versions that a trial was run with; empty where they were not stored."""
+    provenance = study.get_trials(deepcopy=False)[number].user_attrs.get(_PROVENANCE, {})
+    return dict(provenance.get("versions", {}))
+
+
 def write_result(
     trial: optuna.Trial,
     *,

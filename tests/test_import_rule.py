@@ -18,6 +18,9 @@ FORBIDDEN = {
 READERS = (
     "studies",
     "studies.accounting",
+    "studies.bundle_commands",
+    "studies.bundle_config",
+    "studies.calibration",
     "studies.check_record",
     "studies.cli",
     "studies.comparison",
@@ -29,6 +32,7 @@ READERS = (
     "studies.errors",
     "studies.look",
     "studies.optimism",
+    "studies.model_card",
     "studies.output",
     "studies.paired_tests",
     "studies.records",

@@ -1,62 +1,75 @@
-"""A trained network gives on its own what it gave in validation, bit for bit."""
+"""A whole network gives an image the same logits in any company, and those of its parts."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
+from bundles import head
 
-from tests.test_training import CPU, DEPTH, NAME, config
 from transfer.activations import Activations
-from transfer.data.loading import load_data, unsealed
-from transfer.data.phantom import parse_phantom, phantom_images
+from transfer.backbones import find_spec
+from transfer.data.loading import load_data
 from transfer.data.sources import open_source
-from transfer.inference import predict_logits
-from transfer.training import train
+from transfer.inference import Classifier
 from transfer.weights import find_weights
+from transfer.whole_networks import whole_network
 
-TEXT = "phantom:train=30,test=21,size=32"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-    return load_data(open_source(TEXT), image_size=32, seed=0, cache_dir=cache)
+CPU = torch.device("cpu")
 
 
-def activations_of(data, cache):
-    weights = {NAME: find_weights(NAME, weights="random")}
-    return Activations(data=data, weights=weights, cache_dir=cache, device=CPU)
+def noise(num_images, channels=1):
+    shape = (num_images, 32, 32, channels)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-@pytest.mark.parametrize("num_unfrozen_layers", [0, 2, DEPTH])
-def test_validation_logits_come_again_from_the_kept_state(data, tmp_path, num_unfrozen_layers):
-    run = config(num_unfrozen_layers=num_unfrozen_layers, epochs=2)
-    result = train(run, activations_of(data, tmp_path / "a"))
-    logits_NC = predict_logits(run, activations_of(data, tmp_path / "b"), result.trained_state)
-    assert logits_NC.shape == (len(data), 2)
-    assert np.array_equal(logits_NC[data.val.positions_N], result.best.val_logits_NC)
+def classifier(name):
+    weight_file = find_weights(name, weights="random")
+    return Classifier(weight_file, head(3, find_spec(name).num_features), CPU)
 
 
-def test_an_image_has_the_same_logits_alone_and_among_others(data, tmp_path):
-    run = config(num_unfrozen_layers=2, epochs=1)
-    state = train(run, activations_of(data, tmp_path / "a")).trained_state
-    test = unsealed(data)
-    every = predict_logits(run, activations_of(test, tmp_path / "b"), state)
-    one = replace(test, rows_N=test.rows_N[:1], pixels_fingerprint="one")
-    alone = predict_logits(run, activations_of(one, tmp_path / "b"), state)
-    np.testing.assert_allclose(alone, every[:1], rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_the_logits_of_an_image_do_not_depend_on_its_company(name):
+    network, images = classifier(name), noise(37)
+    together = network.logits(images)
+    assert together.shape == (37, 3) and together.dtype == np.float32
+    for i in (0, 7, 15, 16, 36):
+        assert np.array_equal(network.logits(images[i : i + 1])[0], together[i])
+        assert np.array_equal(network.logits(np.roll(images, i, axis=0))[i], together[0])
 
 
-def test_another_networks_state_is_refused(data, tmp_path):
-    activations = activations_of(data, tmp_path)
-    state = train(config(num_unfrozen_layers=1, epochs=1), activations).trained_state
-    with pytest.raises(ValueError, match="don't fit"):
-        predict_logits(config(num_unfrozen_layers=2), activations, state)
+def test_one_channel_is_the_same_as_three_equal_ones():
+    network, images = classifier("resnet18"), noise(3)
+    assert np.array_equal(network.logits(images), network.logits(images.repeat(3, axis=3)))
 
 
-def test_the_unsealed_test_set_has_the_images_and_labels_of_the_source(data):
-    images_NHW, labels_N = phantom_images(parse_phantom(TEXT), "test")
-    test = unsealed(data)
-    assert np.array_equal(test.val.labels_N, labels_N) and len(test.train) == 0
-    assert np.array_equal(test.images(np.arange(21))[..., 0], images_NHW)
-    assert test.fingerprint == data.test_fingerprint
+def test_no_image_gives_no_logits():
+    assert classifier("resnet18").logits(noise(0)).shape == (0, 3)
+
+
+def test_from_a_bundles_file_it_gives_what_features_and_head_give(tmp_path):
+    name = "mobilenet_v3_small"
+    first = find_weights(name, weights="random")
+    linear = head(2, find_spec(name).num_features)
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(whole_network(first, linear), path)
+    weight_file = replace(first, path=path, sha256="x", source="bundle")
+    data = load_data(
+        open_source("phantom:train=20,test=10,size=32"),
+        image_size=32,
+        seed=0,
+        cache_dir=tmp_path,
+    )
+    activations = Activations(
+        data=data, weights={name: weight_file}, cache_dir=tmp_path, device=CPU, limit_bytes=0
+    )
+    features_ND = activations.features(name)
+    weight, bias = linear.values()
+    expected_NC = torch.nn.functional.linear(features_ND, weight, bias).numpy()
+    found_NC = Classifier(weight_file, linear, CPU).logits(data.images(np.arange(len(data))))
+    assert np.allclose(found_NC, expected_NC, atol=1e-5)
+    assert np.array_equal(
+        Classifier(first, linear, CPU).logits(noise(4)),
+        Classifier(weight_file, linear, CPU).logits(noise(4)),
+    )

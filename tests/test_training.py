@@ -559,3 +559,20 @@ def test_memory_stays_with_the_process_for_a_run_and_no_longer(activations):
     with pytest.raises(DivergedError):
         train(config(2, learning_rate=1e30, epochs=9), activations)
     assert host_memory._depth == 0
+
+
+@pytest.mark.parametrize("num_epochs", [1, 3, 5])
+def test_so_many_epochs_are_trained_as_were_asked_for_and_the_last_one_counts(
+    activations, num_epochs
+):
+    # Without a better one the second epoch would be the last.
+    asked = config(1, learning_rate=1e-9, epochs=8, patience=1)
+    result = train(asked, activations, num_epochs=num_epochs)
+    assert len(result.history) == result.best_epoch == num_epochs
+
+
+def test_up_to_there_it_is_the_same_training(activations):
+    whole = train(config(1, epochs=6, patience=6), activations)
+    part = train(config(1, epochs=6), activations, num_epochs=whole.best_epoch)
+    assert numbers(part)[0] == numbers(whole)[0][: whole.best_epoch]
+    assert numbers(part)[4] == numbers(whole)[4]

@@ -29,7 +29,7 @@ from transfer.cache import default_limit
 from transfer.data.loading import ImageData
 from transfer.device import describe_device
 from transfer.entries import Array, Entries
-from transfer.frozen import BlockCost, FrozenBlocks, as_rows, canonical
+from transfer.frozen import BlockCost, FrozenBlocks, as_rows, canonical, normalised
 from transfer.host_memory import retained_memory
 from transfer.policy import Occupant, plan
 from transfer.probe import Probe, solve_probe
@@ -242,15 +242,12 @@ class Activations:
 
     def _images(self, backbone: str, positions_B: Positions, views_B: Positions) -> Tensor:
         """Normalised images or views of them, (B, 3, H, W), float32, channels last."""
-        spec = find_spec(backbone)
         images_BHWC = self._pixels.take(self.data.rows_N[positions_B])
         images_BCHW = images_BHWC.permute(0, 3, 1, 2).float()
         if views_B.any():
             digests = [self.data.digests[i] for i in positions_B]
             images_BCHW = show_views(images_BCHW, digests, views_B)
-        mean = torch.tensor(spec.mean, device=self.device).view(1, 3, 1, 1)
-        std = torch.tensor(spec.std, device=self.device).view(1, 3, 1, 1)
-        return canonical((images_BCHW.div(255) - mean) / std)
+        return normalised(images_BCHW, find_spec(backbone))
 
     def _code(self, backbone: str) -> str:
         """What names the code of a backbone: of one's own also what it makes of noise.

@@ -6,7 +6,7 @@ A convolution may be computed in another order for another number of images, whi
 bits. So every frozen pass, whoever asks for it, takes chunks of one size, filled up where there
 are fewer images, and every block gets its input in one memory layout.
 
-Legend: n images of a chunk.
+Legend: B images, n images of a chunk.
 """
 
 from collections.abc import Iterable
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer.backbones import pool
+from transfer.catalog import BackboneSpec
 from transfer.fusing import fuse
 
 # Images a pass. On a CPU 8 to 16 are the fastest for most backbones (more leave the cache); the
@@ -81,6 +82,13 @@ class FrozenBlocks:
     def _step(self, x: Tensor, index: int) -> Tensor:
         x = self._blocks[index](x)
         return canonical(pool(x) if index + 1 == len(self._blocks) else x)
+
+
+def normalised(images_BCHW: Tensor, spec: BackboneSpec) -> Tensor:
+    """Pixels of 0 to 255, of one channel or three, as the backbone wants them: (B, 3, H, W)."""
+    mean = torch.tensor(spec.mean, device=images_BCHW.device).view(1, 3, 1, 1)
+    std = torch.tensor(spec.std, device=images_BCHW.device).view(1, 3, 1, 1)
+    return canonical((images_BCHW.div(255) - mean) / std)
 
 
 def canonical(x: Tensor) -> Tensor:

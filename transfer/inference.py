@@ -1,8 +1,9 @@
-"""Logits of a trained network on images, as in validation: float32, batches padded, no gradient.
+"""Logits of a whole network: images in, numbers out. Knows nothing of classes, files or studies.
 
-Knows one configuration and its trained part; nothing of metrics or studies.
+As all frozen passes it takes chunks of one size, so that what it makes of an image depends neither
+on how many there are nor on which.
 
-Legend: N images, B images of a batch, C classes.
+Legend: B images, n images of a chunk, C classes, D features.
 """
 
 from collections.abc import Mapping
@@ -11,54 +12,47 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from transfer.activations import Activations
-from transfer.backbones import TransferNetwork, find_spec
-from transfer.config import TransferConfig
-from transfer.frozen import CHUNK_SIZES
-from transfer.stepping import logits_above
+from transfer.backbones import find_spec
+from transfer.data.decoding import Pixels
+from transfer.frozen import FrozenBlocks, normalised
+from transfer.weights import WeightFile, load_blocks
+from transfer.whole_networks import HEAD
 
 
-def predict_logits(
-    config: TransferConfig, activations: Activations, trained_state: Mapping[str, Tensor]
-) -> NDArray[np.float32]:
-    """Logits (N, C) of all images of ``activations.data``, in its order.
+class Classifier:
+    """A whole network for inference: the blocks of a weight file and one linear layer on them."""
 
-    On validation images they are what the best epoch of `train` gave, bit for bit.
+    def __init__(
+        self, weight_file: WeightFile, head: Mapping[str, Tensor], device: torch.device
+    ) -> None:
+        """``head`` has the tensors named in ``HEAD``: (C, D) and (C,), float32."""
+        blocks = load_blocks(weight_file).to(device).to(memory_format=torch.channels_last)
+        self._spec = find_spec(weight_file.backbone)
+        self._frozen = FrozenBlocks(blocks.eval(), device)
+        self._weight_CD, self._bias_C = (head[key].to(device) for key in HEAD)
+        self._device = device
 
-    Args:
-        trained_state: `TrainingResult.trained_state`.
+    @property
+    def chunk_size(self) -> int:
+        """Images of a pass: as many at a time cost least."""
+        return self._frozen.chunk_size
 
-    Raises:
-        ValueError: the state is of another network.
-    """
-    spec, data = find_spec(config.backbone), activations.data
-    boundary = spec.depth - config.num_unfrozen_layers
-    network = TransferNetwork(
-        activations.blocks(config.backbone, boundary),
-        spec.num_features,
-        len(data.classes),
-        config.dropout,
-    ).to(activations.device)
-    missing, unknown = network.load_state_dict(dict(trained_state), strict=False)
-    frozen = [key for key in missing if not _is_below(key, boundary)]
-    if frozen or unknown:
-        raise ValueError(
-            f"Trained weights don't fit {config.backbone} with {config.num_unfrozen_layers} "
-            f"unfrozen layers: {[*frozen, *unknown][0]}."
-        )
-    network.eval()
-    inputs = activations.inputs(config.backbone, boundary, passes=1)
-    size, positions_N = CHUNK_SIZES[activations.device.type], np.arange(len(data))
-    batches = [positions_N[first : first + size] for first in range(0, len(data), size)]
-    with torch.inference_mode():
-        logits = [
-            logits_above(network, boundary, x, "fp32").cpu() for x in inputs.batches(batches)
+    @torch.inference_mode()
+    def logits(self, images_BHWC: Pixels) -> NDArray[np.float32]:
+        """Logits (B, C), float32, of images of uint8 with one channel or three."""
+        size, num_images = self.chunk_size, len(images_BHWC)
+        chunks = [
+            self._chunk(images_BHWC[np.arange(first, first + size) % num_images])
+            for first in range(0, num_images, size)
         ]
-    logits_NC: NDArray[np.float32] = torch.cat(logits).numpy()
-    return logits_NC
+        logits = chunks or [np.empty((0, len(self._bias_C)), np.float32)]
+        return np.concatenate(logits)[:num_images]
 
-
-def _is_below(key: str, boundary: int) -> bool:
-    kind, index, *_ = key.split(".")
-    return kind == "blocks" and int(index) < boundary
+    def _chunk(self, images_nHWC: Pixels) -> NDArray[np.float32]:
+        images_nCHW = torch.from_numpy(images_nHWC).to(self._device).permute(0, 3, 1, 2).float()
+        inputs = normalised(images_nCHW, self._spec)
+        features_nD = self._frozen.run(inputs, 0, self._spec.depth)
+        logits_nC = F.linear(features_nD, self._weight_CD, self._bias_C)
+        return np.asarray(logits_nC.cpu().numpy(), dtype=np.float32)

@@ -3,6 +3,7 @@
 Legend: E epochs, N validation images, B images of a batch, C classes, D features.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ def train(
     activations: Activations,
     on_epoch: OnEpoch = lambda record: False,
     limits: MemoryLimits | None = None,
+    num_epochs: int | None = None,
 ) -> TrainingResult:
     """Train ``config`` on the data of ``activations`` until epochs, patience or caller end it.
 
@@ -107,6 +109,8 @@ def train(
     Args:
         on_epoch: called behind every epoch, from 1 again in a new start; True ends the run.
         limits: what earlier runs found no memory for.
+        num_epochs: train for exactly so many and keep the last one's weights: for a training
+            whose validation images say nothing, as it trains on them as well.
 
     Raises:
         DivergedError: the training loss or a validation logit is not finite.
@@ -119,7 +123,7 @@ def train(
     return limits.first_that_fits(
         (config.backbone, config.num_unfrozen_layers, config.precision),
         halved_sizes(config.batch_size, len(activations.data.train)),
-        lambda size: _train(config, activations, on_epoch, limits, size),
+        lambda size: _train(config, activations, on_epoch, limits, size, num_epochs),
         activations.device,
     )
 
@@ -130,18 +134,20 @@ def _train(
     on_epoch: OnEpoch,
     limits: MemoryLimits,
     micro_batch_size: int,
+    num_epochs: int | None = None,
 ) -> TrainingResult:
     seconds_before = activations.seconds
     history: list[EpochRecord] = []
     with retained_memory(), PeakMemory(activations.device) as peak:
         run = _Run(config, activations, limits, micro_batch_size)
         best, best_state = 0, run.trained_state()
-        for epoch in range(1, config.epochs + 1):
+        for epoch in range(1, (num_epochs or config.epochs) + 1):
             record = run.epoch(epoch)
             history.append(record)
-            if best_epoch(history, config.metric) == epoch:
+            if epoch == (num_epochs or best_epoch(history, config.metric)):
                 best, best_state = epoch, run.trained_state()
-            if on_epoch(record) or (record.all_layers_train and epoch - best >= config.patience):
+            patience = math.inf if num_epochs else config.patience
+            if on_epoch(record) or (record.all_layers_train and epoch - best >= patience):
                 break
     return TrainingResult(
         history=tuple(history),

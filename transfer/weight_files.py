@@ -24,13 +24,16 @@ _OLDER_NAMES = (
 )
 
 
-def copy_weights(path: Path, backbone: str, network: nn.Module) -> None:
+def copy_weights(
+    path: Path, backbone: str, network: nn.Module, *, names_fit: bool = False
+) -> None:
     """Copy the tensors of a file into the blocks of an original network, every one checked.
 
     Tensors of the network that are in none of its blocks, its classifier's say, may be missing
-    or of any shape. Raises ValueError that names the file and the reason.
+    or of any shape. With `names_fit` the file's names are the network's own, to be taken as they
+    are. Raises ValueError that names the file and the reason.
     """
-    loaded = _adapted(path, backbone, network)
+    loaded = _read(path) if names_fit else _adapted(path, backbone, network)
     expected = block_tensors(backbone, network)
     # Files older than 2018 lack BatchNorm's step counter, which nothing reads.
     missing = {key for key in expected if not key.endswith("num_batches_tracked")} - set(loaded)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transfer.backbones import find_backbone
+from transfer.backbones import find_backbone, split_into_blocks
 from transfer.catalog import BACKBONES
 from transfer.layouts import TABLE, Backbone
 from transfer.messages import one_line
@@ -31,8 +31,9 @@ class WeightFile:
     """The weights of one backbone: which file, its hash, and the place where it was found.
 
     `source` is "weights folder", "torch hub cache", "Hugging Face cache", "package NAME",
-    "download", "own module" or "random". Without a file `path` is None and `seed` is what is drawn
-    with: `sha256` is `random-SEED`, or that of the tensors that one's own module built.
+    "download", "own module", "random", or "bundle", whose tensors have the network's own names.
+    Without a file `path` is None and `seed` is what is drawn with: `sha256` is `random-SEED`, or
+    that of the tensors that one's own module built.
     """
 
     backbone: str
@@ -108,14 +109,23 @@ def load_blocks(weight_file: WeightFile) -> nn.Sequential:
     The same WeightFile gives the same blocks, and the global random state stays as it is. Raises
     ValueError if the file can't be read as data only or does not fit the backbone.
     """
+    return split_into_blocks(weight_file.backbone, load_network(weight_file)).eval()
+
+
+def load_network(weight_file: WeightFile) -> nn.Module:
+    """Return the original network of the backbone, whose blocks have these weights.
+
+    What belongs to none of its blocks, its classifier say, has any. Raises as `load_blocks`.
+    """
     backbone = find_backbone(weight_file.backbone)
     network = _built(backbone, weight_file.seed, is_random=weight_file.source == "random")
     if weight_file.path is not None:
-        copy_weights(weight_file.path, weight_file.backbone, network)
-    blocks = nn.Sequential(*backbone.split(network))
+        is_bundle = weight_file.source == "bundle"
+        copy_weights(weight_file.path, weight_file.backbone, network, names_fit=is_bundle)
     if weight_file.source == "random":
+        blocks = nn.Sequential(*backbone.split(network))
         _settle_batch_norm(blocks, backbone.image_size, weight_file.seed)
-    return blocks.eval()
+    return network
 
 
 def _built(backbone: Backbone, seed: int, *, is_random: bool = False) -> nn.Module:

@@ -1,0 +1,145 @@
+"""The run to export: what a study's database has of the model that confirming has chosen.
+
+Knows records and artifacts; not what becomes of them.
+"""
+
+import io
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+import safetensors.torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from studies.calibration import Labels
+from studies.confirm import CONFIRM, Candidate, Confirmed
+from studies.confirm_run import read_confirmed
+from studies.errors import UserError
+from studies.records import CANDIDATE, SEED, TrialRecord, read_trials
+from studies.storage import DEFAULT_STORAGE, StudyStorage, load_study
+from studies.study_record import StudyRecord, read_confirm, read_study
+from transfer.config import Strategy, TransferConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenRun:
+    """What the database has of the model to export."""
+
+    study: StudyRecord
+    records: Sequence[TrialRecord]
+    confirm: optuna.Study
+    confirmed: Confirmed
+    candidate: Candidate
+    run: TrialRecord
+
+    @property
+    def config(self) -> TransferConfig:
+        return TransferConfig(**self.run.config)
+
+
+def find_chosen_run(storage: StudyStorage, name: str, strategy: str | None) -> ChosenRun:
+    """The run to export.
+
+    Raises:
+        UserError: there is no such study, confirming has not been asked for or isn't finished,
+            the strategy is unknown or has no confirmed configuration, or its first seed failed.
+    """
+    study = load_study(storage, name)
+    record = read_study(study)
+    if record is None:
+        raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
+    if strategy is not None and strategy not in tuple(Strategy):
+        raise UserError(f"Unknown strategy '{strategy}'; choose from {', '.join(Strategy)}.")
+    command = _confirm_command(name, storage)
+    records = read_trials(study)
+    confirm = _confirm_study(storage, name)
+    metric = str(record.settings["metric"])
+    confirmed = None if confirm is None else read_confirmed(confirm, records, metric)
+    if confirm is None or confirmed is None:
+        raise UserError(f"Study '{name}' is not confirmed: run `{command}` first.")
+    runs = read_trials(confirm)
+    _refuse_unfinished(confirm, runs, command)
+    candidate = confirmed.best if strategy is None else confirmed.chosen.get(strategy)
+    if candidate is None:
+        of = "" if strategy is None else f" of {strategy}"
+        raise UserError(
+            f"No configuration{of} of study '{name}' has a complete training over seeds; run more "
+            f"trials, then `{command}`."
+        )
+    seed = confirmed.seeds[0]
+    run = next((r for r in candidate.runs if r.params[SEED] == seed), None)
+    if run is None:
+        failed = next(
+            (r for r in runs if (r.params[CANDIDATE], r.params[SEED]) == (candidate.number, seed)),
+            None,
+        )
+        reason = failed.reason if failed else "it is missing"
+        raise UserError(
+            f"The training of trial {candidate.number} with seed {seed} failed ({reason}), and no "
+            "other seed may take its place: it was declared beforehand; export the other strategy "
+            "with --strategy."
+        )
+    return ChosenRun(
+        study=record,
+        records=records,
+        confirm=confirm,
+        confirmed=confirmed,
+        candidate=candidate,
+        run=run,
+    )
+
+
+def _confirm_study(storage: StudyStorage, name: str) -> optuna.Study | None:
+    try:
+        return optuna.load_study(study_name=f"{name}/{CONFIRM}", storage=storage.database)
+    except KeyError:
+        return None
+
+
+def _confirm_command(name: str, storage: StudyStorage) -> str:
+    command = f"python -m studies confirm {shlex.quote(name)}"
+    if storage.url == DEFAULT_STORAGE:
+        return command
+    return f"{command} --storage {shlex.quote(storage.url)}"
+
+
+def _refuse_unfinished(confirm: optuna.Study, runs: Sequence[TrialRecord], command: str) -> None:
+    """A choice among what is finished so far would not be the one that was declared."""
+    stored = read_confirm(confirm) or {}
+    finished = {(r.params.get(CANDIDATE), r.params.get(SEED)) for r in runs if r.counts}
+    wanted = [(number, seed) for number in stored["candidates"] for seed in stored["seeds"]]
+    missing = [pair for pair in wanted if pair not in finished]
+    if missing:
+        done = len(wanted) - len(missing)
+        raise UserError(
+            f"Confirming is not finished ({done} of {len(wanted)} trainings): run `{command}` "
+            "first."
+        )
+
+
+def read_trained(storage: StudyStorage, run: TrialRecord) -> dict[str, Tensor]:
+    """The trained part of a run's best epoch."""
+    return safetensors.torch.load(_artifact(storage, run.weights, "weights", run.number))
+
+
+def read_predictions(
+    storage: StudyStorage, run: TrialRecord
+) -> tuple[NDArray[np.float32], Labels]:
+    """Logits (N, C) of the validation images at the best epoch, and their labels (N,)."""
+    assert run.best_epoch is not None
+    content = _artifact(storage, run.predictions, "predictions", run.number)
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return stored["logits_ENC"][run.best_epoch - 1], stored["labels_N"]
+
+
+def _artifact(storage: StudyStorage, artifact: str | None, what: str, number: int) -> bytes:
+    path = storage.files / "artifacts" / (artifact or "")
+    if artifact is None or not path.is_file():
+        raise UserError(
+            f"The {what} of trial {number} of the confirmed ones are missing at {path}; take the "
+            f"folder {storage.files} back from a copy."
+        )
+    return path.read_bytes()

@@ -1,0 +1,316 @@
+"""Export: from a confirmed study to the bundle of one model.
+
+The model is the training with the first of the seeds that were declared before any of them ran,
+whatever the others gave. Knows the study's database and what a bundle consists of.
+"""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy.engine import make_url
+from torch import Tensor
+
+from studies.bundle import refuse_to_replace, write_bundle
+from studies.bundle_config import (
+    MODEL,
+    BundleConfig,
+    DataOrigin,
+    ModuleOrigin,
+    Preprocessing,
+    Search,
+    StudyOrigin,
+    Validation,
+    WeightsOrigin,
+    configuration_of,
+)
+from studies.calibration import (
+    Labels,
+    find_temperature,
+    find_threshold,
+    negative_log_likelihood,
+    probabilities,
+)
+from studies.chosen_run import ChosenRun, find_chosen_run, read_predictions, read_trained
+from studies.data_check import ALLOWANCES
+from studies.model_card import model_card
+from studies.onnx_export import require_onnx, write_onnx
+from studies.own_backbones import check_stored, run_module
+from studies.progress import Progress
+from studies.records import SEED, count_states, read_versions
+from studies.reproduce import script_text
+from studies.retraining import (
+    Places,
+    Recipe,
+    find_same_weights,
+    load_same_data,
+    train_again,
+    with_validation_images,
+)
+from studies.storage import (
+    DEFAULT_STORAGE,
+    StudyStorage,
+    latest_study,
+    open_existing,
+)
+from transfer.data.loading import ImageData
+from transfer.weights import WeightFile
+from transfer.whole_networks import HEAD, whole_network
+
+# Images that the ONNX network is held against.
+MOST_COMPARED = 33
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to export, and where to. Without a name: the only study, or the latest one."""
+
+    name: str | None = None
+    strategy: str | None = None
+    out: Path | None = None
+    refit: bool = False
+    onnx: bool = False
+    storage: str = DEFAULT_STORAGE
+    backbone_module: Path | None = None
+    places: Places = field(default_factory=Places)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """The bundle that was written; ``onnx_difference`` is the largest one of a probability."""
+
+    folder: Path
+    config: BundleConfig
+    onnx_difference: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        values = self.config.model_dump(mode="json")
+        return {
+            "bundle": str(self.folder),
+            "onnx_difference": self.onnx_difference,
+            **{
+                key: values[key]
+                for key in ("study", "configuration", "temperature", "threshold", "validation")
+            },
+            "refit": self.config.refit,
+        }
+
+    def lines(self) -> list[str]:
+        """In words."""
+        config, found = self.config, self.config.validation
+        lines = [
+            f"Bundle: {self.folder}",
+            f"Trial {config.study.trial} ({config.backbone}, {config.config.strategy}), seed "
+            f"{config.study.seed}: validation {found.metric} {found.value:.4f}, "
+            f"{np.mean(found.values):.4f} in the mean of {len(found.values)} seed(s).",
+        ]
+        if config.refit:
+            lines.append(
+                f"Refit on training and validation images for {found.best_epoch} epochs; these "
+                "numbers, temperature and threshold are of the model before."
+            )
+        if self.onnx_difference is not None:
+            lines.append(f"ONNX: probabilities differ by {self.onnx_difference:.1e} at most.")
+        command = f"python -m studies predict {shlex.quote(str(self.folder))} IMAGE..."
+        return [*lines, f"Next: {command}"]
+
+
+def export_study(options: ExportOptions, progress: Progress) -> Exported:
+    """Write the bundle of the configuration that confirming has chosen.
+
+    Raises:
+        UserError, ValueError: nothing is confirmed, or something asked for is wrong or missing.
+        StudyFailedError: the refit, or writing the network as ONNX, failed.
+    """
+    if options.onnx:
+        require_onnx()
+    storage = open_existing(options.storage)
+    name = options.name or latest_study(storage)
+    found = find_chosen_run(storage, name, options.strategy)
+    shown = _shown_storage(storage)
+    out = (options.out or Path(_folder_name(name, options.strategy))).resolve()
+    refuse_to_replace(out, name, shown)
+    module = _run_own(found, name, options.backbone_module, progress)
+    recipe = _recipe(found, name, shown)
+    weight_file = find_same_weights(recipe, options.places)
+    data = None
+    if options.refit or options.onnx:
+        data = load_same_data(recipe, options.places, progress)
+    if options.refit:
+        assert data is not None
+        trained = _refit(found, recipe, data, weight_file, options.places, progress)
+    else:
+        trained = read_trained(storage, found.run)
+    tensors = whole_network(weight_file, trained)
+    logits_NC, labels_N = read_predictions(storage, found.run)
+    config = partial(
+        _config, found, recipe, logits_NC, labels_N, module=module, refit=options.refit
+    )
+    temperature = find_temperature(logits_NC, labels_N)
+    difference: list[float] = []
+
+    def add_onnx(path: Path) -> None:
+        assert data is not None
+        images_BHWC = data.images(data.train.positions_N[:MOST_COMPARED])
+        written = replace(weight_file, path=path.parent / MODEL, source="bundle")
+        head = {key: tensors[key] for key in HEAD}
+        difference.append(write_onnx(path, written, head, images_BHWC, temperature))
+
+    written = write_bundle(
+        out,
+        config,
+        tensors,
+        script=script_text(
+            recipe,
+            float(found.run.value or 0.0),
+            refit=options.refit,
+            has_module=module is not None,
+        ),
+        card=model_card,
+        add_onnx=add_onnx if options.onnx else None,
+    )
+    return Exported(
+        folder=out, config=written, onnx_difference=difference[0] if difference else None
+    )
+
+
+def _folder_name(name: str, strategy: str | None) -> str:
+    return "-".join(part for part in (name, strategy, "bundle") if part)
+
+
+def _shown_storage(storage: StudyStorage) -> str:
+    """The database as a bundle names it: a file by its whole path, no password."""
+    if storage.path is not None:
+        return f"sqlite:///{storage.path.resolve()}"
+    return make_url(storage.url).render_as_string(hide_password=True)
+
+
+def _run_own(
+    found: ChosenRun, name: str, given: Path | None, progress: Progress
+) -> ModuleOrigin | None:
+    """Run the file that the backbone comes from, where it comes from one."""
+    stored = found.study.identity.get("backbone_module")
+    backbone = found.study.identity["backbones"][found.config.backbone]
+    if stored is None or backbone["code"] != f"file {stored['sha256']}":
+        return None
+    check_stored(stored, given, name)
+    assert given is not None
+    run_module(given, progress)
+    return ModuleOrigin(**stored)
+
+
+def _recipe(found: ChosenRun, name: str, storage: str) -> Recipe:
+    identity, settings = found.study.identity, found.study.settings
+    data, check = identity["data"], found.study.data_check or {}
+    seed = int(found.run.params[SEED])
+    resplit = found.confirmed.resplit
+    backbone = found.config.backbone
+    return Recipe(
+        config=found.config,
+        image_size=settings["image_size"],
+        study=StudyOrigin(
+            name=name,
+            storage=storage,
+            trial=found.candidate.number,
+            confirm_trial=found.run.number,
+            seeds=tuple(found.confirmed.seeds),
+            seed=seed,
+            split_seed=seed if resplit else settings["seed"],
+            resplit=resplit,
+            threads=identity["threads"],
+        ),
+        data=DataOrigin(
+            source=data["source"],
+            group_pattern=data.get("group_pattern"),
+            fingerprint=data["fingerprint"],
+            test_fingerprint=data["test_fingerprint"],
+            counts=data["counts"],
+            flags=check.get("flags", dict.fromkeys(ALLOWANCES, False)),
+            allowed=tuple(check.get("allowed", ())),
+            warnings=tuple(check.get("warnings", ())),
+            left_out=check.get("left_out", {}),
+        ),
+        weights=WeightsOrigin(
+            kind=settings["weights"],
+            sha256=identity["weights"][backbone],
+            seed=settings["seed"],
+        ),
+    )
+
+
+def _refit(
+    found: ChosenRun,
+    recipe: Recipe,
+    data: ImageData,
+    weight_file: WeightFile,
+    places: Places,
+    progress: Progress,
+) -> Mapping[str, Tensor]:
+    """Train once more, on validation images too, for the epochs that were best before."""
+    together = with_validation_images(data)
+    epochs = found.run.best_epoch
+    progress.message(f"Training on {len(together.train)} images for {epochs} epochs.")
+    return train_again(
+        recipe, together, weight_file, places, progress, num_epochs=epochs
+    ).trained_state
+
+
+def _config(
+    found: ChosenRun,
+    recipe: Recipe,
+    logits_NC: NDArray[np.float32],
+    labels_N: Labels,
+    files: Mapping[str, str],
+    *,
+    module: ModuleOrigin | None,
+    refit: bool,
+) -> BundleConfig:
+    identity, run, confirmed = found.study.identity, found.run, found.confirmed
+    assert run.best is not None and run.value is not None and run.best_epoch is not None
+    temperature = find_temperature(logits_NC, labels_N)
+    window = identity["data"].get("window")
+    backbone = identity["backbones"][recipe.config.backbone]
+    counts = count_states(found.records)
+    return BundleConfig(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        configuration=configuration_of(recipe.config),
+        classes=tuple(identity["data"]["classes"]),
+        preprocessing=Preprocessing(
+            image_size=recipe.image_size,
+            mean=tuple(backbone["mean"]),
+            std=tuple(backbone["std"]),
+            window=None if window is None else tuple(window),
+        ),
+        temperature=temperature,
+        threshold=find_threshold(probabilities(logits_NC, temperature), labels_N),
+        refit=refit,
+        validation=Validation(
+            metric=confirmed.metric,
+            value=run.value,
+            values=tuple(found.candidate.values),
+            metrics={k: v for k, v in run.best["val"].items() if np.isfinite(v)},
+            best_epoch=run.best_epoch,
+            num_images=len(labels_N),
+            loss_calibrated=negative_log_likelihood(logits_NC, labels_N, temperature),
+        ),
+        study=recipe.study,
+        search=Search(
+            space=identity["space"]["name"],
+            num_trials=counts["complete"] + counts["pruned"] + counts["fail"],
+            num_pruned=counts["pruned"],
+            num_failed=counts["fail"],
+            num_confirmed=len(confirmed.candidates),
+            choose=confirmed.how,
+        ),
+        data=recipe.data,
+        weights=recipe.weights,
+        backbone_module=module,
+        versions=read_versions(found.confirm, run.number),
+        files=dict(files),
+    )

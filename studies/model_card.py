@@ -1,0 +1,212 @@
+"""``MODEL_CARD.md``: what a bundle's model is, in words. A function of its config alone.
+
+Source of the headings: M. Mitchell et al., "Model cards for model reporting", FAT* 2019.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from studies.bundle_config import ONNX, BundleConfig
+from studies.statistics import mean_interval
+from studies.storage import DEFAULT_STORAGE
+from transfer.config import Strategy
+
+STRATEGIES = {
+    Strategy.FEATURE_EXTRACTION: "feature extraction: the pretrained layers are as they were",
+    Strategy.FINE_TUNING: "fine-tuning: the last {k} layers were trained as well",
+}
+
+
+def escaped(text: object) -> str:
+    """A text that Markdown shows as it is, in one line."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    return re.sub(r"([\\`*_{}\[\]#!|<>~&:@$])", r"\\\1", line)
+
+
+def model_card(bundle: BundleConfig, test: Sequence[str] = ()) -> str:
+    """The card.
+
+    Args:
+        test: what the test data gave, a paragraph each in Markdown; nothing says that they were
+            not used yet.
+    """
+    sections = {
+        "Intended use": _intended_use(bundle),
+        "Model": _model(bundle),
+        "Data": _data(bundle),
+        "How it was chosen": _protocol(bundle),
+        "Validation": _validation(bundle),
+        "Test": list(test) or [_not_tested(bundle)],
+        "Limits": _limits(bundle),
+        "Train it again": [
+            "`bash reproduce.sh` trains this configuration with this seed again and compares the "
+            "validation metric."
+        ],
+    }
+    title = f"# {escaped(bundle.backbone)} for {escaped(', '.join(bundle.classes))}"
+    body = "\n\n".join(
+        f"## {heading}\n\n" + "\n\n".join(paragraphs) for heading, paragraphs in sections.items()
+    )
+    return f"{title}\n\n{body}\n"
+
+
+def _intended_use(bundle: BundleConfig) -> list[str]:
+    return [
+        "Research: to compare ways of transfer learning on data like those below, and to go on "
+        "from. Not for diagnosis, nor for any decision about a person: it was not validated for "
+        "that, and is no medical device.",
+    ]
+
+
+def _model(bundle: BundleConfig) -> list[str]:
+    config, pre = bundle.config, bundle.preprocessing
+    strategy = STRATEGIES[config.strategy].format(k=config.num_unfrozen_layers)
+    rows = {
+        "backbone": config.backbone,
+        "strategy": strategy,
+        "started from": f"{bundle.weights.kind} weights, hash {bundle.weights.sha256[:12]}",
+        "learning rate": f"{config.learning_rate:.3g}",
+        "batch size": config.batch_size,
+        "optimizer": config.optimizer,
+        "input": f"{pre.image_size} x {pre.image_size} pixels, {pre.resize}; grey {pre.grey}; "
+        f"(pixels / 255 - {_numbers(pre.mean)}) / {_numbers(pre.std)}",
+        "temperature": f"{bundle.temperature:.4g}",
+        "threshold": _threshold(bundle),
+        "made": f"{bundle.created} with {_versions(bundle.versions)}",
+    }
+    if pre.window is not None:
+        rows["16 bits"] = f"values {pre.window[0]} to {pre.window[1]} become 0 to 255"
+    if bundle.backbone_module is not None:
+        rows["backbone's code"] = f"a file with SHA-256 {bundle.backbone_module.sha256}"
+    if ONNX in bundle.files:
+        rows["ONNX"] = (
+            f"{ONNX}: images (batch, 3, H, W), normalised as above, to logits; probabilities are "
+            "the softmax of the logits over the temperature"
+        )
+    return [_table(rows), *_refit(bundle)]
+
+
+def _refit(bundle: BundleConfig) -> list[str]:
+    if not bundle.refit:
+        return []
+    return [
+        "**Refit.** The weights in this folder were trained once more on training and validation "
+        f"images together, for {bundle.validation.best_epoch} epochs, the best epoch of the "
+        "training before. Nothing is left to measure them on: temperature, threshold and every "
+        "validation number below are of the training before."
+    ]
+
+
+def _data(bundle: BundleConfig) -> list[str]:
+    data = bundle.data
+    splits = list(data.counts)
+    head = f"| class | {' | '.join(splits)} |\n|---|{'---|' * len(splits)}\n"
+    lines = [
+        f"| {escaped(name)} | {' | '.join(str(data.counts[s].get(name, 0)) for s in splits)} |"
+        for name in bundle.classes
+    ]
+    found = [f"Gone on with in spite of: {escaped(text)}." for text in data.allowed]
+    found += [f"Warned of: {escaped(text)}." for text in data.warnings]
+    for reason, counts in data.left_out.items():
+        found += [
+            f"Left out of {escaped(split)} as {escaped(reason)}: {count}."
+            for split, count in counts.items()
+            if count
+        ]
+    return [
+        f"Source: {escaped(data.source)}, fingerprint {data.fingerprint[:16]}.",
+        head + "\n".join(lines),
+        "\n".join(f"- {text}" for text in found) or "The data check found nothing.",
+    ]
+
+
+def _protocol(bundle: BundleConfig) -> list[str]:
+    search, study = bundle.search, bundle.study
+    how = {
+        "best": "the best mean over them was chosen",
+        "cheapest": "of those within one standard error of the best mean the cheapest was chosen",
+    }[search.choose]
+    seeds = ", ".join(map(str, study.seeds))
+    split = "a validation split of its own each" if study.resplit else "the same validation split"
+    return [
+        f"Study {escaped(study.name)}: space {escaped(search.space)}, {search.num_trials} trials, "
+        f"of which {search.num_pruned} were pruned and {search.num_failed} failed. "
+        f"{search.num_confirmed} of them were trained again with {len(study.seeds)} seeds "
+        f"({seeds}), declared before any of them ran, on {split}, and {how}: trial {study.trial}.",
+        f"The model is the training with the first of these seeds, {study.seed}, whatever the "
+        "others gave. The test images were sealed all the while.",
+    ]
+
+
+def _validation(bundle: BundleConfig) -> list[str]:
+    found = bundle.validation
+    values = found.values
+    over = f"{sum(values) / len(values):.4f} in the mean of {len(values)} seed(s)"
+    if len(values) > 1:
+        low, high = mean_interval(values)
+        if found.metric != "loss":  # The others are shares.
+            low, high = max(low, 0.0), min(high, 1.0)
+        over += f" (95 % interval of the mean over seeds {low:.4f} to {high:.4f})"
+    of_all = ", ".join(f"{value:.4f}" for value in values)
+    rows = {name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()}
+    rows["loss after temperature"] = f"{found.loss_calibrated:.4f}"
+    return [
+        f"{escaped(found.metric)}: {found.value:.4f} of this model on {found.num_images} images; "
+        f"{over}; of each {of_all}.",
+        _table(rows),
+        "The interval says how much seeds differ, not how other images would do. Configuration, "
+        "epoch, temperature and threshold were chosen on these images: the numbers are too good.",
+    ]
+
+
+def _not_tested(bundle: BundleConfig) -> str:
+    study = bundle.study
+    command = f"python -m studies evaluate {shlex.quote(study.name)}"
+    if study.storage != DEFAULT_STORAGE:
+        command += f" --storage {shlex.quote(study.storage)}"
+    return f"Not evaluated on the test data yet.\n\n{_code(command)}"
+
+
+def _limits(bundle: BundleConfig) -> list[str]:
+    num_train = sum(bundle.data.counts.get("train", {}).values())
+    lines = [
+        f"Trained on {num_train} images of one source: of other scanners, sites and groups of "
+        "people nothing is known.",
+        f"It knows {len(bundle.classes)} classes and says one of them of any picture, of what is "
+        "none of them too.",
+        "Temperature and threshold hold where classes are about as frequent as in the validation "
+        "images.",
+        "Whole pictures are squeezed to a square: other proportions than those of the training "
+        "images are distorted otherwise.",
+    ]
+    if bundle.weights.kind == "random":
+        lines.insert(0, "It started from random weights, as a control: nothing was transferred.")
+    return ["\n".join(f"- {line}" for line in lines)]
+
+
+def _threshold(bundle: BundleConfig) -> str:
+    if bundle.threshold is None:
+        return "none: the most probable class is called"
+    return (
+        f"{bundle.classes[1]} from a probability of {bundle.threshold:.4g} on (best balanced "
+        "accuracy on the validation images)"
+    )
+
+
+def _table(rows: Mapping[str, object]) -> str:
+    lines = [f"| {escaped(name)} | {escaped(value)} |" for name, value in rows.items()]
+    return "| | |\n|---|---|\n" + "\n".join(lines)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{value:.4g}" for value in values) + "]"
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _code(command: str) -> str:
+    """A block of code: no text in it can end it, as it stands in one line."""
+    return "    " + " ".join(command.split())
