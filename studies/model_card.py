@@ -4,13 +4,13 @@ Source of the headings: M. Mitchell et al., "Model cards for model reporting", F
 """
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 
 from studies.bundle_config import ONNX, BundleConfig
 from studies.statistics import mean_interval
-from studies.storage import DEFAULT_STORAGE
 from transfer.config import Strategy
+
+NOT_TESTED = "Not evaluated on the test data: they are still sealed."
 
 STRATEGIES = {
     Strategy.FEATURE_EXTRACTION: "feature extraction: the pretrained layers are as they were",
@@ -37,7 +37,7 @@ def model_card(bundle: BundleConfig, test: Sequence[str] = ()) -> str:
         "Data": _data(bundle),
         "How it was chosen": _protocol(bundle),
         "Validation": _validation(bundle),
-        "Test": list(test) or [_not_tested(bundle)],
+        "Test": list(test) or [NOT_TESTED],
         "Limits": _limits(bundle),
         "Train it again": [
             "`bash reproduce.sh` trains this configuration with this seed again and compares the "
@@ -158,14 +158,6 @@ def _validation(bundle: BundleConfig) -> list[str]:
         "The interval says how much seeds differ, not how other images would do. Configuration, "
         "epoch, temperature and threshold were chosen on these images: the numbers are too good.",
     ]
-
-
-def _not_tested(bundle: BundleConfig) -> str:
-    study = bundle.study
-    command = f"python -m studies evaluate {shlex.quote(study.name)}"
-    if study.storage != DEFAULT_STORAGE:
-        command += f" --storage {shlex.quote(study.storage)}"
-    return f"Not evaluated on the test data yet.\n\n{_code(command)}"
 
 
 def _limits(bundle: BundleConfig) -> list[str]:
