@@ -22,7 +22,7 @@ from studies.objective import Objective
 from studies.progress import LineProgress
 from studies.settings import read_options
 from studies.signals import StopSignals
-from transfer.training import EpochRecord, TrainingResult
+from transfer.results import EpochRecord, TrainingResult
 
 NUM_EPOCHS, NUM_VAL = 6, 400
 

@@ -33,7 +33,8 @@ from transfer.data.loading import ImageData, load_data
 from transfer.data.sources import open_source
 from transfer.device import choose_device
 from transfer.precision import choose_precision
-from transfer.training import TrainingResult, train
+from transfer.results import TrainingResult
+from transfer.training import train
 from transfer.weights import find_weights
 
 BACKBONE, BATCH_SIZE, FINE_TUNING_RATE = "mobilenet_v2", 32, 1e-4

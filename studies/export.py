@@ -7,13 +7,11 @@ whatever the others gave. Knows the study's database and what a bundle consists 
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy.engine import make_url
 from torch import Tensor
 
@@ -21,29 +19,17 @@ from studies.bundle import refuse_to_replace, write_bundle
 from studies.bundle_config import (
     MODEL,
     BundleConfig,
-    DataOrigin,
     ModuleOrigin,
-    Preprocessing,
-    Search,
-    StudyOrigin,
-    Validation,
-    WeightsOrigin,
-    configuration_of,
 )
 from studies.calibration import (
-    Labels,
     find_temperature,
-    find_threshold,
-    negative_log_likelihood,
-    probabilities,
 )
 from studies.chosen_run import ChosenRun, find_chosen_run, read_predictions, read_trained
-from studies.data_check import ALLOWANCES
+from studies.description import config_of, recipe_of
 from studies.model_card import model_card
 from studies.onnx_export import require_onnx, write_onnx
 from studies.own_backbones import check_stored, run_module
 from studies.progress import Progress
-from studies.records import SEED, count_states, read_versions
 from studies.reproduce import script_text
 from studies.retraining import (
     Places,
@@ -137,7 +123,7 @@ def export_study(options: ExportOptions, progress: Progress) -> Exported:
     out = (options.out or Path(_folder_name(name, options.strategy))).resolve()
     refuse_to_replace(out, name, shown)
     module = _run_own(found, name, options.backbone_module, progress)
-    recipe = _recipe(found, name, shown)
+    recipe = recipe_of(found, name, shown)
     weight_file = find_same_weights(recipe, options.places)
     data = None
     if options.refit or options.onnx:
@@ -149,10 +135,17 @@ def export_study(options: ExportOptions, progress: Progress) -> Exported:
         trained = read_trained(storage, found.run)
     tensors = whole_network(weight_file, trained)
     logits_NC, labels_N = read_predictions(storage, found.run)
-    config = partial(
-        _config, found, recipe, logits_NC, labels_N, module=module, refit=options.refit
-    )
     temperature = find_temperature(logits_NC, labels_N)
+    config = partial(
+        config_of,
+        found,
+        recipe,
+        logits_NC,
+        labels_N,
+        temperature=temperature,
+        module=module,
+        refit=options.refit,
+    )
     difference: list[float] = []
 
     def add_onnx(path: Path) -> None:
@@ -205,45 +198,6 @@ def _run_own(
     return ModuleOrigin(**stored)
 
 
-def _recipe(found: ChosenRun, name: str, storage: str) -> Recipe:
-    identity, settings = found.study.identity, found.study.settings
-    data, check = identity["data"], found.study.data_check or {}
-    seed = int(found.run.params[SEED])
-    resplit = found.confirmed.resplit
-    backbone = found.config.backbone
-    return Recipe(
-        config=found.config,
-        image_size=settings["image_size"],
-        study=StudyOrigin(
-            name=name,
-            storage=storage,
-            trial=found.candidate.number,
-            confirm_trial=found.run.number,
-            seeds=tuple(found.confirmed.seeds),
-            seed=seed,
-            split_seed=seed if resplit else settings["seed"],
-            resplit=resplit,
-            threads=identity["threads"],
-        ),
-        data=DataOrigin(
-            source=data["source"],
-            group_pattern=data.get("group_pattern"),
-            fingerprint=data["fingerprint"],
-            test_fingerprint=data["test_fingerprint"],
-            counts=data["counts"],
-            flags=check.get("flags", dict.fromkeys(ALLOWANCES, False)),
-            allowed=tuple(check.get("allowed", ())),
-            warnings=tuple(check.get("warnings", ())),
-            left_out=check.get("left_out", {}),
-        ),
-        weights=WeightsOrigin(
-            kind=settings["weights"],
-            sha256=identity["weights"][backbone],
-            seed=settings["seed"],
-        ),
-    )
-
-
 def _refit(
     found: ChosenRun,
     recipe: Recipe,
@@ -259,58 +213,3 @@ def _refit(
     return train_again(
         recipe, together, weight_file, places, progress, num_epochs=epochs
     ).trained_state
-
-
-def _config(
-    found: ChosenRun,
-    recipe: Recipe,
-    logits_NC: NDArray[np.float32],
-    labels_N: Labels,
-    files: Mapping[str, str],
-    *,
-    module: ModuleOrigin | None,
-    refit: bool,
-) -> BundleConfig:
-    identity, run, confirmed = found.study.identity, found.run, found.confirmed
-    assert run.best is not None and run.value is not None and run.best_epoch is not None
-    temperature = find_temperature(logits_NC, labels_N)
-    window = identity["data"].get("window")
-    backbone = identity["backbones"][recipe.config.backbone]
-    counts = count_states(found.records)
-    return BundleConfig(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        configuration=configuration_of(recipe.config),
-        classes=tuple(identity["data"]["classes"]),
-        preprocessing=Preprocessing(
-            image_size=recipe.image_size,
-            mean=tuple(backbone["mean"]),
-            std=tuple(backbone["std"]),
-            window=None if window is None else tuple(window),
-        ),
-        temperature=temperature,
-        threshold=find_threshold(probabilities(logits_NC, temperature), labels_N),
-        refit=refit,
-        validation=Validation(
-            metric=confirmed.metric,
-            value=run.value,
-            values=tuple(found.candidate.values),
-            metrics={k: v for k, v in run.best["val"].items() if np.isfinite(v)},
-            best_epoch=run.best_epoch,
-            num_images=len(labels_N),
-            loss_calibrated=negative_log_likelihood(logits_NC, labels_N, temperature),
-        ),
-        study=recipe.study,
-        search=Search(
-            space=identity["space"]["name"],
-            num_trials=counts["complete"] + counts["pruned"] + counts["fail"],
-            num_pruned=counts["pruned"],
-            num_failed=counts["fail"],
-            num_confirmed=len(confirmed.candidates),
-            choose=confirmed.how,
-        ),
-        data=recipe.data,
-        weights=recipe.weights,
-        backbone_module=module,
-        versions=read_versions(found.confirm, run.number),
-        files=dict(files),
-    )

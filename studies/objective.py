@@ -38,7 +38,8 @@ from transfer.activations import Activations
 from transfer.config import Strategy, TransferConfig
 from transfer.device import free_memory
 from transfer.micro_batches import MemoryLimits
-from transfer.training import EpochRecord, TrainingResult, best_epoch, train
+from transfer.results import EpochRecord, TrainingResult, best_epoch
+from transfer.training import train
 
 Train = Callable[..., TrainingResult]
 

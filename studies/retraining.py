@@ -18,7 +18,8 @@ from transfer.config import TransferConfig
 from transfer.data.loading import ImageData, Split, load_data
 from transfer.data.sources import open_source
 from transfer.device import choose_device, make_deterministic
-from transfer.training import DivergedError, EpochRecord, TrainingResult, train
+from transfer.results import EpochRecord, TrainingResult
+from transfer.training import DivergedError, train
 from transfer.weights import WeightFile, find_weights
 
 

@@ -22,7 +22,7 @@ from studies.errors import UserError
 from studies.export import ExportOptions, export_study
 from studies.progress import LineProgress
 from studies.records import read_trials
-from studies.retraining import Places, Recipe, load_same_data, with_validation_images
+from studies.retraining import Places, Recipe, load_same_data
 from studies.storage import load_study, open_existing
 
 STRATEGIES = ["feature_extraction", "fine_tuning"]
@@ -229,15 +229,6 @@ def test_a_refit_sees_all_images_for_the_best_epochs(home, bundles, tmp_path, mo
     exported(home, tmp_path / "b", strategy="feature_extraction", refit=True)
     best = bundles["feature_extraction"].config.validation.best_epoch
     assert seen == [(1, 60, best)]
-
-
-def test_training_and_validation_images_together_are_all_in_their_order(home, bundles):
-    recipe = Recipe.of(bundles["fine_tuning"].config)
-    data = load_same_data(recipe, Places(cache_dir=home / "cache"), LineProgress())
-    together = with_validation_images(data).train
-    assert together.positions_N.tolist() == list(range(len(data)))
-    for split in (data.train, data.val):
-        assert np.array_equal(together.labels_N[split.positions_N], split.labels_N)
 
 
 def test_the_command_tells_where_it_is_and_writes_onnx(home, tmp_path, capsys, monkeypatch):

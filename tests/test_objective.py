@@ -17,7 +17,8 @@ from studies.settings import StudyOptions, decide
 from studies.signals import Interrupted, StopSignals
 from studies.storage import open_storage
 from transfer.micro_batches import MemoryLimits
-from transfer.training import DivergedError, EpochRecord, TrainingResult, best_epoch
+from transfer.results import EpochRecord, TrainingResult, best_epoch
+from transfer.training import DivergedError
 
 FIELDS = {
     "backbone": "resnet18",

@@ -23,12 +23,8 @@ from transfer.data.loading import load_data
 from transfer.data.sources import open_source
 from transfer.probe import solve_probe
 from transfer.recipes import WeightAverage
-from transfer.training import (
-    DivergedError,
-    EpochRecord,
-    best_epoch,
-    train,
-)
+from transfer.results import EpochRecord, best_epoch
+from transfer.training import DivergedError, train
 from transfer.weights import find_weights, load_blocks
 
 CPU = torch.device("cpu")

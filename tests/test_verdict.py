@@ -5,11 +5,11 @@ Shapes: S seeds, N images, C classes. See test_verdict_simulated.py for what it 
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
+from studies.planning import images_needed
 from studies.scores import METRICS
 from studies.statistics import bootstrap_over_seeds
-from studies.verdict import difference_over_seeds, disagreement, images_needed, verdict_sentence
+from studies.verdict import difference_over_seeds, disagreement, verdict_sentence
 
 ACCURACY = METRICS["accuracy"]
 
@@ -59,33 +59,9 @@ def test_with_one_seed_it_is_said_that_seeds_are_not_known():
     assert "these two models alone" in text and text.startswith("better by 28.0 points")
 
 
-def test_a_smaller_margin_needs_more_images_and_seeds_alone_may_hide_it():
-    few, many = (images_needed(m, image_variance=0.1).images for m in (0.05, 0.01))
-    assert 0 < few < many
-    hidden = images_needed(0.02, image_variance=0.1, seed_variance=4e-4, num_seeds=3)
-    assert hidden.images is None and hidden.seeds > 3
-    for margin, variance in ((0.0, 0.1), (0.02, 0.0), (0.02, float("inf"))):
-        with pytest.raises(ValueError, match="must hold"):
-            images_needed(margin, image_variance=variance)
-
-
 def test_disagreement_counts_images_on_which_one_alone_is_right():
     found = disagreement(LABELS_N, runs(LABELS_N, (10,)), runs(LABELS_N, (30,)))
     assert found == pytest.approx((20 + 2) / (200 + 2))
-
-
-def test_one_model_each_needs_about_mcnemars_sample_size():
-    # Connor 1987, formula (2), for the disagreement psi.
-    psi, margin = 0.15, 0.05
-    z, power_z = norm.ppf(0.975), norm.ppf(0.8)
-    connor = ((z * psi**0.5 + power_z * (psi - margin**2) ** 0.5) / margin) ** 2
-    assert images_needed(margin, image_variance=psi).images == pytest.approx(connor, rel=0.04)
-
-
-def test_seeds_that_differ_ask_for_more_images():
-    known = {"image_variance": 0.1, "own_variance": 0.05, "num_seeds": 5}
-    images = [images_needed(0.05, seed_variance=v, **known).images for v in (0.0, 5e-5, 1e-4)]
-    assert images == sorted(images) and images[0] < images[2]
 
 
 def test_the_sentence_names_the_seeds_where_no_number_of_images_is_enough():
@@ -135,13 +111,3 @@ def test_images_that_are_hard_for_both_strategies_decide_nothing():
     alone = bootstrap_over_seeds(ACCURACY, LABELS_N, a)
     assert found.verdict == "better"
     assert found.high - found.low < 0.7 * (alone.high - alone.low)
-
-
-@pytest.mark.parametrize("power", [0.8, 0.95])
-def test_with_seeds_enough_to_know_their_variance_it_is_the_normal_formula(power):
-    seed_variance, margin = 6e-5, 0.05
-    found = images_needed(
-        margin, image_variance=0.1, seed_variance=seed_variance, num_seeds=300, power=power
-    )
-    total = (margin / (norm.ppf(0.975) + norm.ppf(power))) ** 2
-    assert found.images == pytest.approx(0.1 / (total - seed_variance), rel=0.05)

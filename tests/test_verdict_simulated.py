@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import binom, norm
 
 from studies.paired_tests import mcnemar_exact
+from studies.planning import images_needed
 from studies.scores import METRICS
-from studies.verdict import difference_over_seeds, images_needed
+from studies.verdict import difference_over_seeds
 
 
 def models(rng, labels_N, ease_N, accuracy, spread, num_seeds):

@@ -4,19 +4,17 @@ Legend: E epochs, N validation images, B images of a batch, C classes, D feature
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from transfer.activations import Activations, Positions
 from transfer.backbones import TransferNetwork, find_spec
-from transfer.config import TransferConfig, is_better
+from transfer.config import TransferConfig
 from transfer.data.loading import Split
 from transfer.device import PeakMemory
 from transfer.freezing import batch_norm_trains, freeze, num_trainable_parameters
@@ -31,51 +29,11 @@ from transfer.recipes import (
     num_layers_unfrozen,
     start_head_from_probe,
 )
+from transfer.results import EpochRecord, TrainingResult, best_epoch
 from transfer.stepping import Stepping, logits_above
 
 # Images a validation batch, as in frozen passes: on a CPU 16 are twice as fast as 64.
 VAL_BATCH_SIZES = CHUNK_SIZES
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochRecord:
-    """One epoch, counted from 1. ``train`` is measured on the way: dropout, views and mixup.
-
-    ``all_layers_train`` is false while layers are still being unfrozen gradually.
-    """
-
-    epoch: int
-    train: dict[str, float]
-    val: dict[str, float]
-    val_logits_NC: NDArray[np.float32]
-    training_seconds: float
-    validation_seconds: float
-    all_layers_train: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingResult:
-    """What a run leaves: ``trained_state`` holds the best epoch's trained blocks and head.
-
-    ``micro_batch_size`` images trained at a time, a whole batch unless memory was short; BatchNorm
-    took its statistics over them where ``batch_norm_trains``.
-    """
-
-    history: tuple[EpochRecord, ...]
-    best_epoch: int
-    num_trainable_parameters: int
-    activation_seconds: float
-    peak_memory_bytes: int
-    micro_batch_size: int
-    batch_norm_trains: bool
-    start_boundary: int
-    kept_bytes: int
-    was_at_hand: bool
-    trained_state: dict[str, Tensor] = field(repr=False)
-
-    @property
-    def best(self) -> EpochRecord:
-        return self.history[self.best_epoch - 1]
 
 
 class DivergedError(ArithmeticError):
@@ -305,16 +263,3 @@ class _Run:
         for index in range(self.boundary, len(self.network.blocks)):
             found |= self.network.blocks[index].state_dict(prefix=f"blocks.{index}.")
         return found | self.network.head.state_dict(prefix="head.")
-
-
-def best_epoch(history: Sequence[EpochRecord], metric: str) -> int:
-    """The epoch with the best ``metric``; ties go to the lower validation loss.
-
-    Epochs in which not all layers trained don't count; while there are no others, the last does.
-    """
-    best, *others = [record for record in history if record.all_layers_train] or history[-1:]
-    for record in others:
-        value, than = record.val[metric], best.val[metric]
-        tie = value == than and record.val["loss"] < best.val["loss"]
-        best = record if tie or is_better(metric, value, than) else best
-    return best.epoch

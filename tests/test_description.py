@@ -1,0 +1,46 @@
+"""What a bundle says of its model is what the study has of it."""
+
+import pytest
+
+from studies.bundle_config import MODEL, SCRIPT
+from studies.chosen_run import find_chosen_run, read_predictions
+from studies.description import config_of, recipe_of
+from studies.storage import open_existing
+from tests.bundles import run_study
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    storage = open_existing(run_study(tmp_path_factory.mktemp("home")))
+    chosen = find_chosen_run(storage, "s", None)
+    return chosen, read_predictions(storage, chosen.run)
+
+
+def test_a_recipe_has_all_that_fixes_the_numbers(found):
+    chosen, _ = found
+    recipe, identity = recipe_of(chosen, "s", "sqlite:////x.db"), chosen.study.identity
+    assert recipe.config == chosen.config and recipe.image_size == 32
+    assert (recipe.study.seed, recipe.study.split_seed) == (1, 0)
+    assert recipe.study.threads == identity["threads"]
+    assert recipe.data.fingerprint == identity["data"]["fingerprint"]
+    assert recipe.weights.sha256 == identity["weights"][chosen.config.backbone]
+
+
+def test_a_config_has_the_numbers_of_the_run_and_of_the_search(found):
+    chosen, (logits_NC, labels_N) = found
+    recipe = recipe_of(chosen, "s", "sqlite:////x.db")
+    config = config_of(
+        chosen,
+        recipe,
+        logits_NC,
+        labels_N,
+        {MODEL: "0" * 64, SCRIPT: "0" * 64},
+        temperature=2.0,
+        module=None,
+        refit=False,
+    )
+    assert config.temperature == 2.0 and 0 < config.threshold < 1
+    assert config.validation.value == chosen.run.value
+    assert config.validation.values == tuple(chosen.candidate.values)
+    assert config.validation.num_images == len(labels_N) == 12
+    assert config.search.num_trials == 4 and config.classes == ("NORMAL", "OPACITY")
