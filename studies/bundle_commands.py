@@ -1,4 +1,4 @@
-"""The commands around a bundle: export, predict, reproduce.
+"""The commands around a bundle: export, evaluate, predict, reproduce.
 
 Argv -> options -> one call, as in `cli`. No logic.
 """
@@ -27,6 +27,7 @@ bundles = typer.Typer()
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `export` made.")]
 Device = Annotated[str, option("auto, cpu, cuda, cuda:1.", DEFAULTS["device"])]
+BundleStorage = Annotated[str | None, option("Database URL, or a SQLite file.", "the bundle's")]
 Data = Annotated[str | None, option(SOURCES, "the study's")]
 
 
@@ -78,6 +79,55 @@ def export(
         return
     for line in exported.lines():
         stdout().print(line, markup=False, soft_wrap=True)
+
+
+@bundles.command()
+def evaluate(
+    bundle: Bundle,
+    again: Annotated[
+        bool, typer.Option("--again", help="Open test images that were opened before.")
+    ] = False,
+    reason: Annotated[str | None, option("Why again; stays in the ledger.")] = None,
+    margin: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            max=0.5,
+            help="Difference of the strategies that would matter: how many images show it?",
+        ),
+    ] = 0.02,
+    data: Data = None,
+    storage: Annotated[
+        str | None, option("Database URL, or a SQLite file.", "the bundle's")
+    ] = None,
+    backbone_module: BackboneModule = None,
+    weights_dir: WeightsDir = None,
+    device: Device = "auto",
+    cache_dir: CacheDir = None,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """The one final test evaluation: forecast, then both strategies on the test images."""
+    from studies.final_test import EvaluateOptions, evaluate_bundle
+    from studies.final_words import print_evaluation
+    from studies.progress import start_progress
+    from studies.retraining import Places
+
+    options = EvaluateOptions(
+        bundle=bundle,
+        again=again,
+        reason=reason,
+        margin=margin,
+        storage=storage,
+        backbone_module=backbone_module,
+        places=Places(data=data, weights_dir=weights_dir, cache_dir=cache_dir, device=device),
+    )
+    with start_progress() as progress:
+        found = evaluate_bundle(options, progress)
+    if json_:
+        print_json(found.as_json())
+    else:
+        print_evaluation(stdout(), found.opening, found.openings)
 
 
 @bundles.command()

@@ -3,7 +3,6 @@
 Knows records and artifacts; not what becomes of them.
 """
 
-import io
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ import safetensors.torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from studies.artifacts import artifact_bytes, read_predictions
 from studies.calibration import Labels
-from studies.confirm import CONFIRM, Candidate, Confirmed
-from studies.confirm_run import read_confirmed
+from studies.confirm import CONFIRM, Candidate, Confirmed, read_confirmed
 from studies.errors import UserError
 from studies.records import CANDIDATE, SEED, TrialRecord, read_trials
 from studies.storage import DEFAULT_STORAGE, StudyStorage, load_study
@@ -121,25 +120,23 @@ def _refuse_unfinished(confirm: optuna.Study, runs: Sequence[TrialRecord], comma
 
 
 def read_trained(storage: StudyStorage, run: TrialRecord) -> dict[str, Tensor]:
-    """The trained part of a run's best epoch."""
-    return safetensors.torch.load(_artifact(storage, run.weights, "weights", run.number))
+    """The trained part of a run's best epoch.
+
+    Raises:
+        UserError: it is missing.
+    """
+    what = f"weights of trial {run.number} of the confirmed ones"
+    return safetensors.torch.load(artifact_bytes(storage, run.weights, what))
 
 
-def read_predictions(
+def best_predictions(
     storage: StudyStorage, run: TrialRecord
 ) -> tuple[NDArray[np.float32], Labels]:
-    """Logits (N, C) of the validation images at the best epoch, and their labels (N,)."""
+    """Logits (N, C) of the validation images at the best epoch, and their labels (N,).
+
+    Raises:
+        UserError: they are missing.
+    """
     assert run.best_epoch is not None
-    content = _artifact(storage, run.predictions, "predictions", run.number)
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        return stored["logits_ENC"][run.best_epoch - 1], stored["labels_N"]
-
-
-def _artifact(storage: StudyStorage, artifact: str | None, what: str, number: int) -> bytes:
-    path = storage.files / "artifacts" / (artifact or "")
-    if artifact is None or not path.is_file():
-        raise UserError(
-            f"The {what} of trial {number} of the confirmed ones are missing at {path}; take the "
-            f"folder {storage.files} back from a copy."
-        )
-    return path.read_bytes()
+    stored = read_predictions(storage, run)
+    return stored.logits_ENC[run.best_epoch - 1], stored.labels_N

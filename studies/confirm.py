@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import optuna
 
-from studies.records import TrialRecord, best_trials
+from studies.records import TrialRecord, best_trials, read_trials
+from studies.study_record import read_confirm
 from transfer.config import Strategy, is_better
 
 CONFIRM = "confirm"
@@ -187,3 +189,26 @@ def choose(found: Sequence[Candidate], metric: str, how: Choose = "best") -> Can
     limit = best.mean + (error if metric == "loss" else -error)
     within = [c for c in found if not is_better(metric, limit, c.mean)]
     return min(within, key=lambda c: (c.mean_seconds, c.number))
+
+
+def read_confirmed(
+    study: optuna.Study, records: Sequence[TrialRecord], metric: str
+) -> Confirmed | None:
+    """What confirming has given so far; None where nobody has asked for it.
+
+    Args:
+        study: ``NAME/confirm``.
+        records: the trials of the search.
+    """
+    stored = read_confirm(study)
+    if stored is None:
+        return None
+    numbers = stored["candidates"]
+    chosen = [record for number in numbers for record in records if record.number == number]
+    return Confirmed(
+        metric=metric,
+        seeds=stored["seeds"],
+        resplit=stored["resplit"],
+        how=stored["choose"],
+        candidates=confirmed(chosen, read_trials(study), stored["seeds"]),
+    )

@@ -11,7 +11,7 @@ import optuna
 from studies.confirm import CONFIRM, Confirmed, candidates, confirm_seeds, confirmed
 from studies.errors import UserError
 from studies.objective import Objective
-from studies.records import TrialRecord, read_trials
+from studies.records import TrialRecord
 from studies.repeats import Repeat, run_repeats
 from studies.settings import StudyOptions
 from studies.storage import create_study
@@ -98,26 +98,3 @@ def _objectives(
         return workplace.objective(study, seed=seed, activations=activations, keep_weights=True)
 
     return objective
-
-
-def read_confirmed(
-    study: optuna.Study, records: Sequence[TrialRecord], metric: str
-) -> Confirmed | None:
-    """What confirming has given so far; None where nobody has asked for it.
-
-    Args:
-        study: ``NAME/confirm``.
-        records: the trials of the search.
-    """
-    stored = read_confirm(study)
-    if stored is None:
-        return None
-    numbers = stored["candidates"]
-    chosen = [record for number in numbers for record in records if record.number == number]
-    return Confirmed(
-        metric=metric,
-        seeds=stored["seeds"],
-        resplit=stored["resplit"],
-        how=stored["choose"],
-        candidates=confirmed(chosen, read_trials(study), stored["seeds"]),
-    )

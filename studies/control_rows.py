@@ -22,31 +22,28 @@ def control_rows(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
     """The controls as rows: what, backbone, weights, validation metrics; recipes by their mean."""
     rows: list[dict[str, Any]] = []
     complete = [r for r in records if r.state == "COMPLETE" and r.best is not None]
-    for record in complete:
-        if "control" in record.keyed_params:
-            name, backbone, weights = (record.keyed_params[key] for key in KEYS)
-            rows.append(
-                {
-                    "control": name,
-                    "backbone": None if backbone == NONE else backbone,
-                    "weights": None if weights == NONE else weights,
-                    "val": _metrics([record]),
-                }
-            )
+    rows += [
+        {**control_names(record), "val": _metrics([record])}
+        for record in complete
+        if KEYS[0] in record.keyed_params
+    ]
     by_recipe: dict[int, list[TrialRecord]] = {}
     for record in complete:
         if CANDIDATE in record.keyed_params:
             by_recipe.setdefault(int(record.keyed_params[CANDIDATE]), []).append(record)
-    for runs in by_recipe.values():
-        rows.append(
-            {
-                "control": f"{RECIPE} ({runs[0].strategy})",
-                "backbone": runs[0].keyed_params["backbone"],
-                "weights": "as searched",
-                "val": _metrics(runs),
-            }
-        )
+    rows += [{**control_names(runs[0]), "val": _metrics(runs)} for runs in by_recipe.values()]
     return rows
+
+
+def control_names(record: TrialRecord) -> dict[str, str | None]:
+    """What a control is: its name, the backbone, the weights; None where it has none."""
+    params = record.keyed_params
+    if KEYS[0] not in params:
+        names = (f"{RECIPE} ({record.strategy})", params["backbone"], "as searched")
+    else:
+        names = tuple(params[key] for key in KEYS)
+    pairs = zip(("control", "backbone", "weights"), names, strict=True)
+    return {key: None if name == NONE else str(name) for key, name in pairs}
 
 
 def _metrics(runs: Sequence[TrialRecord]) -> dict[str, float]:

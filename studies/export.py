@@ -24,7 +24,7 @@ from studies.bundle_config import (
 from studies.calibration import (
     find_temperature,
 )
-from studies.chosen_run import ChosenRun, find_chosen_run, read_predictions, read_trained
+from studies.chosen_run import ChosenRun, best_predictions, find_chosen_run, read_trained
 from studies.description import config_of, recipe_of
 from studies.model_card import model_card
 from studies.onnx_export import require_onnx, write_onnx
@@ -103,8 +103,12 @@ class Exported:
             )
         if self.onnx_difference is not None:
             lines.append(f"ONNX: probabilities differ by {self.onnx_difference:.1e} at most.")
-        command = f"python -m studies predict {shlex.quote(str(self.folder))} IMAGE..."
-        return [*lines, f"Next: {command}"]
+        folder = shlex.quote(str(self.folder))
+        return [
+            *lines,
+            f"Final test, once: python -m studies evaluate {folder}",
+            f"Use it: python -m studies predict {folder} IMAGE...",
+        ]
 
 
 def export_study(options: ExportOptions, progress: Progress) -> Exported:
@@ -134,7 +138,7 @@ def export_study(options: ExportOptions, progress: Progress) -> Exported:
     else:
         trained = read_trained(storage, found.run)
     tensors = whole_network(weight_file, trained)
-    logits_NC, labels_N = read_predictions(storage, found.run)
+    logits_NC, labels_N = best_predictions(storage, found.run)
     temperature = find_temperature(logits_NC, labels_N)
     config = partial(
         config_of,

@@ -10,6 +10,7 @@ from studies.bundle_config import ONNX, BundleConfig
 from studies.statistics import mean_interval
 from transfer.config import Strategy
 
+TEST_HEADING = "## Test"
 NOT_TESTED = "Not evaluated on the test data: they are still sealed."
 
 STRATEGIES = {
@@ -49,6 +50,18 @@ def model_card(bundle: BundleConfig, test: Sequence[str] = ()) -> str:
         f"## {heading}\n\n" + "\n\n".join(paragraphs) for heading, paragraphs in sections.items()
     )
     return f"{title}\n\n{body}\n"
+
+
+def with_test_section(card: str, test: Sequence[str]) -> str:
+    """A card with what the test data gave in place of its section "Test", the rest as it stands.
+
+    People may have written into it; where they have removed the section it comes last.
+    """
+    head, found, rest = f"\n{card}".partition(f"\n{TEST_HEADING}\n")
+    _, next_heading, after = rest.partition("\n## ")
+    section = f"{TEST_HEADING}\n\n" + "\n\n".join(test) + "\n"
+    before = head.removeprefix("\n").rstrip("\n")
+    return f"{before}\n\n{section}{next_heading if found else ''}{after if found else ''}"
 
 
 def _intended_use(bundle: BundleConfig) -> list[str]:

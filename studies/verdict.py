@@ -146,20 +146,27 @@ def verdict_sentence(
     num_images: int,
     num_seeds: int,
     margin: float,
-    needed: ImagesNeeded,
+    needed: ImagesNeeded | None,
+    *,
+    images: str = "test image",
 ) -> str:
     """What may be said of strategy a against b, to be put behind its name and *is*.
 
     Differences of metrics in [0, 1] are in points (hundredths), others in their own unit.
+
+    Args:
+        needed: None where nothing within reach shows the margin.
+        images: what they are called, in the singular.
     """
     bounded = metric_name not in METRICS or METRICS[metric_name].bounded
-    basis = f"with {_count(num_images, 'test image')} and {_count(num_seeds, 'seed')}"
+    basis = f"with {_count(num_images, images)} and {_count(num_seeds, 'seed')}"
     if not difference.seeds_known:
         basis += " (these two models alone: how much seeds matter is not known)"
     if difference.verdict == "not distinguishable":
+        need = "more than could be had" if needed is None else _need(needed, num_seeds, images)
         return (
             f"not distinguishable {basis}; a difference of {_amount(margin, bounded)} "
-            f"would need {_need(needed, num_seeds)}"
+            f"would need {need}"
         )
     low, high = sorted((abs(difference.low), abs(difference.high)))
     scale = 100 if bounded else 1
@@ -170,15 +177,15 @@ def verdict_sentence(
     )
 
 
-def _need(needed: ImagesNeeded, num_seeds: int) -> str:
+def _need(needed: ImagesNeeded, num_seeds: int, images: str) -> str:
     with_seeds = (
-        f"about {_count(needed.images_with_seeds, 'test image')} and {needed.seeds} seeds of each"
+        f"about {_count(needed.images_with_seeds, images)} and {needed.seeds} seeds of each"
     )
     if needed.images is None:
         return f"{with_seeds}: with {_count(num_seeds, 'seed')} no number of images is enough"
     if needed.seeds > num_seeds:
-        return f"about {_count(needed.images, 'test image')}, or {with_seeds}"
-    return f"about {_count(needed.images, 'test image')}"
+        return f"about {_count(needed.images, images)}, or {with_seeds}"
+    return f"about {_count(needed.images, images)}"
 
 
 def _amount(amount: float, bounded: bool, digits: int | None = None) -> str:

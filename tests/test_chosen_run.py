@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from studies.chosen_run import find_chosen_run, read_predictions, read_trained
+from studies.chosen_run import best_predictions, find_chosen_run, read_trained
 from studies.errors import UserError
 from studies.storage import load_study, open_existing, open_storage
 from studies.study_record import read_confirm, write_confirm
@@ -31,7 +31,7 @@ def test_it_is_the_first_seeds_run_of_the_choice(storage, strategy):
 
 def test_its_predictions_are_those_of_the_best_epoch_and_its_weights_are_whole(storage):
     found = find_chosen_run(storage, "s", "feature_extraction")
-    logits_NC, labels_N = read_predictions(storage, found.run)
+    logits_NC, labels_N = best_predictions(storage, found.run)
     accuracy = (logits_NC.argmax(axis=1) == labels_N).mean()
     assert accuracy == pytest.approx(found.run.value) and logits_NC.shape == (len(labels_N), 2)
     state = read_trained(storage, found.run)

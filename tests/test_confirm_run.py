@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load
 
 from studies.cli import main
-from studies.confirm_run import read_confirmed
+from studies.confirm import read_confirmed
 from studies.records import read_trials
 from studies.storage import load_study, open_existing
 

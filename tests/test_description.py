@@ -3,7 +3,7 @@
 import pytest
 
 from studies.bundle_config import MODEL, SCRIPT
-from studies.chosen_run import find_chosen_run, read_predictions
+from studies.chosen_run import best_predictions, find_chosen_run
 from studies.description import config_of, recipe_of
 from studies.storage import open_existing
 from tests.bundles import run_study
@@ -13,7 +13,7 @@ from tests.bundles import run_study
 def found(tmp_path_factory):
     storage = open_existing(run_study(tmp_path_factory.mktemp("home")))
     chosen = find_chosen_run(storage, "s", None)
-    return chosen, read_predictions(storage, chosen.run)
+    return chosen, best_predictions(storage, chosen.run)
 
 
 def test_a_recipe_has_all_that_fixes_the_numbers(found):

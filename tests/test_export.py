@@ -17,7 +17,7 @@ from studies.bundle import read_bundle
 from studies.bundle_config import CARD, MODEL, ONNX
 from studies.calibration import find_temperature, find_threshold, probabilities
 from studies.cli import main
-from studies.confirm_run import read_confirmed
+from studies.confirm import read_confirmed
 from studies.errors import UserError
 from studies.export import ExportOptions, export_study
 from studies.progress import LineProgress

@@ -20,7 +20,11 @@ from transfer.stepping import logits_above
 
 
 def predict_logits(
-    config: TransferConfig, activations: Activations, trained_state: Mapping[str, Tensor]
+    config: TransferConfig,
+    activations: Activations,
+    trained_state: Mapping[str, Tensor],
+    *,
+    passes: int = 1,
 ) -> NDArray[np.float32]:
     """Logits (N, C) of all images of ``activations.data``, in its order.
 
@@ -28,6 +32,7 @@ def predict_logits(
 
     Args:
         trained_state: `TrainingResult.trained_state`.
+        passes: how many networks with this boundary will be asked.
 
     Raises:
         ValueError: the state is of another network.
@@ -48,7 +53,7 @@ def predict_logits(
             f"unfrozen layers: {[*frozen, *unknown][0]}."
         )
     network.eval()
-    inputs = activations.inputs(config.backbone, boundary, passes=1)
+    inputs = activations.inputs(config.backbone, boundary, passes=passes)
     size, positions_N = CHUNK_SIZES[activations.device.type], np.arange(len(data))
     batches = [positions_N[first : first + size] for first in range(0, len(data), size)]
     with torch.inference_mode():

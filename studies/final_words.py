@@ -1,0 +1,211 @@
+"""The final test evaluation in words: on the screen, in the model card, and as a refusal.
+
+Knows results as JSON, as the ledger keeps them; computes none. Never imports torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from studies.ledger import Opening
+from studies.model_card import escaped
+from studies.verdict_tables import SIGNS
+
+Json = Mapping[str, Any]
+
+
+def forecast_sentence(metric: str, predicted: Json) -> str:
+    """The forecast, and how it comes about."""
+    sign = "+" if metric == "loss" else "-"
+    return (
+        f"Forecast: {metric} {interval_text(predicted)} on {predicted['num_test']} test images "
+        f"like the validation images ({predicted['naive']:.4f} over seeds there, {sign} "
+        f"{predicted['epoch_optimism']:.4f} for the choice of epochs, {sign} "
+        f"{predicted['trial_optimism']:.4f} for that of the best of {predicted['num_trials']} "
+        "trials)."
+    )
+
+
+def interval_text(interval: Json, digits: int = 4) -> str:
+    """``value [low, high]``, or a dash where it is not defined."""
+    if interval["value"] is None:
+        return "-"
+    value, low, high = (f"{interval[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _cell(metric: str, interval: Json) -> str:
+    """For a table: per cent, but nats of a loss."""
+    scale, digits = (1, 2) if metric == "loss" else (100, 1)
+    if interval["value"] is None:
+        return "-"
+    scaled = {key: interval[key] * scale for key in ("value", "low", "high")}
+    return interval_text(scaled, digits)
+
+
+def refusal(name: str, before: Sequence[Opening]) -> str:
+    """Why a test set is not opened again, and the way out."""
+    last = before[-1]
+    times = "once" if len(before) == 1 else f"{len(before)} times"
+    return (
+        f"The test images of study '{name}' were opened {times} already, last on "
+        f"{last.opened:%Y-%m-%d %H:%M} UTC {_what_came(last)}. A test set that is looked at "
+        "twice is a validation set. To open it again all the same, counted for ever: --again "
+        '--reason "..."'
+    )
+
+
+def _what_came(opening: Opening) -> str:
+    bundle = f"with model {opening.bundle[:12]}"
+    if opening.result is None:
+        return f"{bundle}, without an end"
+    metric = opening.result["metric"]
+    return f"{bundle} ({metric} {interval_text(opening.result['metrics'][metric])})"
+
+
+def print_evaluation(console: Console, opening: Opening, every: Sequence[Opening]) -> None:
+    """Print metrics, strategies, controls, the difference and the openings."""
+    result = opening.result
+    assert result is not None
+    metric = result["metric"]
+    _print(console, forecast_sentence(metric, opening.predicted))
+    console.print(_metrics_table(result))
+    console.print(_confusion_table(result["confusion"], list(result["counts"])))
+    _print(console, forecast_result(result))
+    if result["at_threshold"]["threshold"] is not None:
+        _print(console, _threshold_sentence(result))
+    console.print(_controls_table(result))
+    for line in [*verdict_lines(result), *opening_lines(every)]:
+        _print(console, line)
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(Text(line))
+
+
+def _metrics_table(result: Json) -> Table:
+    table = Table(
+        title=f"{result['n']} test images: per cent (loss: nats), 95 % intervals",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        show_edge=False,
+    )
+    table.add_column("metric", overflow="fold")
+    table.add_column("bundle")
+    strategies = list(result["by_strategy"])
+    for name in strategies:
+        seeds = len(result["by_strategy"][name]["seeds"])
+        table.add_column(f"{SIGNS[name]}, {seeds} seed{'s' if seeds > 1 else ''}")
+    for metric, interval in result["metrics"].items():
+        others = [result["by_strategy"][name]["metrics"][metric] for name in strategies]
+        table.add_row(Text(metric), *(_cell(metric, found) for found in (interval, *others)))
+    return table
+
+
+def _confusion_table(confusion: Json, classes: Sequence[str]) -> Table:
+    table = Table(
+        title="Bundle: images of each class (rows), called (columns)",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        show_edge=False,
+    )
+    table.add_column("", overflow="fold")
+    for name in classes:
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for name, counts in zip(classes, confusion["counts"], strict=True):
+        table.add_row(Text(name), *map(str, counts))
+    return table
+
+
+def _controls_table(result: Json) -> Table:
+    metric = result["metric"]
+    table = Table(
+        title=f"Controls: test {metric}" + ("" if metric == "loss" else ", per cent"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        show_edge=False,
+    )
+    for column in ("control", "backbone", "weights", metric):
+        table.add_column(column)
+    for row in sorted(result["controls"], key=lambda row: -(row["metrics"][metric]["value"] or 0)):
+        names = [row[key] or "" for key in ("control", "backbone", "weights")]
+        table.add_row(*names, _cell(metric, row["metrics"][metric]))
+    return table
+
+
+def _threshold_sentence(result: Json) -> str:
+    found = result["at_threshold"]
+    accuracies = interval_text(found["metrics"]["accuracy"])
+    balanced = interval_text(found["metrics"]["balanced_accuracy"])
+    positive = list(result["counts"])[1]
+    return (
+        f"Called {positive} from {found['threshold']:.4g} on, as the bundle does: accuracy "
+        f"{accuracies}, balanced accuracy {balanced}."
+    )
+
+
+def forecast_result(result: Json) -> str:
+    """Whether the forecast held."""
+    metric = result["metric"]
+    if result["forecast_held"] is None:
+        return f"The forecast can't be held against it: {metric} is not defined on these images."
+    if result["forecast_held"]:
+        return f"The test {metric} lies within the forecast."
+    return (
+        f"The test {metric} lies outside the forecast: these images are not like those of "
+        "training and validation."
+    )
+
+
+def verdict_lines(result: Json) -> list[str]:
+    """The difference of the strategies, and the tests of two models."""
+    found = result["difference"]
+    if found is None:
+        missing = set(SIGNS) - set(result["by_strategy"])
+        if missing:
+            return [f"No difference: nothing is confirmed of {SIGNS[min(missing)]}."]
+        return [f"No difference: {result['metric']} is not defined on these images."]
+    tests = {"mcnemar": "McNemar (accuracy)", "delong": "DeLong (AUROC)"}
+    p_values = [f"{tests[key]} p = {p:.3g}" for key, p in found["two_models"]["p_holm"].items()]
+    return [
+        f"{found['sentence']} Difference {interval_text(found)}, p = {found['p']:.3g}.",
+        f"These two models alone, the first seed of each: {', '.join(p_values)} (Holm). Another "
+        "seed may say otherwise.",
+    ]
+
+
+def opening_lines(every: Sequence[Opening]) -> list[str]:
+    """All openings of the test set, if there is more than one."""
+    if len(every) == 1:
+        return ["The test images were opened once. A second time is refused, or counted for ever."]
+    lines = [f"The test images were opened {len(every)} times: all but the first are validation."]
+    for opening in every:
+        reason = f", because: {opening.reason}" if opening.reason else ""
+        when = f"{opening.opened:%Y-%m-%d %H:%M} UTC"
+        lines.append(f"  {opening.number}. {when} {_what_came(opening)}{reason}")
+    return lines
+
+
+def card_paragraphs(every: Sequence[Opening]) -> list[str]:
+    """The section "Test" of a model card after the last of these openings."""
+    opening = every[-1]
+    result = opening.result
+    assert result is not None
+    rows = [
+        f"| {escaped(name)} | {escaped(interval_text(interval))} |"
+        for name, interval in result["metrics"].items()
+    ]
+    lines = [
+        forecast_sentence(result["metric"], opening.predicted),
+        f"Opened on {opening.opened:%Y-%m-%d %H:%M} UTC: {result['n']} images, 95 % intervals.",
+    ]
+    table = "| metric | this model |\n|---|---|\n" + "\n".join(rows)
+    behind = [forecast_result(result), *verdict_lines(result), *opening_lines(every)]
+    return [*map(escaped, lines), table, *(escaped(line.strip()) for line in behind)]

@@ -1,0 +1,164 @@
+"""The finalists: what the database has for the final test evaluation of a bundle.
+
+The trainings of both strategies over seeds, the controls, the forecast of each from stored
+validation predictions. Knows the database; opens no image. Never imports torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+
+from studies.artifacts import check_artifact, read_predictions
+from studies.bundle_config import BundleConfig, configuration_of
+from studies.calibration import find_temperature, probabilities
+from studies.confirm import CONFIRM, Candidate, Confirmed, read_confirmed
+from studies.control_rows import KEYS
+from studies.errors import UserError
+from studies.forecast import Forecast, Predicted, forecast
+from studies.records import TrialRecord, read_trials
+from studies.scores import METRICS
+from studies.storage import StudyStorage, load_study
+from studies.study_record import StudyRecord, read_study
+from transfer.config import TransferConfig
+
+CONTROLS = "controls"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalists:
+    """A bundle with its study. ``candidates`` are the confirmed choices, one a strategy."""
+
+    bundle: BundleConfig
+    study: StudyRecord
+    trials: Sequence[TrialRecord]
+    confirmed: Confirmed
+    controls: Sequence[TrialRecord]
+
+    @property
+    def name(self) -> str:
+        return self.bundle.study.name
+
+    @property
+    def metric(self) -> str:
+        """The one that chose."""
+        return self.confirmed.metric
+
+    @property
+    def candidates(self) -> Mapping[str, Candidate]:
+        return self.confirmed.chosen
+
+    @property
+    def num_test(self) -> int:
+        return sum(self.bundle.data.counts["test"].values())
+
+    @property
+    def recipes(self) -> list[TrialRecord]:
+        """The controls that were trained."""
+        return [run for run in self.controls if KEYS[0] not in run.keyed_params]
+
+    @property
+    def on_features(self) -> list[TrialRecord]:
+        """The controls that were fitted to features, or to nothing."""
+        return [run for run in self.controls if KEYS[0] in run.keyed_params]
+
+
+def find_finalists(storage: StudyStorage, bundle: BundleConfig) -> Finalists:
+    """What the database has for the final test evaluation of a bundle.
+
+    Raises:
+        UserError: the study is not there, is not the one that the bundle comes from, has chosen
+            otherwise since, or its artifacts are missing.
+    """
+    origin = bundle.study
+    study = load_study(storage, origin.name)
+    record = read_study(study)
+    trials = read_trials(study)
+    confirm = _beside(storage, origin.name, CONFIRM)
+    runs = [] if confirm is None else read_trials(confirm)
+    run = next((r for r in runs if r.number == origin.confirm_trial), None)
+    told = configuration_of(bundle.config)
+    if (
+        record is None
+        or confirm is None
+        or run is None
+        or record.identity["data"]["test_fingerprint"] != bundle.data.test_fingerprint
+        or configuration_of(TransferConfig(**run.config)) != told
+    ):
+        raise UserError(
+            f"Study '{origin.name}' in {storage.url} is not the one that the bundle comes from; "
+            "name its database with --storage."
+        )
+    confirmed = read_confirmed(confirm, trials, str(record.settings["metric"]))
+    assert confirmed is not None
+    strategy = str(bundle.config.strategy)
+    now = confirmed.chosen.get(strategy)
+    if now is None or now.number != origin.trial or tuple(confirmed.seeds) != origin.seeds:
+        raise UserError(
+            f"Since this bundle was exported, study '{origin.name}' has confirmed otherwise; "
+            f"export it again: `python -m studies export {origin.name} --strategy {strategy}`."
+        )
+    controls = _beside(storage, origin.name, CONTROLS)
+    found = Finalists(
+        bundle=bundle,
+        study=record,
+        trials=trials,
+        confirmed=confirmed,
+        controls=[]
+        if controls is None
+        else [r for r in read_trials(controls) if r.state == "COMPLETE"],
+    )
+    for run in [*(r for c in found.candidates.values() for r in c.runs), *found.recipes]:
+        check_artifact(storage, run.weights, f"weights of trial {run.number} over seeds")
+    return found
+
+
+def _beside(storage: StudyStorage, name: str, purpose: str) -> optuna.Study | None:
+    try:
+        return optuna.load_study(study_name=f"{name}/{purpose}", storage=storage.database)
+    except KeyError:
+        return None
+
+
+def forecast_of(
+    storage: StudyStorage, found: Finalists, strategy: str, *, num_models: int | None = None
+) -> Forecast:
+    """What to expect of a strategy's choice on the test images.
+
+    Args:
+        num_models: of how many trainings the result will be the mean, all of them if left out.
+
+    Raises:
+        UserError: predictions are missing.
+    """
+    candidate = found.candidates[strategy]
+    could_be_chosen = [
+        trial
+        for trial in found.trials
+        if trial.state == "COMPLETE" and trial.duplicate_of is None and trial.strategy == strategy
+    ]
+    return forecast(
+        [_predicted(storage, trial) for trial in could_be_chosen],
+        [_predicted(storage, run) for run in candidate.runs],
+        METRICS[found.metric],
+        num_test=found.num_test,
+        num_models=num_models or len(candidate.runs),
+    )
+
+
+def _predicted(storage: StudyStorage, run: TrialRecord) -> Predicted:
+    stored = read_predictions(storage, run)
+    by_epoch = [probabilities(logits_NC, 1.0) for logits_NC in stored.logits_ENC]
+    return Predicted(stored.labels_N, np.stack(by_epoch))
+
+
+def temperature_of(storage: StudyStorage, run: TrialRecord) -> float:
+    """The temperature of a training, found as the bundle's: on its validation images.
+
+    Raises:
+        UserError: its predictions are missing.
+    """
+    assert run.best_epoch is not None
+    stored = read_predictions(storage, run)
+    return find_temperature(stored.logits_ENC[run.best_epoch - 1], stored.labels_N)
