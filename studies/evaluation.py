@@ -101,13 +101,15 @@ def _called(label: int, of_N: NDArray[np.bool_], probabilities_SNC: Floats) -> I
 
 
 def _precision(label: int, labels_N: Labels, probabilities_SNC: Floats) -> Interval | None:
-    is_called_SN = probabilities_SNC.argmax(axis=2) == label
-    if is_called_SN.any(axis=1).all():
-        # Images that no seed calls so say nothing of it, and would be counted as if they did.
-        some_N = is_called_SN.any(axis=0)
-        metric = Score(name="precision", weighted=partial(_weighted_precision, label))
-        return _over_seeds(metric, labels_N[some_N], probabilities_SNC[:, some_N])
-    return None
+    called_S = (probabilities_SNC.argmax(axis=2) == label).sum(axis=1)
+    if not called_S.all():
+        return None
+    metric = Score(
+        name="precision",
+        weighted=partial(_weighted_precision, label),
+        num_images=float(called_S.mean()),
+    )
+    return _over_seeds(metric, labels_N, probabilities_SNC)
 
 
 def _weighted_precision(

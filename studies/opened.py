@@ -97,6 +97,12 @@ def get_ready(found: Finalists, places: Places, progress: Progress) -> Ready:
             f"{data.test_fingerprint[:12]}, expected {found.bundle.data.test_fingerprint[:12]}); "
             "name the study's data with --data."
         )
+    deep = [fact for fact in data.kept["test"].facts if ";16" in fact.mode]
+    if deep and data.window is None:
+        raise ValueError(
+            f"{len(deep)} test images have 16 bits, but the training images have 8, so that "
+            "nothing says how they become images of 8 bits; convert them."
+        )
     return Ready(
         data=data,
         weights=weights,

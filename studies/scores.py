@@ -26,7 +26,8 @@ class Score:
 
     ``weighted(labels_N, probabilities_NC, weights_BN)`` returns B values, NaN where a resample
     has no image that it needs. ``bounded``: values lie in [0, 1]. ``by_class``: every class
-    counts the same, however few its images.
+    counts the same, however few its images. ``num_images``: how many images it looks at, where
+    that is some of them.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Score:
     larger_is_better: bool = True
     bounded: bool = True
     by_class: bool = False
+    num_images: float | None = None
 
     def __call__(self, labels_N: Labels, probabilities_NC: Floats) -> float:
         """The metric of these images.

@@ -243,6 +243,8 @@ def design_images(metric: Score, labels_N: Labels) -> float:
     Where every class counts the same, one of a single image leaves the mean as unsure as four
     images would, whatever the bootstrap (which sees no variance in one image) says.
     """
+    if metric.num_images is not None:
+        return metric.num_images
     if not metric.by_class:
         return float(len(labels_N))
     sizes = np.bincount(labels_N)

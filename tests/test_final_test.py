@@ -1,0 +1,335 @@
+"""The final test evaluation: forecast first, then one recorded look, then everything measured."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bundles import edit, run_study
+
+from studies import final_test, opened
+from studies.artifacts import read_arrays
+from studies.bundle import read_bundle
+from studies.calibration import find_temperature, probabilities
+from studies.cli import main
+from studies.confirm import CONFIRM
+from studies.errors import UserError
+from studies.export import ExportOptions, export_study
+from studies.final_test import EvaluateOptions, evaluate_bundle
+from studies.ledger import openings
+from studies.progress import LineProgress
+from studies.records import read_trials
+from studies.retraining import Places
+from studies.scores import METRICS
+from studies.storage import load_study, open_existing
+from transfer.data.loading import unsealed
+from transfer.data.phantom import parse_phantom, phantom_images
+
+DATA = "phantom:train=60,test=20,size=32"
+STRATEGIES = ("feature_extraction", "fine_tuning")
+
+
+def places(home):
+    return Places(cache_dir=home / "cache")
+
+
+def export(home, out, **given):
+    options = ExportOptions(
+        storage=str(home / "studies.db"), out=out, places=places(home), **given
+    )
+    export_study(options, LineProgress())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    run_study(home)
+    for strategy in STRATEGIES:
+        export(home, home / strategy, strategy=strategy)
+    return home
+
+
+@pytest.fixture
+def home(made, tmp_path):
+    """A copy of its own: the ledger remembers."""
+    return shutil.copytree(made, tmp_path / "home")
+
+
+def options(home, bundle="fine_tuning", **given):
+    storage = str(home / "studies.db")
+    return EvaluateOptions(bundle=home / bundle, storage=storage, places=places(home), **given)
+
+
+def evaluate(home, bundle="fine_tuning", **given):
+    return evaluate_bundle(options(home, bundle, **given), LineProgress())
+
+
+def ledger(home, bundle="fine_tuning"):
+    bundle = read_bundle(home / bundle).config
+    return openings(open_existing(str(home / "studies.db")), bundle.data.test_fingerprint)
+
+
+@pytest.fixture(scope="module")
+def evaluated(made, tmp_path_factory):
+    home = shutil.copytree(made, tmp_path_factory.mktemp("once") / "home")
+    before = {path for path in (home / "cache").rglob("*") if path.is_file()}
+    found = evaluate(home)
+    after = {path for path in (home / "cache").rglob("*") if path.is_file()}
+    return home, found, after - before
+
+
+@pytest.fixture
+def arrays(evaluated):
+    home, found, _ = evaluated
+    storage = open_existing(str(home / "studies.db"))
+    return {n: read_arrays(storage, i, n) for n, i in found.result["artifacts"].items()}
+
+
+def test_json_has_what_was_promised(evaluated):
+    _, found, _ = evaluated
+    told = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    assert told["n"] == 20 and told["opening"] == 1
+    names = {"accuracy", "balanced_accuracy", "auroc", "f1", "ece", "recall@NORMAL"}
+    assert names <= set(told["metrics"])
+    assert all(set(each) == {"value", "low", "high"} for each in told["metrics"].values())
+    assert {"value", "low", "high"} <= set(told["predicted"])
+    assert set(told["by_strategy"]) == set(STRATEGIES) == set(told["predicted"]["by_strategy"])
+    assert {row["control"] for row in told["controls"]} >= {"majority", "knn"}
+    assert {"value", "low", "high", "p", "verdict"} <= set(told["difference"])
+    for interval in told["metrics"].values():
+        assert interval["low"] <= interval["value"] <= interval["high"]
+
+
+def test_the_numbers_follow_from_the_predictions_that_are_stored(evaluated, arrays):
+    home, found, _ = evaluated
+    stored, bundle = arrays[opened.PREDICTIONS], read_bundle(home / "fine_tuning")
+    labels_N = stored["labels_N"]
+    given_NC = bundle.probabilities(stored["bundle_NC"])
+    for name, metric in METRICS.items():
+        assert found.result["metrics"][name]["value"] == pytest.approx(metric(labels_N, given_NC))
+    called_N = bundle.called(given_NC)
+    at_threshold = found.result["at_threshold"]["metrics"]["accuracy"]["value"]
+    assert at_threshold == (called_N == labels_N).mean()
+    means = {}
+    for name in STRATEGIES:
+        values = [(row.argmax(axis=1) == labels_N).mean() for row in stored[f"{name}_SNC"]]
+        means[name] = np.mean(values)
+        told = found.result["by_strategy"][name]
+        assert told["metrics"]["accuracy"]["value"] == pytest.approx(means[name])
+        assert told["seeds"] == [1, 2] and len(values) == 2
+    difference = means["fine_tuning"] - means["feature_extraction"]
+    assert found.result["difference"]["value"] == pytest.approx(difference)
+
+
+def test_labels_and_images_are_those_of_the_test_split(evaluated, arrays):
+    images_NHW, labels_N = phantom_images(parse_phantom(DATA), "test")
+    assert sorted(arrays[opened.PREDICTIONS]["labels_N"]) == sorted(labels_N)
+    thumbnails_NHWC = arrays[opened.THUMBNAILS]["images_NHWC"]
+    assert thumbnails_NHWC.dtype == np.uint8 and thumbnails_NHWC.shape == (20, 32, 32, 1)
+    assert {i.tobytes() for i in thumbnails_NHWC[..., 0]} == {i.tobytes() for i in images_NHW}
+
+
+def test_the_first_seed_of_its_strategy_is_the_bundle(evaluated, arrays):
+    stored = arrays[opened.PREDICTIONS]
+    assert np.abs(stored["fine_tuning_SNC"][0] - stored["bundle_NC"]).max() < 1e-3
+    assert np.abs(stored["fine_tuning_SNC"][1] - stored["bundle_NC"]).max() > 1e-3
+
+
+def test_each_seed_has_its_own_temperature(evaluated, arrays):
+    home, found, _ = evaluated
+    storage = open_existing(str(home / "studies.db"))
+    stored, losses = arrays[opened.PREDICTIONS], []
+    runs = {
+        r.params["seed"]: r
+        for r in read_trials(load_study(storage, f"s/{CONFIRM}"))
+        if r.strategy == "feature_extraction"
+    }
+    for seed, logits_NC in zip([1, 2], stored["feature_extraction_SNC"], strict=True):
+        val = read_arrays(storage, runs[seed].predictions, "predictions")
+        best_NC = val["logits_ENC"][runs[seed].best_epoch - 1]
+        given_NC = probabilities(logits_NC, find_temperature(best_NC, val["labels_N"]))
+        losses.append(METRICS["loss"](stored["labels_N"], given_NC))
+    told = found.result["by_strategy"]["feature_extraction"]["metrics"]["loss"]["value"]
+    assert told == pytest.approx(np.mean(losses))
+
+
+def test_controls_are_fitted_to_training_images_and_asked_once(evaluated, arrays):
+    _, found, _ = evaluated
+    rows = {(r["control"], r["weights"]): r["metrics"] for r in found.result["controls"]}
+    assert rows["majority", None]["accuracy"]["value"] == 0.5
+    assert {r["control"] for r in found.result["controls"]} >= {"knn", "logistic_regression"}
+    stored = arrays[opened.PREDICTIONS]
+    assert len(stored["controls_KNC"]) == len(stored["control_numbers"]) == len(rows)
+
+
+def test_features_of_all_images_are_kept_to_explain_the_result(evaluated, arrays):
+    features = arrays[opened.FEATURES]
+    assert features["backbones"].tolist() == ["resnet18"]
+    assert features["data_0"].shape == (60, 512) and features["test_0"].shape == (20, 512)
+    assert len(features["train_positions"]) + len(features["val_positions"]) == 60
+    assert len(features["train_labels"]) == len(features["train_positions"])
+    assert np.isfinite(features["test_0"]).all() and features["test_0"].std() > 0
+
+
+def test_nothing_of_the_test_images_stays_in_the_cache(evaluated):
+    assert not [path for path in evaluated[2] if path.suffix not in (".lock", ".used")]
+
+
+def test_a_second_opening_is_refused_and_opens_nothing(home, monkeypatch):
+    evaluate(home)
+    monkeypatch.setattr(opened, "unsealed", None)
+    for bundle in STRATEGIES:
+        with pytest.raises(UserError, match=r"were opened once already.*--again --reason"):
+            evaluate(home, bundle)
+    assert len(ledger(home)) == 1
+
+
+def test_again_with_a_reason_is_counted_for_ever(home):
+    first = evaluate(home)
+    second = evaluate(home, again=True, reason="a second reader")
+    assert [o.number for o in ledger(home)] == [1, 2]
+    assert (second.opening.number, second.opening.reason) == (2, "a second reader")
+    assert second.result["metrics"] == first.result["metrics"]
+    assert "a second reader" in (home / "fine_tuning" / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "given", [{"again": True}, {"reason": "why"}, {"again": True, "reason": "  "}]
+)
+def test_again_and_its_reason_belong_together(home, given):
+    with pytest.raises(UserError, match="belong together"):
+        evaluate(home, **given)
+    assert ledger(home) == []
+
+
+def test_forecast_and_opening_are_written_before_the_seal_is_broken(home, monkeypatch, capsys):
+    seen = []
+
+    def look(data):
+        seen.append((ledger(home), capsys.readouterr().err))
+        return unsealed(data)
+
+    monkeypatch.setattr(opened, "unsealed", look)
+    found = evaluate(home)
+    (((before,), told),) = seen
+    assert not before.is_finished
+    assert before.predicted == found.opening.predicted
+    assert f"Forecast: accuracy {before.predicted['value']:.4f}" in told
+
+
+def test_an_opening_that_was_cut_off_goes_on_as_the_same_one(home, monkeypatch):
+    def cut(data):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(opened, "unsealed", cut)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(home)
+    monkeypatch.undo()
+    (begun,) = ledger(home)
+    with pytest.raises(UserError, match="without an end"):
+        evaluate(home, "feature_extraction")
+    assert evaluate(home).opening.id == begun.id
+    (ended,) = ledger(home)
+    assert ended.is_finished and ended.number == 1
+
+
+def test_another_study_of_the_same_test_images_finds_them_opened(home):
+    evaluate(home)
+    run_study(home, name="t", trials=2)
+    export(home, home / "other", name="t")
+    with pytest.raises(UserError, match="test images of study 't' were opened once"):
+        evaluate(home, "other")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("data", "No data at"),
+        ("other data", "other training images"),
+        ("other test images", "test images or labels are not those"),
+        ("weights", "are not those that the study had"),
+        ("bundle", "was changed"),
+        ("database", "No study database"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_found_before_the_opening(home, spoil, message):
+    given = options(home)
+    if spoil == "data":
+        given = replace(given, places=replace(given.places, data=str(home / "nowhere")))
+    elif spoil == "other data":
+        given = replace(given, places=replace(given.places, data=f"{DATA},seed=5"))
+    elif spoil == "other test images":
+        given = replace(given, places=replace(given.places, data=f"{DATA.replace('20', '22')}"))
+    elif spoil == "weights":
+        found = {"kind": "random", "sha256": "random-7", "seed": 7}
+        edit(given.bundle, lambda values: values["weights"].update(found))
+    elif spoil == "bundle":
+        edit(given.bundle, lambda values: values.update(temperature=9.0), signed=False)
+    else:
+        given = replace(given, storage=str(home / "none.db"))
+    with pytest.raises((UserError, ValueError), match=message):
+        evaluate_bundle(given, LineProgress())
+    assert ledger(home, "feature_extraction") == []
+    assert not (home / "none.db").exists()
+
+
+def test_one_strategy_alone_is_evaluated_without_a_difference(tmp_path):
+    run_study(tmp_path, strategies=["feature_extraction"], trials=1)
+    export(tmp_path, tmp_path / "fine_tuning")
+    found = evaluate(tmp_path)
+    assert found.result["difference"] is None
+    assert set(found.result["by_strategy"]) == {"feature_extraction"}
+
+
+def test_seeds_with_validation_images_of_their_own_are_evaluated(tmp_path):
+    run_study(tmp_path, strategies=["feature_extraction"], trials=1, resplit=True)
+    export(tmp_path, tmp_path / "fine_tuning")
+    found = evaluate(tmp_path)
+    stored = read_arrays(
+        open_existing(str(tmp_path / "studies.db")),
+        found.result["artifacts"][opened.PREDICTIONS],
+        "predictions",
+    )
+    first_NC = stored["feature_extraction_SNC"][0]
+    assert np.abs(first_NC - stored["bundle_NC"]).max() < 1e-3
+
+
+def test_a_model_that_was_refitted_is_evaluated_as_it_is(home):
+    export(home, home / "refitted", strategy="feature_extraction", refit=True)
+    found = evaluate(home, "refitted")
+    assert found.result["n"] == 20
+
+
+def test_a_card_that_cant_be_written_fails_nothing(home, capsys):
+    (home / "fine_tuning" / "MODEL_CARD.md").unlink()
+    evaluate(home)
+    assert "could not be updated" in capsys.readouterr().err
+
+
+def test_the_command_prints_every_part_and_json_only_json(home, capsys, monkeypatch):
+    monkeypatch.setenv("STUDIES_CACHE_DIR", str(home / "cache"))
+    base = ["evaluate", str(home / "fine_tuning"), "--storage", str(home / "studies.db")]
+    assert main(base) == 0
+    out, err = capsys.readouterr()
+    for part in ("20 test images", "Controls: test accuracy", "opened once", "Forecast: accuracy"):
+        assert part in out
+    assert "forecast from the validation images first" in err
+    assert main(base) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("Error: The test images of study 's' were opened once")
+    assert main([*base, "--again", "--reason", "json", "--json", "--margin", "0.05"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["opening"] == 2 and told["difference"]["margin"] == 0.05
+    assert main([*base, "--margin", "0"]) == 2
+
+
+def test_results_are_stored_before_they_are_told(home, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no card")
+
+    monkeypatch.setattr(final_test, "_write_card", broken)
+    with pytest.raises(RuntimeError):
+        evaluate(home)
+    (entry,) = ledger(home)
+    assert entry.is_finished

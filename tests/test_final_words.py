@@ -1,0 +1,160 @@
+"""The words of a final test evaluation follow its numbers."""
+
+from datetime import UTC, datetime
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from studies.final_words import (
+    card_paragraphs,
+    forecast_result,
+    forecast_sentence,
+    interval_text,
+    opening_lines,
+    print_evaluation,
+    refusal,
+    verdict_lines,
+)
+from studies.ledger import Opening
+
+PREDICTED = {
+    "value": 0.9,
+    "low": 0.8,
+    "high": 0.95,
+    "naive": 0.93,
+    "epoch_optimism": 0.02,
+    "trial_optimism": 0.01,
+    "num_test": 40,
+    "num_trials": 7,
+}
+
+
+def interval(value, half=0.05):
+    if value is None:
+        return {"value": None, "low": None, "high": None}
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def result(**changes):
+    metrics = {"accuracy": interval(0.85), "auroc": interval(None), "loss": interval(0.5)}
+    strategy = {"metrics": metrics, "seeds": [1, 2]}
+    return {
+        "metric": "accuracy",
+        "n": 40,
+        "counts": {"sick": 20, "[bold]well": 20},
+        "metrics": metrics,
+        "confusion": {"counts": [[15, 5], [1, 19]]},
+        "at_threshold": {
+            "threshold": 0.3,
+            "metrics": {"accuracy": interval(0.8), "balanced_accuracy": interval(0.79)},
+        },
+        "forecast_held": True,
+        "by_strategy": {"fine_tuning": strategy, "feature_extraction": strategy},
+        "controls": [
+            {"control": "majority", "backbone": None, "weights": None, "metrics": metrics}
+        ],
+        "difference": {
+            **interval(0.02),
+            "p": 0.3,
+            "sentence": "Fine-tuning is what it is.",
+            "two_models": {"p_holm": {"mcnemar": 0.2, "delong": 0.4}},
+        },
+    } | changes
+
+
+def opening(number=1, outcome=None, reason=None):
+    return Opening(
+        id=number,
+        number=number,
+        test_fingerprint="a" * 64,
+        opened=datetime(2026, 1, number, 12, 30, tzinfo=UTC),
+        study="s",
+        bundle="c0ffee" + "0" * 58,
+        reason=reason,
+        predicted=PREDICTED,
+        result=outcome,
+    )
+
+
+def screen(outcome, every=None):
+    console = Console(file=StringIO(), width=80)
+    print_evaluation(console, opening(outcome=outcome), every or [opening(outcome=outcome)])
+    return console.file.getvalue()
+
+
+def test_a_forecast_is_told_with_what_was_taken_off():
+    told = forecast_sentence("accuracy", PREDICTED)
+    for part in ("0.9000 [0.8000, 0.9500]", "40 test images", "0.9300 over seeds", "- 0.0200"):
+        assert part in told
+    assert "of the best of 7 trials" in told
+    assert "+ 0.0200" in forecast_sentence("loss", PREDICTED)
+
+
+def test_what_is_not_defined_is_a_dash():
+    assert interval_text(interval(None)) == "-"
+    assert interval_text(interval(0.5), 2) == "0.50 [0.45, 0.55]"
+
+
+def test_a_refusal_names_the_opening_and_the_way_out():
+    told = refusal("s", [opening(outcome=result())])
+    assert "opened once already, last on 2026-01-01 12:30 UTC" in told
+    assert "c0ffee000000 (accuracy 0.8500 [0.8000, 0.9000])" in told
+    assert '--again --reason "..."' in told
+    told = refusal("s", [opening(), opening(2)])
+    assert "opened 2 times already, last on 2026-01-02" in told and "without an end" in told
+
+
+def test_the_screen_has_every_part_within_eighty_columns():
+    told = screen(result())
+    for part in (
+        "40 test images",
+        "85.0 [80.0, 90.0]",  # per cent
+        "0.50 [0.45, 0.55]",  # nats
+        "lies within the forecast",
+        "Called [bold]well from 0.3 on",
+        "majority",
+        "Fine-tuning is what it is.",
+        "McNemar (accuracy) p = 0.2",
+        "opened once",
+    ):
+        assert part in told, part
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_more_classes_than_two_have_no_threshold():
+    outcome = result(at_threshold={"threshold": None, "metrics": {}})
+    assert "Called" not in screen(outcome)
+
+
+@pytest.mark.parametrize(
+    ("held", "part"),
+    [
+        (True, "within"),
+        (False, "outside the forecast: these images are not"),
+        (None, "not defined"),
+    ],
+)
+def test_it_says_whether_the_forecast_held(held, part):
+    assert part in forecast_result(result(forecast_held=held))
+
+
+def test_one_strategy_alone_has_no_difference():
+    alone = {"fine_tuning": {"metrics": {}, "seeds": [1]}}
+    (line,) = verdict_lines(result(difference=None, by_strategy=alone))
+    assert line == "No difference: nothing is confirmed of feature extraction."
+    (line,) = verdict_lines(result(difference=None))
+    assert "accuracy is not defined" in line
+
+
+def test_every_opening_is_told_with_its_reason():
+    lines = opening_lines([opening(outcome=result()), opening(2, result(), "a <b> typo")])
+    assert "opened 2 times: all but the first are validation" in lines[0]
+    assert lines[2].endswith("because: a <b> typo")
+    assert len(opening_lines([opening(outcome=result())])) == 1
+
+
+def test_the_card_says_the_same_and_escapes_it():
+    text = "\n\n".join(card_paragraphs([opening(outcome=result(), reason="a <b> typo")] * 2))
+    assert "0.8500 \\[0.8000, 0.9000\\]" in text and "40 images" in text
+    assert "<b>" not in text and "a \\<b\\> typo" in text
