@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 
 from studies.records import TrialRecord, best_trials, read_trials
+from studies.strategies_compared import Comparison
 from studies.study_record import read_confirm
 from transfer.config import Strategy, is_better
 
@@ -119,12 +120,14 @@ class Confirmed:
 class Verdict:
     """What is known on validation images: the confirmed candidates, and what they must beat.
 
-    ``controls`` are the trials of ``NAME/controls``, ``counts`` images by split and class.
+    ``controls`` are the trials of ``NAME/controls``, ``counts`` images by split and class;
+    ``comparison`` is of the two strategies' choices, None where there is nothing to compare.
     """
 
     confirmed: Confirmed
     controls: Sequence[TrialRecord]
     counts: Mapping[str, Mapping[str, int]]
+    comparison: Comparison | None = None
 
 
 def confirm_seeds(study_seed: int, count: int) -> list[int]:

@@ -26,6 +26,8 @@ from studies.calibration import (
 )
 from studies.chosen_run import ChosenRun, best_predictions, find_chosen_run, read_trained
 from studies.description import config_of, recipe_of
+from studies.final_words import card_paragraphs
+from studies.ledger import openings
 from studies.model_card import model_card
 from studies.onnx_export import require_onnx, write_onnx
 from studies.own_backbones import check_stored, run_module
@@ -169,7 +171,10 @@ def export_study(options: ExportOptions, progress: Progress) -> Exported:
             refit=options.refit,
             has_module=module is not None,
         ),
-        card=model_card,
+        card=lambda written: model_card(
+            written,
+            card_paragraphs(openings(storage, recipe.data.test_fingerprint), written.files[MODEL]),
+        ),
         add_onnx=add_onnx if options.onnx else None,
     )
     return Exported(

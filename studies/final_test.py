@@ -36,11 +36,9 @@ from studies.own_backbones import check_stored, run_module
 from studies.progress import Progress
 from studies.retraining import Places
 from studies.storage import StudyStorage, open_existing, open_storage
-from studies.strategies_compared import FIRST, SECOND, compare_strategies
+from studies.strategies_compared import DEFAULT_MARGIN, FIRST, SECOND, compare_strategies
 from studies.workers import hand_out_lock
 from transfer.device import make_deterministic
-
-DEFAULT_MARGIN = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +71,7 @@ class Evaluated:
         """`evaluate --json`."""
         return {
             "bundle": str(self.bundle),
-            "study": self.opening.study,
-            "opening": self.opening.number,
-            "opened": self.opening.opened.isoformat(timespec="seconds"),
-            "reason": self.opening.reason,
+            **self.opening.as_json(),
             "predicted": self.opening.predicted,
             **self.result,
         }
@@ -110,7 +105,7 @@ def evaluate_bundle(options: EvaluateOptions, progress: Progress) -> Evaluated:
     result["artifacts"] = store(storage, found, ready, said)
     close_entry(storage, entry, result)
     every = openings(storage, found.bundle.data.test_fingerprint)
-    _write_card(options.bundle, every, progress)
+    _write_card(options.bundle, card_paragraphs(every, bundle.config.files[MODEL]), progress)
     opening = next(o for o in every if o.id == entry)
     return Evaluated(bundle=options.bundle, opening=opening, openings=every)
 
@@ -257,11 +252,11 @@ def _controls(found: Finalists, said: Said, classes: tuple[str, ...]) -> list[di
     return rows
 
 
-def _write_card(folder: Path, every: list[Opening], progress: Progress) -> None:
+def _write_card(folder: Path, test: list[str], progress: Progress) -> None:
     """Put the results into the bundle's card; what people wrote into it stays."""
     card = folder / CARD
     try:
         text = card.read_text(encoding="utf-8")
-        card.write_text(with_test_section(text, card_paragraphs(every)), encoding="utf-8")
+        card.write_text(with_test_section(text, test), encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         progress.message(f"{shlex.quote(str(card))} could not be updated ({error}).")

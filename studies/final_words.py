@@ -159,8 +159,8 @@ def forecast_result(result: Json) -> str:
     if result["forecast_held"]:
         return f"The test {metric} lies within the forecast."
     return (
-        f"The test {metric} lies outside the forecast: these images are not like those of "
-        "training and validation."
+        f"The test {metric} lies outside the forecast: by a chance of 1 in 20, or because these "
+        "images are not like those of training and validation."
     )
 
 
@@ -193,9 +193,18 @@ def opening_lines(every: Sequence[Opening]) -> list[str]:
     return lines
 
 
-def card_paragraphs(every: Sequence[Opening]) -> list[str]:
-    """The section "Test" of a model card after the last of these openings."""
-    opening = every[-1]
+def card_paragraphs(every: Sequence[Opening], model: str) -> list[str]:
+    """The section "Test" of a model's card, given all openings; empty where there is none.
+
+    Args:
+        model: the hash by which the ledger knows it.
+    """
+    mine = [o for o in every if o.bundle == model and o.is_finished]
+    if not mine:
+        others = "This model was not evaluated on the test images, but others were."
+        lines = [others, *opening_lines(every)] if every else []
+        return [escaped(line.strip()) for line in lines]
+    opening = mine[-1]
     result = opening.result
     assert result is not None
     rows = [

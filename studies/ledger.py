@@ -5,7 +5,7 @@ the study. An entry is written *before* the test set is opened, with what was pr
 out is added behind. Another database knows nothing of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -59,6 +59,17 @@ class Opening:
         """Whether its result was ever seen."""
         return self.result is not None
 
+    def as_json(self) -> dict[str, Any]:
+        """Without forecast and result."""
+        return {
+            "opening": self.number,
+            "opened": self.opened.isoformat(timespec="seconds"),
+            "study": self.study,
+            "model": self.bundle,
+            "reason": self.reason,
+            "is_finished": self.is_finished,
+        }
+
 
 def openings(storage: StudyStorage, test_fingerprint: str) -> list[Opening]:
     """All openings of a test set, in their order. Creates nothing."""
@@ -79,6 +90,18 @@ def openings(storage: StudyStorage, test_fingerprint: str) -> list[Opening]:
         )
         for number, row in enumerate(rows, start=1)
     ]
+
+
+def seal_sentence(every: Sequence[Opening]) -> str:
+    """Whether a test set is still sealed, in words."""
+    if not every:
+        return "The test images are sealed."
+    if len(every) == 1:
+        return f"The test images were opened, on {every[0].opened:%Y-%m-%d %H:%M} UTC."
+    return (
+        f"The test images were opened {len(every)} times, last on "
+        f"{every[-1].opened:%Y-%m-%d %H:%M} UTC."
+    )
 
 
 def open_entry(

@@ -36,7 +36,7 @@ def model_card(bundle: BundleConfig, test: Sequence[str] = ()) -> str:
         "Intended use": _intended_use(bundle),
         "Model": _model(bundle),
         "Data": _data(bundle),
-        "How it was chosen": _protocol(bundle),
+        "How it was chosen": _protocol(bundle, sealed=not test),
         "Validation": _validation(bundle),
         "Test": list(test) or [NOT_TESTED],
         "Limits": _limits(bundle),
@@ -134,7 +134,7 @@ def _data(bundle: BundleConfig) -> list[str]:
     ]
 
 
-def _protocol(bundle: BundleConfig) -> list[str]:
+def _protocol(bundle: BundleConfig, *, sealed: bool) -> list[str]:
     search, study = bundle.search, bundle.study
     how = {
         "best": "the best mean over them was chosen",
@@ -148,7 +148,7 @@ def _protocol(bundle: BundleConfig) -> list[str]:
         f"{search.num_confirmed} of them were trained again with {len(study.seeds)} seeds "
         f"({seeds}), declared before any of them ran, on {split}, and {how}: trial {study.trial}.",
         f"The model is the training with the first of these seeds, {study.seed}, whatever the "
-        "others gave. The test images were sealed all the while.",
+        "others gave." + (" The test images were sealed all the while." if sealed else ""),
     ]
 
 

@@ -14,6 +14,7 @@ from studies.controls import run_controls
 from studies.data_card import store_card
 from studies.errors import StudyFailedError, UserError
 from studies.handout import Handout, Plan, hand_out, num_probes, remaining, room
+from studies.ledger import openings, seal_sentence
 from studies.preparation import Prepared, find_source, prepare, study_name
 from studies.progress import Progress
 from studies.records import TrialRecord, count_states, read_trials
@@ -39,6 +40,7 @@ from studies.study_record import (
     write_later_check,
     write_totals,
 )
+from studies.validation_verdict import compare_on_validation
 from studies.workers import fail_orphans, hand_out_lock
 from studies.workplace import Workplace, open_workplace
 
@@ -47,7 +49,10 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A study at the end of `run`: ``num_new`` trials were added by this call."""
+    """A study at the end of `run`: ``num_new`` trials were added by this call.
+
+    ``seal`` says whether its test images were ever opened.
+    """
 
     name: str
     storage: StudyStorage
@@ -56,6 +61,7 @@ class RunSummary:
     num_new: int
     seconds: float
     note: str | None
+    seal: str
     verdict: Verdict | None = None
 
     @property
@@ -106,6 +112,7 @@ def run_study(
         num_new=len([r for r in records if r.counts]) - before,
         seconds=perf_counter() - started,
         note=note,
+        seal=seal_sentence(openings(storage, record.identity["data"]["test_fingerprint"])),
         verdict=verdict,
     )
 
@@ -141,7 +148,12 @@ def _confirm(
     confirmed = confirm_study(workplace, options, records)
     # Nobody chose the recipes, so one seed is no worse than another; they may take long.
     controls = run_controls(workplace, confirmed.seeds[:1])
-    return Verdict(confirmed=confirmed, controls=controls, counts=workplace.prepared.data.counts)
+    return Verdict(
+        confirmed=confirmed,
+        controls=controls,
+        counts=workplace.prepared.data.counts,
+        comparison=compare_on_validation(workplace.storage, confirmed),
+    )
 
 
 def _opened(

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from studies.check_record import allowed_lines
 from studies.errors import UserError
+from studies.ledger import Opening, openings, seal_sentence
 from studies.records import TrialRecord, count_states, read_trials
 from studies.storage import StudyStorage, load_study, open_existing, study_names
 from studies.study_record import StudyRecord, read_study
@@ -21,6 +22,7 @@ def status_json(storage_text: str, name: str | None) -> dict[str, Any]:
         return {
             "study": name,
             "data_check": study.data_check,
+            "openings": [opening.as_json() for opening in _openings(storage, study)],
             "trials": [trial_json(record) for record in records],
         }
     return {"studies": [_overview(storage, study) for study in study_names(storage)]}
@@ -36,6 +38,7 @@ def print_status(console: Console, storage_text: str, name: str | None) -> None:
     console.print(trials_table(records, str(study.settings["metric"])))
     for line in allowed_lines(study.data_check):
         console.print(line, markup=False)
+    console.print(seal_sentence(_openings(storage, study)), markup=False)
     counts = ", ".join(f"{count} {state}" for state, count in count_states(records).items())
     console.print(f"{name}: {counts}; {study.trials} trials asked for.", markup=False)
 
@@ -46,6 +49,10 @@ def _read(storage: StudyStorage, name: str) -> tuple[StudyRecord, list[TrialReco
     if record is None:
         raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
     return record, read_trials(study)
+
+
+def _openings(storage: StudyStorage, study: StudyRecord) -> list[Opening]:
+    return openings(storage, study.identity["data"]["test_fingerprint"])
 
 
 def _overview(storage: StudyStorage, name: str) -> dict[str, Any]:

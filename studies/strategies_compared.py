@@ -15,6 +15,7 @@ from studies.scores import METRICS, Floats, Labels, auroc_scores
 from studies.verdict import Difference, difference_over_seeds, verdict_sentence
 from transfer.config import Strategy
 
+DEFAULT_MARGIN = 0.02
 # The difference is always that of the first from the second, whichever is better.
 FIRST, SECOND = Strategy.FINE_TUNING, Strategy.FEATURE_EXTRACTION
 NAMES = {FIRST: "Fine-tuning", SECOND: "feature extraction"}

@@ -135,7 +135,7 @@ def _remark(strategies: Sequence[StrategySummary], summary: "RunSummary") -> str
     return (
         f"On the {summary.num_val} validation images {difference}. Both numbers are the best of "
         "many on the images they were chosen on, from one seed each: too good, and no verdict. "
-        "The test images are sealed."
+        f"{summary.seal}"
     )
 
 

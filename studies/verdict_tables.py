@@ -23,6 +23,8 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     console.print(_table(found))
     for line in remarks(found):
         console.print(Text(line))
+    for line in comparison_lines(verdict):
+        console.print(Text(line))
     console.print(_controls(control_rows(verdict.controls), found.metric))
     for line in alarms(found, verdict.counts, SIGNS):
         console.print(Text(line))
@@ -84,10 +86,23 @@ def remarks(found: Confirmed) -> list[str]:
     return lines
 
 
+def comparison_lines(verdict: Verdict) -> list[str]:
+    """The two choices against each other on validation images, and what that is worth."""
+    found = verdict.comparison
+    if found is not None:
+        return [
+            f"{found.sentence} These images have chosen both: the test images decide.",
+        ]
+    if verdict.confirmed.resplit and len(verdict.confirmed.chosen) == len(SIGNS):
+        return ["Each seed had validation images of its own: the test images will compare."]
+    return []
+
+
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """`confirm --json`."""
     return {
         **verdict.confirmed.as_json(),
         "controls": control_rows(verdict.controls),
+        "difference": None if verdict.comparison is None else verdict.comparison.as_json(),
         "alarms": alarms(verdict.confirmed, verdict.counts, SIGNS),
     }

@@ -131,7 +131,7 @@ def test_more_classes_than_two_have_no_threshold():
     ("held", "part"),
     [
         (True, "within"),
-        (False, "outside the forecast: these images are not"),
+        (False, "outside the forecast: by a chance of 1 in 20"),
         (None, "not defined"),
     ],
 )
@@ -155,6 +155,16 @@ def test_every_opening_is_told_with_its_reason():
 
 
 def test_the_card_says_the_same_and_escapes_it():
-    text = "\n\n".join(card_paragraphs([opening(outcome=result(), reason="a <b> typo")] * 2))
+    every = [opening(outcome=result(), reason="a <b> typo")] * 2
+    text = "\n\n".join(card_paragraphs(every, every[0].bundle))
     assert "0.8500 \\[0.8000, 0.9000\\]" in text and "40 images" in text
     assert "<b>" not in text and "a \\<b\\> typo" in text
+
+
+def test_the_card_of_a_model_that_was_not_evaluated_tells_of_the_others():
+    assert card_paragraphs([], "model") == []
+    text = "\n".join(card_paragraphs([opening(outcome=result())], "another"))
+    assert "was not evaluated on the test images, but others were" in text
+    assert "0.8500 \\[" not in text
+    begun = opening()
+    assert "was not evaluated" in card_paragraphs([begun], begun.bundle)[0]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import optuna
 import pytest
 
-from studies.ledger import close_entry, open_entry, openings
+from studies.ledger import close_entry, open_entry, openings, seal_sentence
 from studies.storage import create_study, open_existing, open_storage
 
 FIRST, OTHER = "a" * 64, "b" * 64
@@ -76,3 +76,18 @@ def test_the_ledger_outlives_its_study(storage):
 def test_a_database_with_a_ledger_is_opened_as_before(storage, url):
     add(storage)
     assert len(openings(open_storage(url), FIRST)) == 1
+
+
+def test_whether_a_test_set_is_sealed_is_said_with_the_number_of_openings(storage):
+    assert seal_sentence(openings(storage, FIRST)) == "The test images are sealed."
+    add(storage)
+    assert seal_sentence(openings(storage, FIRST)).startswith("The test images were opened, on ")
+    add(storage)
+    assert "were opened 2 times, last on" in seal_sentence(openings(storage, FIRST))
+
+
+def test_an_opening_as_json_has_neither_forecast_nor_result(storage):
+    close_entry(storage, add(storage, reason="why not"), {"accuracy": 0.85})
+    told = openings(storage, FIRST)[0].as_json()
+    assert (told["opening"], told["reason"], told["is_finished"]) == (1, "why not", True)
+    assert not {"predicted", "result"} & set(told)

@@ -4,7 +4,7 @@ import pytest
 from bundles import HASHES, bundle_config
 
 from studies.bundle_config import DataOrigin
-from studies.model_card import escaped, model_card
+from studies.model_card import escaped, model_card, with_test_section
 
 
 def card(**changes):
@@ -35,6 +35,26 @@ def test_before_the_test_data_are_used_it_says_so_and_afterwards_the_result():
     assert "Not evaluated on the test data" in model_card(config)
     tested = model_card(config, ["accuracy 0.7 on 20 images."])
     assert "accuracy 0.7 on 20 images." in tested and "Not evaluated" not in tested
+
+
+def test_sealed_all_the_while_is_said_only_where_nothing_was_opened():
+    config = bundle_config(HASHES)
+    assert "sealed all the while" in model_card(config)
+    assert "sealed all the while" not in model_card(config, ["Others were evaluated."])
+
+
+def test_results_take_the_place_of_the_section_test_and_what_people_wrote_stays():
+    card = model_card(bundle_config(HASHES)).replace(
+        "## Limits", "My own words.\n\n## Limits\n\nMine."
+    )
+    once = with_test_section(card, ["First result.", "| a | b |"])
+    assert "still sealed" not in once and "## Test\n\nFirst result.\n\n| a | b |\n" in once
+    assert "## Limits\n\nMine." in once and once.count("## Test") == 1
+    twice = with_test_section(once, ["Second result."])
+    assert "First result." not in twice and "Second result." in twice
+    assert twice.split("## Limits")[1] == card.split("## Limits")[1]
+    without = with_test_section("# Mine\n\nText.\n", ["A result."])
+    assert without == "# Mine\n\nText.\n\n## Test\n\nA result.\n"
 
 
 def test_a_refit_says_whose_numbers_these_are():

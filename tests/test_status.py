@@ -7,10 +7,13 @@ import pytest
 from rich.console import Console
 
 from studies.errors import UserError
+from studies.ledger import open_entry
 from studies.records import write_claim, write_reason
 from studies.status import print_status, status_json
 from studies.storage import open_storage
 from studies.study_record import write_identity, write_totals
+
+DATA = {"test_fingerprint": "a" * 64}
 
 
 @pytest.fixture
@@ -19,7 +22,8 @@ def database(tmp_path):
     storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
     for name in ("done", "other"):
         study = optuna.create_study(storage=storage.database, study_name=name)
-        write_identity(study, {"settings": {"metric": "auroc"}, "opening": []})
+        identity = {"settings": {"metric": "auroc"}, "opening": [], "data": DATA}
+        write_identity(study, identity)
         write_totals(study, 9, None)
         if name == "done":
             for number in range(2):
@@ -77,3 +81,19 @@ def test_a_missing_database_is_an_error_and_none_is_created(tmp_path):
     with pytest.raises(UserError, match="No study database"):
         status_json(f"sqlite:///{tmp_path / 'studies.db'}", None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_opening_of_the_test_images_is_told(database):
+    assert status_json(database, "done")["openings"] == []
+    assert "The test images are sealed." in text_of(database, "done")
+    open_entry(
+        open_storage(database),
+        test_fingerprint=DATA["test_fingerprint"],
+        study="other",
+        bundle="c" * 64,
+        reason=None,
+        predicted={},
+    )
+    (opening,) = status_json(database, "done")["openings"]
+    assert (opening["opening"], opening["study"], opening["is_finished"]) == (1, "other", False)
+    assert "The test images were opened, on 20" in text_of(database, "done")

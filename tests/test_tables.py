@@ -86,6 +86,7 @@ def summary(records=RECORDS, metric="accuracy", num_new=3, note=None):
         num_new=num_new,
         seconds=61.0,
         note=note,
+        seal="The test images are sealed.",
     )
 
 

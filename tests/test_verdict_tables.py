@@ -2,22 +2,25 @@
 
 import io
 
+import numpy as np
 from rich.console import Console
 
 from studies.confirm import Confirmed, Verdict
+from studies.strategies_compared import compare_strategies
 from studies.verdict_tables import print_verdict, verdict_json
 from tests.test_confirm import candidate
 from tests.test_control_rows import COUNTS, control
 
 
-def verdict(*candidates):
+def verdict(*candidates, comparison=None, resplit=False):
     confirmed = Confirmed(
-        metric="accuracy", seeds=[1, 2], resplit=False, how="best", candidates=candidates
+        metric="accuracy", seeds=[1, 2], resplit=resplit, how="best", candidates=candidates
     )
     return Verdict(
         confirmed=confirmed,
         controls=[control("majority", "none", "none", 0.75), control("knn", "net", "random", 0.8)],
         counts=COUNTS,
+        comparison=comparison,
     )
 
 
@@ -61,3 +64,28 @@ def test_json_has_candidates_controls_and_alarms():
     assert found["candidates"][0]["mean"] == 0.75 and found["best"] == 3
     assert [row["control"] for row in found["controls"]] == ["majority", "knn"]
     assert len(found["alarms"]) == 1
+
+
+BOTH = (
+    with_backbone(3, [0.9, 0.94], strategy="fine_tuning"),
+    with_backbone(4, [0.95, 0.95], strategy="feature_extraction"),
+)
+
+
+def test_the_comparison_on_validation_images_is_told_and_what_it_is_worth():
+    rng = np.random.default_rng(0)
+    labels_N, given_SNC = np.arange(40) % 2, rng.dirichlet([1, 1], size=(2, 40))
+    found = compare_strategies(
+        "accuracy", labels_N, given_SNC, given_SNC[::-1], margin=0.02, images="validation image"
+    )
+    shown = verdict(*BOTH, comparison=found)
+    text = " ".join(printed(shown).split())
+    assert "Fine-tuning is not distinguishable from feature extraction with 40 validation" in text
+    assert "These images have chosen both: the test images decide." in text
+    assert verdict_json(shown)["difference"]["verdict"] == "not distinguishable"
+
+
+def test_without_a_comparison_nothing_is_said_of_better_or_worse():
+    assert verdict_json(verdict(*BOTH))["difference"] is None
+    assert "Fine-tuning is" not in printed(verdict(*BOTH))
+    assert "Each seed had validation images of its own" in printed(verdict(*BOTH, resplit=True))

@@ -1,0 +1,85 @@
+"""What is kept of opened test images, and what is refused before they are opened."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from bundles import HASHES, bundle_config
+from PIL import Image
+
+from studies import opened
+from studies.opened import THUMBNAIL_SIZE, get_ready
+from studies.progress import LineProgress
+from studies.retraining import Places
+from transfer.data.loading import load_data
+from transfer.data.sources import open_source
+
+
+@pytest.mark.parametrize(("size", "kept"), [(32, 32), (200, THUMBNAIL_SIZE)])
+def test_thumbnails_are_small_and_keep_their_channels(size, kept):
+    grey = np.full((size, size, 3), 7, np.uint8)
+    colour = grey + np.array([0, 1, 2], np.uint8)
+    small = np.stack([opened._thumbnail(grey), opened._thumbnail(colour)])
+    assert small.shape == (2, kept, kept, 3)
+    assert (small[0] == 7).all() and small[1, 0, 0].tolist() == [7, 8, 9]
+    assert opened._grey_if_all(small[:1]).shape[-1] == 1
+    assert opened._grey_if_all(small).shape[-1] == 3
+
+
+def test_features_are_rounded_where_they_fit():
+    features_ND = np.array([[1.0, 1000.123]], np.float32)
+    assert opened._half(features_ND).dtype == np.float16
+    large_ND = features_ND * 1000
+    assert np.array_equal(opened._half(large_ND), large_ND)
+
+
+def write_images(root: Path, test_depth):
+    for split, depth in (("train", np.uint8), ("test", test_depth)):
+        for label in ("a", "b"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(10):
+                noise = np.random.default_rng([i, ord(label), split == "test"])
+                pixels = noise.integers(0, np.iinfo(depth).max, (32, 32), dtype=depth)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+def test_sixteen_bits_among_eight_are_refused_while_the_seal_is_whole(tmp_path, monkeypatch):
+    write_images(tmp_path / "images", np.uint16)
+    source = open_source(str(tmp_path / "images"))
+    data = load_data(source, image_size=32, seed=0, cache_dir=tmp_path / "cache")
+    config = bundle_config(HASHES, backbone="resnet18")
+    origin = config.data.model_copy(
+        update={
+            "source": str(tmp_path / "images"),
+            "fingerprint": data.fingerprint,
+            "test_fingerprint": data.test_fingerprint,
+        }
+    )
+    run = SimpleNamespace(config={"backbone": "resnet18"})
+    found = SimpleNamespace(
+        bundle=config.model_copy(update={"data": origin}),
+        study=SimpleNamespace(
+            settings={"seed": 0, "weights": "random"},
+            identity={"weights": {"resnet18": "random-0"}},
+        ),
+        candidates={"fine_tuning": SimpleNamespace(runs=[run])},
+        recipes=[],
+        on_features=[],
+        name="s",
+    )
+    monkeypatch.setattr(opened, "unsealed", None)
+    with pytest.raises(ValueError, match="20 test images have 16 bits, but the training images"):
+        get_ready(found, Places(cache_dir=tmp_path / "cache"), LineProgress())
+    eight = tmp_path / "eight"
+    write_images(eight, np.uint8)
+    other = load_data(open_source(str(eight)), image_size=32, seed=0, cache_dir=tmp_path / "cache")
+    same = origin.model_copy(update={"test_fingerprint": other.test_fingerprint})
+    found.bundle = config.model_copy(update={"data": same})
+    places = Places(cache_dir=tmp_path / "cache", data=str(eight))
+    assert set(get_ready(found, places, LineProgress()).weights) == {"resnet18"}
+    places = replace(places, data=str(tmp_path / "images"))
+    with pytest.raises(ValueError, match="test images or labels are not those of study 's'"):
+        get_ready(found, places, LineProgress())

@@ -1,0 +1,49 @@
+"""The two choices are compared on validation images where these are the same for both."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bundles import run_study
+
+from studies.artifacts import read_predictions
+from studies.confirm import CONFIRM, read_confirmed
+from studies.records import read_trials
+from studies.storage import load_study, open_existing
+from studies.validation_verdict import compare_on_validation
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    return open_existing(run_study(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def confirmed(storage):
+    records = read_trials(load_study(storage, "s"))
+    return read_confirmed(load_study(storage, f"s/{CONFIRM}"), records, "accuracy")
+
+
+def test_it_is_the_difference_of_the_means_over_seeds(storage, confirmed):
+    found = compare_on_validation(storage, confirmed)
+    means = {name: candidate.mean for name, candidate in confirmed.chosen.items()}
+    difference = means["fine_tuning"] - means["feature_extraction"]
+    assert found.difference.value == pytest.approx(difference)
+    assert found.difference.num_seeds == 2 and "12 validation images" in found.sentence
+    run = confirmed.chosen["fine_tuning"].runs[0]
+    assert found.difference.num_images == len(read_predictions(storage, run).labels_N)
+    assert np.isfinite(found.difference.low)
+
+
+def test_one_strategy_or_images_of_their_own_give_none(storage, confirmed):
+    alone = [c for c in confirmed.candidates if c.strategy == "fine_tuning"]
+    assert compare_on_validation(storage, replace(confirmed, candidates=alone)) is None
+    assert compare_on_validation(storage, replace(confirmed, resplit=True)) is None
+
+
+def test_predictions_that_are_gone_give_none(storage, confirmed):
+    gone = [
+        replace(c, runs=[replace(run, predictions="gone") for run in c.runs])
+        for c in confirmed.candidates
+    ]
+    assert compare_on_validation(storage, replace(confirmed, candidates=gone)) is None
