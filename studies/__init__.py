@@ -1,15 +1,21 @@
 """Studies of transfer learning on small image data sets: search, compare, explain.
 
-The command line is ``python -m studies``; the same things from Python: ``run``, ``trials``.
+The command line is ``python -m studies``; the same things from Python: ``run``, ``trials``,
+``export_bundle``, ``evaluate_bundle``, ``predict_images``.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from studies.export import Exported
+    from studies.final_test import Evaluated
+    from studies.predict import Prediction
     from studies.records import trials
     from studies.runner import RunSummary
 
-__all__ = ["run", "trials"]
+__all__ = ["evaluate_bundle", "export_bundle", "predict_images", "run", "trials"]
 
 
 def run(**options: Any) -> "RunSummary":
@@ -26,6 +32,65 @@ def run(**options: Any) -> "RunSummary":
 
     with StopSignals() as signals:
         return run_study(read_options(options), LineProgress(), signals)
+
+
+def export_bundle(name: str | None = None, **options: Any) -> "Exported":
+    """Write the bundle of a study's confirmed configuration; options are those of `export`.
+
+    Raises:
+        ValueError: nothing is confirmed, or something asked for is wrong or missing.
+        StudyFailedError: the refit, or writing the network as ONNX, failed.
+    """
+    from studies.export import ExportOptions, export_study
+    from studies.progress import LineProgress
+
+    return export_study(ExportOptions(name=name, **_with_places(options)), LineProgress())
+
+
+def evaluate_bundle(bundle: Path | str, **options: Any) -> "Evaluated":
+    """Open the test images of a bundle's study, once; options are those of `evaluate`.
+
+    Raises:
+        ValueError: something is missing or not the study's, or the test images were opened before.
+    """
+    from studies import final_test
+    from studies.progress import LineProgress
+
+    given = final_test.EvaluateOptions(bundle=Path(bundle), **_with_places(options))
+    return final_test.evaluate_bundle(given, LineProgress())
+
+
+def predict_images(
+    bundle: Path | str,
+    images: Sequence[Path | str],
+    *,
+    device: str = "auto",
+    backbone_module: Path | None = None,
+) -> "list[Prediction]":
+    """Class and probabilities of image files, and of those in folders, by a bundle's model.
+
+    Raises:
+        ValueError: the bundle is damaged, or something is no image.
+    """
+    from studies.bundle import read_bundle
+    from studies.predict import image_paths, predict
+    from studies.progress import LineProgress
+    from transfer.device import choose_device, make_deterministic, num_threads
+
+    make_deterministic(num_threads())
+    progress = LineProgress()
+    paths = image_paths([Path(image) for image in images])
+    loaded = read_bundle(Path(bundle), backbone_module=backbone_module, progress=progress)
+    return predict(loaded, paths, choose_device(device), progress)
+
+
+def _with_places(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with those that say where things are on this machine put together."""
+    from studies.retraining import Places
+
+    names = ("data", "weights_dir", "cache_dir", "device")
+    places = {name: options.pop(name) for name in names if name in options}
+    return {**options, "places": Places(**places)}
 
 
 def __getattr__(name: str) -> Any:

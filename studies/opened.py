@@ -269,7 +269,8 @@ def store(storage: StudyStorage, found: Finalists, ready: Ready, said: Said) -> 
 
 
 def _half(features_ND: NDArray[np.float32]) -> NDArray[Any]:
-    half_ND = features_ND.astype(np.float16)
+    with np.errstate(over="ignore"):
+        half_ND = features_ND.astype(np.float16)
     return half_ND if np.isfinite(half_ND).all() else features_ND
 
 
