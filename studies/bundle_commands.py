@@ -1,4 +1,4 @@
-"""The commands around a bundle: export, evaluate, predict, reproduce.
+"""The commands of results: report, export, evaluate, predict, reproduce.
 
 Argv -> options -> one call, as in `cli`. No logic.
 """
@@ -29,6 +29,32 @@ Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `exp
 Device = Annotated[str, option("auto, cpu, cuda, cuda:1.", DEFAULTS["device"])]
 BundleStorage = Annotated[str | None, option("Database URL, or a SQLite file.", "the bundle's")]
 Data = Annotated[str | None, option(SOURCES, "the study's")]
+
+
+@bundles.command()
+def report(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A study; without one: the latest."),
+    ] = None,
+    out: Annotated[Path | None, option("Folder of the report.", "reports/NAME")] = None,
+    figures: Annotated[
+        Path | None, option("Folder for the figures as PNG and SVG, for slides and papers.")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    named: Named = None,
+    json_: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Tasks A to E as one HTML file, as Markdown and as CSV tables."""
+    from studies.report.write import report_study
+
+    written = report_study(name or named, storage, out=out, figures=figures)
+    if json_:
+        print_json(written.as_json())
+        return
+    for line in written.lines():
+        stdout().print(line, markup=False, soft_wrap=True)
 
 
 @bundles.command()

@@ -30,6 +30,7 @@ from studies.flags import (
     Name,
     Named,
     NoConfirm,
+    NoReport,
     NumViews,
     Precision,
     Resplit,
@@ -95,6 +96,7 @@ def run(
     sampler: Annotated[str | None, option("tpe or random.", DEFAULTS["sampler"])] = None,
     pruner: Annotated[str | None, option("median or none.", DEFAULTS["pruner"])] = None,
     no_confirm: NoConfirm = False,
+    no_report: NoReport = False,
     top: Top = None,
     seeds: Seeds = None,
     choose: Choose = None,
@@ -109,7 +111,7 @@ def run(
         for key, value in locals().items()
         if value is not None
         and (value is not False or key == "resplit")
-        and key not in ("no_confirm", "config", "json_", "debug", "set_")
+        and key not in ("no_confirm", "no_report", "config", "json_", "debug", "set_")
     }
     if set_:
         given["set"] = set_
@@ -117,18 +119,33 @@ def run(
         del given["storage"]
     if no_confirm:
         given["confirm"] = False
-    _run(given, config, as_json=json_)
+    _run(given, config, as_json=json_, with_report=not no_report)
 
 
-def _run(given: dict[str, Any], config: Path | None, *, as_json: bool) -> None:
+def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, with_report: bool) -> None:
     from studies.runner import run_study
     from studies.tables import print_summary, summary_json
 
     summary = _work(given, config, run_study, as_json=as_json)
+    written = _report(summary) if with_report else None
     if as_json:
-        print_json(summary_json(summary))
-    else:
-        print_summary(stdout(), summary)
+        report = None if written is None else written.as_json()
+        print_json({**summary_json(summary), "report": report})
+        return
+    print_summary(stdout(), summary)
+    if written is not None:
+        stdout().print(written.lines()[-1], markup=False, soft_wrap=True)
+
+
+def _report(summary: Any) -> Any:
+    """The report of a study that has run, which is none the worse where there can be none."""
+    from studies.report.write import write_report
+
+    try:
+        return write_report(summary.storage, summary.name)
+    except Exception as error:
+        stderr(f"No report: {error}")
+        return None
 
 
 def _work(given: dict[str, Any], config: Path | None, work: Any, *, as_json: bool) -> Any:

@@ -78,6 +78,16 @@ def evaluate_seeds(
     return {**found, **recalls, **precisions}
 
 
+def values_by_seed(
+    metric: Score, labels_N: Labels, probabilities_SNC: Floats
+) -> list[float] | None:
+    """A metric of every seed; None where it is not defined."""
+    try:
+        return [metric(labels_N, probabilities_NC) for probabilities_NC in probabilities_SNC]
+    except ValueError:
+        return None
+
+
 def _of_model(metric: Score, labels_N: Labels, probabilities_NC: Floats) -> Interval | None:
     resamples = num_resamples(len(labels_N))
     try:

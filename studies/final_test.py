@@ -26,6 +26,7 @@ from studies.evaluation import (
     evaluate_model,
     evaluate_seeds,
     metrics_json,
+    values_by_seed,
 )
 from studies.final_words import card_paragraphs, forecast_sentence, refusal
 from studies.finalists import Finalists, find_finalists, forecast_of, temperature_of
@@ -35,6 +36,7 @@ from studies.opened import Said, get_ready, open_test_images, store
 from studies.own_backbones import check_stored, run_module
 from studies.progress import Progress
 from studies.retraining import Places
+from studies.scores import METRICS
 from studies.storage import StudyStorage, open_existing, open_storage
 from studies.strategies_compared import DEFAULT_MARGIN, FIRST, SECOND, compare_strategies
 from studies.workers import hand_out_lock
@@ -224,6 +226,7 @@ def evaluated(
                 "trial": found.candidates[name].number,
                 "configuration": dict(found.candidates[name].configuration),
                 "seeds": [int(run.params["seed"]) for run in found.candidates[name].runs],
+                "values": values_by_seed(METRICS[found.metric], labels_N, given_SNC),
                 "metrics": metrics_json(evaluate_seeds(labels_N, given_SNC, classes)),
                 "confusion": confusion_over_seeds(labels_N, given_SNC),
             }

@@ -17,13 +17,15 @@ from studies.confirm import CONFIRM, Candidate, Confirmed, read_confirmed
 from studies.control_rows import KEYS
 from studies.errors import UserError
 from studies.forecast import Forecast, Predicted, forecast
-from studies.records import TrialRecord, read_trials
+from studies.records import TrialRecord, best_trials, read_trials
 from studies.scores import METRICS
 from studies.storage import StudyStorage, load_study
 from studies.study_record import StudyRecord, read_study
 from transfer.config import TransferConfig
 
 CONTROLS = "controls"
+# Of the best of a strategy: so many are looked at for how much choosing among them adds.
+MOST_TRIALS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,17 +134,37 @@ def forecast_of(
     Raises:
         UserError: predictions are missing.
     """
-    candidate = found.candidates[strategy]
-    could_be_chosen = [
-        trial
-        for trial in found.trials
-        if trial.state == "COMPLETE" and trial.duplicate_of is None and trial.strategy == strategy
-    ]
-    return forecast(
-        [_predicted(storage, trial) for trial in could_be_chosen],
-        [_predicted(storage, run) for run in candidate.runs],
-        METRICS[found.metric],
+    return forecast_of_candidate(
+        storage,
+        found.trials,
+        found.candidates[strategy],
+        metric=found.metric,
         num_test=found.num_test,
+        num_models=num_models,
+    )
+
+
+def forecast_of_candidate(
+    storage: StudyStorage,
+    trials: Sequence[TrialRecord],
+    candidate: Candidate,
+    *,
+    metric: str,
+    num_test: int,
+    num_models: int | None = None,
+) -> Forecast:
+    """What to expect of a confirmed candidate; ``trials`` are those of the search.
+
+    Raises:
+        UserError: predictions are missing.
+    """
+    of_strategy = [t for t in best_trials(trials, metric) if t.strategy == candidate.strategy]
+    return forecast(
+        # The rest is far from being the best, in any resample.
+        [_predicted(storage, trial) for trial in of_strategy[:MOST_TRIALS]],
+        [_predicted(storage, run) for run in candidate.runs],
+        METRICS[metric],
+        num_test=num_test,
         num_models=num_models or len(candidate.runs),
     )
 

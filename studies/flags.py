@@ -70,6 +70,7 @@ NumViews = Annotated[
     ),
 ]
 NoConfirm = Annotated[bool, typer.Option("--no-confirm", help="Don't repeat the best over seeds.")]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Don't write reports/NAME.")]
 Top = Annotated[
     int | None, option("Best configurations of each strategy to confirm.", "2; demo 1")
 ]

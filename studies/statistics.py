@@ -6,6 +6,7 @@ function of labels and probabilities. Everything random follows from ``seed``.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,17 +158,25 @@ def resampling_counts(labels_N: Labels, num_resamples: int, seed: int) -> NDArra
     Raises:
         ValueError: no class has two images.
     """
-    rng = np.random.default_rng(seed)
-    counts_BN = np.ones((num_resamples, len(labels_N)), dtype=np.int64)
     sizes = np.bincount(labels_N)
     if sizes.max() < 2:
         raise ValueError(
             "`some class has 2 or more images` must hold for an interval, but got "
             f"{len(labels_N)} images of {len(labels_N)} classes."
         )
+    return _drawn(np.asarray(labels_N, np.int64).tobytes(), num_resamples, seed)
+
+
+@lru_cache(maxsize=2)  # The same images are asked for again and again, by every metric and model.
+def _drawn(labels: bytes, num_resamples: int, seed: int) -> NDArray[np.int64]:
+    labels_N = np.frombuffer(labels, np.int64)
+    rng = np.random.default_rng(seed)
+    counts_BN = np.ones((num_resamples, len(labels_N)), dtype=np.int64)
+    sizes = np.bincount(labels_N)
     for label in np.flatnonzero(sizes >= 2):
         n = sizes[label]
         counts_BN[:, labels_N == label] = rng.multinomial(n - 1, np.full(n, 1 / n), num_resamples)
+    counts_BN.flags.writeable = False
     return counts_BN
 
 

@@ -1,0 +1,201 @@
+"""The appendix: every trial with its reason, what pruning saved, the timeline, versions."""
+
+from collections.abc import Sequence
+
+from studies.accounting import account
+from studies.comparison import seconds_saved
+from studies.control_rows import control_names
+from studies.records import CANDIDATE, SEED, TrialRecord, count_states, read_versions
+from studies.report.blocks import Block, Drawing, Listing, Paragraph, Section, Table, Words
+from studies.report.evidence import Evidence
+from studies.report.figures import TimelineTrial, timeline
+from studies.report.numbers import (
+    NAMES,
+    configuration_text,
+    metric_text,
+    number_cell,
+    seconds_text,
+)
+from studies.storage import load_study
+
+STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
+
+
+def appendix(evidence: Evidence) -> Section:
+    """All trials of the search, of confirming and of the controls."""
+    counts = count_states(evidence.trials)
+    saved = seconds_saved(evidence.trials, evidence.study.settings["epochs"])
+    costs = account(evidence.study, evidence.trials)
+    blocks: list[Block] = [
+        Listing(
+            items=[
+                ", ".join(f"{counts[s]} {told}" for s, told in STATES.items()),
+                f"pruning saved up to {seconds_text(saved)} of training",
+                *costs.lines(),
+            ]
+        ),
+        *_timeline(evidence),
+        _search(evidence),
+        *_confirm(evidence),
+        *_controls(evidence),
+        *_versions(evidence),
+    ]
+    return Section(id="appendix", title="Appendix: all trials", blocks=blocks)
+
+
+def _search(evidence: Evidence) -> Table:
+    rows = [
+        [
+            number_cell(trial.number),
+            trial.state.lower(),
+            _value(evidence, trial),
+            NAMES.get(str(trial.strategy), ""),
+            configuration_text({k: v for k, v in trial.params.items() if k != "strategy"}),
+            number_cell(len(trial.history)),
+            number_cell(trial.seconds, "{:.1f}"),
+            _reason(trial),
+        ]
+        for trial in evidence.trials
+    ]
+    return Table(
+        name="trials",
+        caption=f"The search: {len(rows)} trials",
+        columns=[
+            "trial",
+            "state",
+            f"validation {evidence.metric}",
+            "strategy",
+            "configuration",
+            "epochs",
+            "seconds",
+            "reason",
+        ],
+        rows=rows,
+        anchors=[f"trial-{trial.number}" for trial in evidence.trials],
+        folded=True,
+    )
+
+
+def _value(evidence: Evidence, trial: TrialRecord) -> Words:
+    return number_cell(
+        trial.value, metric_text(evidence.metric, trial.value) if trial.value is not None else ""
+    )
+
+
+def _reason(trial: TrialRecord) -> str:
+    if trial.duplicate_of is not None:
+        return f"the same configuration as trial {trial.duplicate_of}"
+    return trial.reason or ""
+
+
+def _confirm(evidence: Evidence) -> list[Block]:
+    found = evidence.confirmed
+    if found is None or not found.candidates:
+        return [Paragraph(content="Nothing was confirmed over seeds.", kind="note")]
+    chosen = {candidate.number for candidate in found.chosen.values()}
+    runs = [(candidate, run) for candidate in found.candidates for run in candidate.runs]
+    rows: list[list[Words]] = [
+        [
+            number_cell(run.number),
+            number_cell(candidate.number, href=f"#trial-{candidate.number}"),
+            number_cell(run.params[SEED]),
+            _value(evidence, run),
+            NAMES[candidate.strategy],
+            "chosen" if candidate.number in chosen else "",
+            number_cell(run.seconds, "{:.1f}"),
+        ]
+        for candidate, run in runs
+    ]
+    return [
+        Table(
+            name="confirm",
+            caption=f"Over seeds: {len(rows)} trainings of {evidence.name}/confirm",
+            columns=[
+                "trial",
+                "of the search's",
+                "seed",
+                f"validation {evidence.metric}",
+                "strategy",
+                "",
+                "seconds",
+            ],
+            rows=rows,
+            anchors=[f"confirm-{run.number}" for _, run in runs],
+            folded=True,
+        )
+    ]
+
+
+def _controls(evidence: Evidence) -> list[Block]:
+    if not evidence.controls:
+        return []
+    rows: list[list[Words]] = []
+    for run in evidence.controls:
+        names = control_names(run)
+        seed = run.params.get(SEED) if CANDIDATE in run.keyed_params else None
+        rows.append(
+            [
+                number_cell(run.number),
+                names["control"] or "",
+                names["backbone"] or "",
+                names["weights"] or "",
+                number_cell(seed),
+                _value(evidence, run),
+            ]
+        )
+    return [
+        Table(
+            name="controls",
+            caption=f"Controls: {evidence.name}/controls",
+            columns=[
+                "trial",
+                "control",
+                "backbone",
+                "weights",
+                "seed",
+                f"validation {evidence.metric}",
+            ],
+            rows=rows,
+            anchors=[f"control-{run.number}" for run in evidence.controls],
+            folded=True,
+        )
+    ]
+
+
+def _timeline(evidence: Evidence) -> list[Block]:
+    ran = [t for t in evidence.trials if t.started is not None and t.duplicate_of is None]
+    if not ran:
+        return []
+    first = min(trial.started for trial in ran if trial.started is not None)
+    shown = [
+        TimelineTrial(
+            number=trial.number,
+            strategy=str(trial.strategy),
+            state=trial.state,
+            start_seconds=(trial.started - first).total_seconds(),
+            seconds=trial.seconds or 0.0,
+        )
+        for trial in ran
+        if trial.strategy is not None and trial.started is not None
+    ]
+    if not shown:
+        return []
+    return [
+        Drawing(
+            name="timeline",
+            figure=timeline(shown),
+            caption="When each trial of the search ran.",
+            description=f"{len(shown)} trials from {first:%Y-%m-%d %H:%M}.",
+        )
+    ]
+
+
+def _versions(evidence: Evidence) -> list[Block]:
+    with_config: Sequence[TrialRecord] = [trial for trial in evidence.trials if trial.config]
+    if not with_config:
+        return []
+    study = load_study(evidence.storage, evidence.name)
+    versions = read_versions(study, with_config[-1].number)
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    threads = evidence.study.identity["threads"]
+    return [Paragraph(content=f"Made with {told}; {threads} threads.", kind="note")]

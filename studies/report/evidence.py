@@ -1,0 +1,181 @@
+"""What a study's database has for its report. Reads; changes nothing. Never imports torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import optuna
+
+from studies.artifacts import artifact_bytes, read_predictions
+from studies.calibration import Floats, Labels, probabilities
+from studies.confirm import CONFIRM, Candidate, Confirmed, read_confirmed
+from studies.data_card import SAMPLES
+from studies.errors import UserError
+from studies.finalists import CONTROLS, forecast_of_candidate
+from studies.forecast import Forecast
+from studies.ledger import Opening, openings
+from studies.records import TrialRecord, best_trials, read_trials
+from studies.scores import METRICS
+from studies.statistics import Interval, stratified_bootstrap
+from studies.storage import StudyStorage, load_study
+from studies.strategies_compared import Comparison
+from studies.study_record import StudyRecord, read_data_card, read_study
+from studies.validation_verdict import compare_on_validation
+from transfer.config import Strategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """A study with all that was stored beside it; what is not there is None or empty."""
+
+    storage: StudyStorage
+    name: str
+    study: StudyRecord
+    card: Mapping[str, object] | None
+    samples: bytes | None
+    trials: Sequence[TrialRecord]
+    confirmed: Confirmed | None
+    controls: Sequence[TrialRecord]
+    openings: Sequence[Opening]
+
+    @property
+    def metric(self) -> str:
+        return str(self.study.settings["metric"])
+
+    @property
+    def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """Images by split and class."""
+        found: Mapping[str, Mapping[str, int]] = self.study.identity["data"]["counts"]
+        return found
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.study.identity["data"]["classes"])
+
+    def num_images(self, split: str) -> int:
+        return sum(self.counts[split].values())
+
+    @property
+    def strategies(self) -> list[str]:
+        """Those that were searched, feature extraction first."""
+        searched = {trial.strategy for trial in self.trials if trial.strategy}
+        return [str(strategy) for strategy in Strategy if strategy in searched]
+
+    @property
+    def backbones(self) -> list[str]:
+        found: list[str] = next(
+            list(p["choices"])
+            for p in self.study.identity["space"]["parameters"]
+            if p["name"] == "backbone"
+        )
+        return found
+
+    @property
+    def evaluation(self) -> Opening | None:
+        """The last final test evaluation of this study that came to its end."""
+        mine = [o for o in self.openings if o.is_finished and o.study == self.name]
+        return mine[-1] if mine else None
+
+    def of_strategy(self, strategy: str) -> list[TrialRecord]:
+        """Its trials that count."""
+        return [trial for trial in self.trials if trial.counts and trial.strategy == strategy]
+
+    def best(self, strategy: str, backbone: str | None = None) -> TrialRecord | None:
+        """The best trial of the search."""
+        for trial in best_trials(self.trials, self.metric):
+            is_of_backbone = backbone in (None, trial.params.get("backbone"))
+            if trial.strategy == strategy and is_of_backbone:
+                return trial
+        return None
+
+    def candidate(self, strategy: str) -> Candidate | None:
+        """The confirmed choice."""
+        return None if self.confirmed is None else self.confirmed.chosen.get(strategy)
+
+    def best_epoch(self, run: TrialRecord) -> tuple[Labels, Floats] | None:
+        """Labels (N,) and probabilities (N, C) of validation images; None where they are gone."""
+        try:
+            stored = read_predictions(self.storage, run)
+        except UserError:
+            return None
+        assert run.best_epoch is not None
+        return stored.labels_N, probabilities(stored.logits_ENC[run.best_epoch - 1], 1.0)
+
+    def interval(self, run: TrialRecord) -> Interval | None:
+        """The validation metric of one training, with its interval for further images."""
+        found = self.best_epoch(run)
+        if found is None:
+            return None
+        try:
+            return stratified_bootstrap(METRICS[self.metric], *found)
+        except ValueError:
+            return None
+
+    @cached_property
+    def forecasts(self) -> dict[str, Forecast]:
+        """What each confirmed choice lets expect of the test images, the mean over its seeds."""
+        found = {}
+        for strategy, candidate in (
+            {} if self.confirmed is None else self.confirmed.chosen
+        ).items():
+            try:
+                found[strategy] = forecast_of_candidate(
+                    self.storage,
+                    self.trials,
+                    candidate,
+                    metric=self.metric,
+                    num_test=self.num_images("test"),
+                )
+            except (UserError, ValueError):
+                continue
+        return found
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """The two choices on validation images."""
+        return (
+            None if self.confirmed is None else compare_on_validation(self.storage, self.confirmed)
+        )
+
+
+def read_evidence(storage: StudyStorage, name: str) -> Evidence:
+    """Everything that is stored of a study.
+
+    Raises:
+        UserError: there is none, or it was not made by this program.
+    """
+    study = load_study(storage, name)
+    record = read_study(study)
+    if record is None:
+        raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
+    trials = read_trials(study)
+    confirm, controls = (_beside(storage, name, purpose) for purpose in (CONFIRM, CONTROLS))
+    metric = str(record.settings["metric"])
+    card = read_data_card(study)
+    return Evidence(
+        storage=storage,
+        name=name,
+        study=record,
+        card=card,
+        samples=None if card is None else _samples(storage, card),
+        trials=trials,
+        confirmed=None if confirm is None else read_confirmed(confirm, trials, metric),
+        controls=[] if controls is None else [r for r in read_trials(controls) if r.best],
+        openings=openings(storage, record.identity["data"]["test_fingerprint"]),
+    )
+
+
+def _beside(storage: StudyStorage, name: str, purpose: str) -> optuna.Study | None:
+    try:
+        return optuna.load_study(study_name=f"{name}/{purpose}", storage=storage.database)
+    except KeyError:
+        return None
+
+
+def _samples(storage: StudyStorage, card: Mapping[str, object]) -> bytes | None:
+    artifacts = card["artifacts"]
+    assert isinstance(artifacts, dict)
+    try:
+        return artifact_bytes(storage, artifacts.get(SAMPLES), "sample images")
+    except UserError:
+        return None

@@ -1,0 +1,312 @@
+"""Tasks B and C: how good is each strategy, with which settings, and what changed it."""
+
+import numpy as np
+
+from studies.confirm import Candidate
+from studies.records import CANDIDATE, TrialRecord, best_trials
+from studies.report.blocks import Block, Cell, Drawing, Listing, Paragraph, Section, Table, Words
+from studies.report.evidence import Evidence
+from studies.report.figures import Curve, importance, learning_curves, slices, unfrozen_layers
+from studies.report.importance import FEWEST_TRIALS, importances
+from studies.report.numbers import (
+    NAMES,
+    TASKS,
+    bytes_text,
+    configuration_text,
+    difference_text,
+    interval_cell,
+    interval_text,
+    metric_text,
+    number_cell,
+    seconds_text,
+    source_of_candidate,
+    source_of_trial,
+    trial_cell,
+)
+from studies.scores import METRICS
+from studies.statistics import Interval, bootstrap_over_seeds
+from studies.storage import load_study
+from studies.verdict import difference_over_seeds
+
+TITLES = {
+    "fine_tuning": "fine-tuning",
+    "feature_extraction": "the ConvNet as fixed feature extractor",
+}
+LOG = ("learning_rate", "weight_decay")
+TOP = 5
+
+
+def task_of(evidence: Evidence, strategy: str) -> Section:
+    """One strategy: best configuration, learning curves, what each hyperparameter did."""
+    blocks: list[Block] = []
+    best = evidence.best(strategy)
+    if best is None:
+        trials = len(evidence.of_strategy(strategy))
+        blocks.append(
+            Paragraph(
+                content=f"No complete trial of {NAMES[strategy]} ({trials} finished): nothing to "
+                "report.",
+                kind="warning",
+            )
+        )
+    else:
+        blocks += [
+            Listing(items=_best(evidence, strategy, best)),
+            _top(evidence, strategy),
+            *_curves(evidence, strategy, best),
+            *_hyperparameters(evidence, strategy),
+        ]
+    task = TASKS[strategy]
+    return Section(
+        id=task.lower().replace(" ", "-"), title=f"{task}: {TITLES[strategy]}", blocks=blocks
+    )
+
+
+def _best(evidence: Evidence, strategy: str, best: TrialRecord) -> list[Words]:
+    candidate, metric = evidence.candidate(strategy), evidence.metric
+    trials = {trial.number: trial for trial in evidence.trials}
+    of_search = best if candidate is None else trials[candidate.number]
+    assert best.value is not None
+    items: list[Words] = [
+        [
+            "Best configuration (trial ",
+            trial_cell(of_search),
+            f"): {configuration_text(of_search.params)}",
+        ],
+        [
+            f"Best validation {metric} of {len(evidence.of_strategy(strategy))} trials: ",
+            Cell(
+                text=metric_text(metric, best.value),
+                source=source_of_trial(best, evidence.name),
+                href=f"#trial-{best.number}",
+            ),
+            ", the best of many on one seed: too good",
+        ],
+    ]
+    if candidate is not None:
+        items.append(_over_seeds(evidence, candidate))
+        items += _gain(evidence, candidate)
+        items.append(_cost(evidence, candidate))
+    return items
+
+
+def _over_seeds(evidence: Evidence, candidate: Candidate) -> Words:
+    interval = seeds_interval(evidence, candidate)
+    mean = metric_text(evidence.metric, candidate.mean)
+    text = mean if interval is None else interval_text(evidence.metric, interval)
+    return [
+        f"Over {len(candidate.runs)} other seeds: ",
+        Cell(
+            text=text,
+            source=source_of_candidate(candidate, evidence.name),
+            href=f"#confirm-{candidate.runs[0].number}",
+        ),
+        " in the mean, for further seeds and images; still chosen on these images",
+    ]
+
+
+def seeds_interval(evidence: Evidence, candidate: Candidate) -> Interval | None:
+    """The mean validation metric over seeds, None where each had images of its own."""
+    if evidence.confirmed is None or evidence.confirmed.resplit:
+        return None
+    found = [evidence.best_epoch(run) for run in candidate.runs]
+    if any(each is None for each in found):
+        return None
+    pairs = [each for each in found if each is not None]
+    given_SNC = np.stack([probabilities_NC for _, probabilities_NC in pairs])
+    try:
+        return bootstrap_over_seeds(METRICS[evidence.metric], pairs[0][0], given_SNC)
+    except ValueError:
+        return None
+
+
+def _gain(evidence: Evidence, candidate: Candidate) -> list[Words]:
+    """What the search gained over the default recipe, on the same validation images."""
+    recipe = next(
+        (
+            run
+            for run in evidence.controls
+            if CANDIDATE in run.keyed_params and run.strategy == candidate.strategy
+        ),
+        None,
+    )
+    if recipe is None or (evidence.confirmed is not None and evidence.confirmed.resplit):
+        return []
+    found = [evidence.best_epoch(run) for run in [*candidate.runs, recipe]]
+    if any(each is None for each in found):
+        return []
+    labels_N = next(each[0] for each in found if each is not None)
+    *searched, default_NC = [each[1] for each in found if each is not None]
+    try:
+        gain = difference_over_seeds(
+            METRICS[evidence.metric], labels_N, np.stack(searched), default_NC[None]
+        )
+    except ValueError:
+        return []
+    source = (
+        f"trial {recipe.number} of study {evidence.name}/controls, seed {recipe.config['seed']}"
+    )
+    default = Cell(
+        text=configuration_text(recipe.params), source=source, href=f"#control-{recipe.number}"
+    )
+    return [
+        [
+            "Gain over the default recipe (",
+            default,
+            f"): {difference_text(evidence.metric, gain)}, the recipe by one seed: "
+            f"{_word(gain.verdict)}",
+        ]
+    ]
+
+
+def _word(verdict: str) -> str:
+    return {"better": "the search helped", "worse": "the search did not help"}.get(
+        verdict, "not distinguishable"
+    )
+
+
+def _cost(evidence: Evidence, candidate: Candidate) -> Words:
+    runs = candidate.runs
+    parameters = runs[0].num_trainable_parameters
+    peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes]
+    seconds = Cell(
+        text=seconds_text(candidate.mean_seconds),
+        source=source_of_candidate(candidate, evidence.name),
+        href=f"#confirm-{runs[0].number}",
+    )
+    text = " a training" + ("" if parameters is None else f", {parameters:,} trainable parameters")
+    text += f", at most {bytes_text(max(peaks))} of memory" if peaks else ""
+    return ["Cost: ", seconds, text]
+
+
+def _top(evidence: Evidence, strategy: str) -> Table:
+    ranked = [t for t in best_trials(evidence.trials, evidence.metric) if t.strategy == strategy]
+    rows: list[list[Words]] = [
+        [
+            trial_cell(trial),
+            interval_cell(
+                evidence.metric, evidence.interval(trial), source_of_trial(trial, evidence.name)
+            ),
+            configuration_text({k: v for k, v in trial.params.items() if k != "strategy"}),
+            number_cell(trial.best_epoch),
+            number_cell(trial.train_val_gap and 100 * trial.train_val_gap, "{:+.1f}"),
+            number_cell(trial.seconds, "{:.1f}"),
+        ]
+        for trial in ranked[:TOP]
+    ]
+    return Table(
+        name=f"best_{strategy}",
+        caption=f"The best trials of {NAMES[strategy]} in the search",
+        columns=[
+            "trial",
+            f"validation {evidence.metric}",
+            "configuration",
+            "best epoch",
+            "train - val, points",
+            "seconds",
+        ],
+        rows=rows,
+    )
+
+
+def _curves(evidence: Evidence, strategy: str, best: TrialRecord) -> list[Block]:
+    candidate = evidence.candidate(strategy)
+    metric = evidence.metric
+
+    def curve(run: TrialRecord) -> Curve:
+        return Curve(
+            train=[epoch["train"][metric] for epoch in run.history],
+            val=[epoch["val"][metric] for epoch in run.history],
+        )
+
+    trials = [trial for trial in evidence.of_strategy(strategy) if trial.history]
+    shown = best if candidate is None else next(t for t in trials if t.number == candidate.number)
+    seeds = [] if candidate is None else [curve(run) for run in candidate.runs]
+    figure = learning_curves(
+        [curve(trial) for trial in trials], curve(shown), seeds, metric=metric, strategy=strategy
+    )
+    behind = f"; the band is that of {len(seeds)} other seeds" if seeds else ""
+    return [
+        Drawing(
+            name=f"learning_curves_{strategy}",
+            figure=figure,
+            caption=f"Learning curves of {NAMES[strategy]}: {len(trials)} trials faint, trial "
+            f"{shown.number} bold{behind}. Solid: validation, dashed: training.",
+            description=f"Trial {shown.number} has its best validation {metric} at epoch "
+            f"{shown.best_epoch} of {len(shown.history)}.",
+        )
+    ]
+
+
+def _hyperparameters(evidence: Evidence, strategy: str) -> list[Block]:
+    trials = [t for t in best_trials(evidence.trials, evidence.metric) if t.strategy == strategy]
+    metric = evidence.metric
+    blocks: list[Block] = []
+    values = {
+        name: [
+            (trial.params[name], float(trial.value or 0.0))
+            for trial in trials
+            if name in trial.params
+        ]
+        for name in trials[0].params
+        if name != "strategy" and len({trial.params.get(name) for trial in trials}) > 1
+    }
+    if values:
+        blocks.append(
+            Drawing(
+                name=f"slices_{strategy}",
+                figure=slices(values, metric=f"validation {metric}", strategy=strategy, log=LOG),
+                caption=f"What each hyperparameter did in {NAMES[strategy]}: {len(trials)} "
+                "complete trials, one seed each.",
+                description=f"Validation {metric} against {', '.join(values)}.",
+            )
+        )
+    blocks += _importance(evidence, strategy, trials)
+    if strategy == "fine_tuning":
+        blocks += _unfrozen(evidence, trials)
+    return blocks
+
+
+def _importance(evidence: Evidence, strategy: str, trials: list[TrialRecord]) -> list[Block]:
+    found = importances(
+        load_study(evidence.storage, evidence.name),
+        {trial.number for trial in trials},
+        lower_is_better=evidence.metric == "loss",
+    )
+    if not found:
+        text = (
+            f"Importance of hyperparameters: not shown with {len(trials)} complete trials of "
+            f"{NAMES[strategy]} ({FEWEST_TRIALS} or more that differ are needed)."
+        )
+        return [Paragraph(content=text, kind="note")]
+    told = ", ".join(f"{name} {interval.value:.2f}" for name, interval in found.items())
+    return [
+        Drawing(
+            name=f"importance_{strategy}",
+            figure=importance(found, strategy=strategy),
+            caption=f"Importance within {NAMES[strategy]} (PED-ANOVA, shares of 1, 95 % over "
+            f"resampled trials): {told}.",
+            description=told,
+        )
+    ]
+
+
+def _unfrozen(evidence: Evidence, trials: list[TrialRecord]) -> list[Block]:
+    points = [
+        (str(t.params["backbone"]), int(t.params["num_unfrozen_layers"]), float(t.value or 0.0))
+        for t in trials
+    ]
+    points += [
+        (str(t.params["backbone"]), 0, float(t.value or 0.0))
+        for t in best_trials(evidence.trials, evidence.metric)
+        if t.strategy == "feature_extraction"
+    ]
+    return [
+        Drawing(
+            name="unfrozen_layers",
+            figure=unfrozen_layers(points, metric=f"validation {evidence.metric}"),
+            caption=f"Unfrozen layers against validation {evidence.metric}; 0 is feature "
+            "extraction. One seed each.",
+            description=f"{len(points)} complete trials.",
+        )
+    ]

@@ -1,0 +1,320 @@
+"""Task E: the test data. Sealed, with a forecast; or opened, with all that came out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_curve
+
+from studies.artifacts import read_arrays
+from studies.calibration import Floats, Labels, probabilities
+from studies.errors import UserError
+from studies.final_words import forecast_result, opening_lines
+from studies.ledger import Opening
+from studies.report.blocks import Block, Cell, Drawing, Listing, Paragraph, Section, Table, Words
+from studies.report.errors_shown import most_confident_errors
+from studies.report.evidence import Evidence
+from studies.report.explanation import explained
+from studies.report.figures import calibration, confusion_matrices, roc_curves
+from studies.report.numbers import (
+    NAMES,
+    difference_text,
+    interval_cell,
+    interval_text,
+    source_of_candidate,
+)
+
+PREDICTIONS = "test_predictions.npz"
+BINS = 10
+
+
+def task_e(evidence: Evidence) -> list[Section]:
+    """The section, and behind an evaluation the explanation."""
+    opening = evidence.evaluation
+    title = "Task E: test data"
+    if opening is None:
+        return [Section(id="task-e", title=title, blocks=_sealed(evidence))]
+    source = (
+        f"opening {opening.number} of {opening.opened:%Y-%m-%d %H:%M} UTC, test fingerprint "
+        f"{opening.test_fingerprint[:12]}"
+    )
+    result = opening.result
+    assert result is not None
+    stored = _stored(evidence, opening)
+    return [
+        Section(
+            id="task-e", title=title, blocks=_opened(evidence, opening, result, source, stored)
+        ),
+        Section(
+            id="points-lost",
+            title="Why: points lost between forecast and test result",
+            level=3,
+            blocks=[*explained(evidence, opening), *most_confident_errors(evidence, opening)],
+        ),
+        Section(
+            id="points-missing",
+            title="Why: points missing to what is attainable",
+            level=3,
+            blocks=[
+                Paragraph(
+                    content="Overfitting, hyperparameters, architecture, amount of training data: "
+                    "each needs trainings of its own, which this study does not have.",
+                    kind="note",
+                )
+            ],
+        ),
+    ]
+
+
+def _sealed(evidence: Evidence) -> list[Block]:
+    begun = [opening for opening in evidence.openings if not opening.is_finished]
+    others = [opening for opening in evidence.openings if opening.is_finished]
+    if others:
+        lead = "These test images were opened by another study, not yet for this one."
+    elif begun:
+        lead = "An evaluation of these test images was begun and has no result."
+    else:
+        lead = "Sealed: no test pixel or label has reached a model, a metric or a choice."
+    items: list[Words] = [
+        [
+            f"{NAMES[name]}: {evidence.metric} ",
+            _forecast_cell(evidence, name),
+            f" expected on {found.num_test} test images like the validation images: "
+            f"{found.naive:.4f} there over {found.num_models} seeds, less "
+            f"{found.epoch_optimism:.4f} for the choice of epochs and {found.trial_optimism:.4f} "
+            "for that of the configuration",
+        ]
+        for name, found in evidence.forecasts.items()
+    ]
+    blocks: list[Block] = [Paragraph(content=lead, kind="verdict")]
+    if items:
+        blocks += [Paragraph(content="Forecast:"), Listing(items=items)]
+    else:
+        blocks.append(Paragraph(content="No forecast: nothing is confirmed over seeds yet."))
+    blocks.append(
+        Paragraph(
+            content="To open them, once: `python -m studies export`, then `python -m studies "
+            "evaluate`."
+        )
+    )
+    return blocks
+
+
+def _forecast_cell(evidence: Evidence, strategy: str) -> Cell:
+    candidate = evidence.candidate(strategy)
+    assert candidate is not None
+    return Cell(
+        text=interval_text(evidence.metric, evidence.forecasts[strategy]),
+        source=source_of_candidate(candidate, evidence.name),
+        href=f"#confirm-{candidate.runs[0].number}",
+    )
+
+
+def _opened(
+    evidence: Evidence,
+    opening: Opening,
+    result: Mapping[str, Any],
+    source: str,
+    stored: Mapping[str, Any] | None,
+) -> list[Block]:
+    blocks: list[Block] = [
+        Paragraph(content=_lead(result, source), kind="verdict"),
+        Listing(items=_forecasts(evidence, opening, result, source)),
+    ]
+    if len(evidence.openings) > 1:
+        lines = opening_lines(evidence.openings)
+        blocks.append(Paragraph(content=lines[0], kind="warning"))
+        blocks.append(Listing(items=[line.strip() for line in lines[1:]]))
+    else:
+        blocks.append(Paragraph(content="The test images were opened once.", kind="note"))
+    blocks += [_metrics(result, source), _controls(result, source)]
+    blocks.append(_confusions(result, evidence.classes))
+    if stored is not None:
+        blocks += _curves(evidence, result, stored)
+    return blocks
+
+
+def _lead(result: Mapping[str, Any], source: str) -> Words:
+    found, metric = result["difference"], result["metric"]
+    if found is None:
+        told = "; ".join(
+            f"{NAMES[name]} {interval_text(metric, each['metrics'][metric])}"
+            for name, each in result["by_strategy"].items()
+        )
+        return [Cell(text=f"Test {metric}: {told}.", source=source)]
+    return [Cell(text=found["sentence"], source=source)]
+
+
+def _forecasts(
+    evidence: Evidence, opening: Opening, result: Mapping[str, Any], source: str
+) -> list[Words]:
+    metric, predicted = result["metric"], opening.predicted
+    items: list[Words] = []
+    for name, each in result["by_strategy"].items():
+        forecast = predicted["by_strategy"].get(name)
+        if forecast is None:
+            continue
+        items.append(
+            [
+                f"{NAMES[name]}, {len(each['seeds'])} seeds: forecast ",
+                Cell(text=interval_text(metric, forecast), source="written before the opening"),
+                ", test ",
+                Cell(text=interval_text(metric, each["metrics"][metric]), source=source),
+            ]
+        )
+    items.append(
+        [
+            "The model in the bundle: forecast ",
+            Cell(text=interval_text(metric, predicted), source="written before the opening"),
+            ", test ",
+            Cell(text=interval_text(metric, result["metrics"][metric]), source=source),
+            f". {forecast_result(result)}",
+        ]
+    )
+    if result["difference"] is not None:
+        found = result["difference"]
+        items.append(
+            [
+                "Difference, fine-tuning less feature extraction: ",
+                Cell(text=difference_text(found["metric"], found), source=source),
+                f", p = {found['p']:.2g}",
+            ]
+        )
+    return items
+
+
+def _metrics(result: Mapping[str, Any], source: str) -> Table:
+    strategies = result["by_strategy"]
+    rows: list[list[Words]] = [
+        [
+            metric,
+            *(
+                interval_cell(metric, s["metrics"].get(metric), source)
+                for s in strategies.values()
+            ),
+            interval_cell(metric, interval, source),
+            interval_cell(metric, result["at_threshold"]["metrics"].get(metric), source),
+        ]
+        for metric, interval in result["metrics"].items()
+    ]
+    return Table(
+        name="test_metrics",
+        caption=f"Metrics on {result['n']} test images, 95 % intervals",
+        columns=[
+            "metric",
+            *(f"{NAMES[name]}, {len(s['seeds'])} seeds" for name, s in strategies.items()),
+            "the bundle's model",
+            "the same, at its threshold",
+        ],
+        rows=rows,
+    )
+
+
+def _controls(result: Mapping[str, Any], source: str) -> Table:
+    metric = result["metric"]
+    rows: list[list[Words]] = [
+        [
+            Cell(text=row["control"], href=f"#control-{row['trial']}", source=source),
+            row["backbone"] or "",
+            row["weights"] or "",
+            interval_cell(metric, row["metrics"][metric], source),
+        ]
+        for row in result["controls"]
+    ]
+    return Table(
+        name="test_controls",
+        caption=f"Controls on the test images: {metric}",
+        columns=["control", "backbone", "weights", f"test {metric}"],
+        rows=rows,
+    )
+
+
+def _confusions(result: Mapping[str, Any], classes: Sequence[str]) -> Drawing:
+    matrices = {
+        NAMES[name]: (each["confusion"]["counts"], classes)
+        for name, each in result["by_strategy"].items()
+    }
+    told = [f"{title}: {_in_words(counts, classes)}" for title, (counts, _) in matrices.items()]
+    return Drawing(
+        name="confusion",
+        figure=confusion_matrices(matrices),
+        caption="Confusion matrices, the mean over seeds: test images of each class (rows), "
+        "called (columns).",
+        description=". ".join(told),
+    )
+
+
+def _in_words(counts: Sequence[Sequence[float]], classes: Sequence[str]) -> str:
+    rows = []
+    for name, row in zip(classes, counts, strict=True):
+        called = (f"{count:.1f} called {other}" for count, other in zip(row, classes, strict=True))
+        rows.append(f"of {name} {', '.join(called)}")
+    return "; ".join(rows)
+
+
+def _stored(evidence: Evidence, opening: Opening) -> Mapping[str, Any] | None:
+    assert opening.result is not None
+    artifact = opening.result.get("artifacts", {}).get(PREDICTIONS)
+    try:
+        return read_arrays(evidence.storage, artifact, "test predictions")
+    except UserError:
+        return None
+
+
+def _curves(
+    evidence: Evidence, result: Mapping[str, Any], stored: Mapping[str, Any]
+) -> list[Block]:
+    labels_N: Labels = stored["labels_N"]
+    given = {
+        name: np.stack([probabilities(logits_NC, 1.0) for logits_NC in stored[f"{name}_SNC"]])
+        for name in result["by_strategy"]
+        if f"{name}_SNC" in stored
+    }
+    blocks: list[Block] = []
+    if len(evidence.classes) == 2 and len(np.unique(labels_N)) == 2:
+        curves = {
+            name: [roc_curve(labels_N, p_NC[:, 1])[:2] for p_NC in given_SNC]
+            for name, given_SNC in given.items()
+        }
+        auroc = "; ".join(
+            f"{NAMES[name]} {interval_text('auroc', each['metrics']['auroc'])}"
+            for name, each in result["by_strategy"].items()
+        )
+        blocks.append(
+            Drawing(
+                name="roc",
+                figure=roc_curves(curves),
+                caption=f"ROC of every seed for {evidence.classes[1]}. AUROC: {auroc}.",
+                description=f"AUROC: {auroc}.",
+            )
+        )
+    bins = {NAMES[n]: reliability(labels_N, given_SNC) for n, given_SNC in given.items()}
+    blocks.append(
+        Drawing(
+            name="calibration",
+            figure=calibration(bins),
+            caption="Calibration before temperature: how often a class is right that is called "
+            "with such a probability, all seeds. On the diagonal confidence is earned.",
+            description="; ".join(f"{name}: {_bins_told(each)}" for name, each in bins.items()),
+        )
+    )
+    return blocks
+
+
+def _bins_told(bins: Sequence[tuple[float, float, int]]) -> str:
+    return ", ".join(f"{sure:.2f} sure, {right:.2f} right" for sure, right, _ in bins)
+
+
+def reliability(labels_N: Labels, given_SNC: Floats) -> list[tuple[float, float, int]]:
+    """Mean confidence, accuracy and number of predictions in ten bins, empty ones left out."""
+    confidence = given_SNC.max(axis=2).ravel()
+    right = (given_SNC.argmax(axis=2) == labels_N).ravel()
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    return [
+        (
+            float(confidence[bins == b].mean()),
+            float(right[bins == b].mean()),
+            int((bins == b).sum()),
+        )
+        for b in np.unique(bins)
+    ]
