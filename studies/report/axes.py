@@ -203,14 +203,15 @@ def strategy_handle(strategy: str) -> Line2D:
 
 
 def label_points(
-    axes: Axes, labels: Sequence[tuple[float, float, str]], taken: Sequence[tuple[float, float]]
+    figure: Figure,
+    axes: Axes,
+    labels: Sequence[tuple[float, float, str]],
+    taken: Sequence[tuple[float, float]],
 ) -> None:
     """Write names beside points where they cover neither others nor what is taken, or not at all.
 
     ``taken`` has points, those of lines too, to be kept free. Data coordinates, final limits.
     """
-    figure = axes.get_figure(root=True)
-    assert figure is not None
     figure.draw_without_rendering()
     pixels = figure.dpi / 72
     size, frame = 8.5, axes.get_window_extent()

@@ -74,6 +74,8 @@ XLINK = "{http://www.w3.org/1999/xlink}"
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 REFERENCE = re.compile(r"url\(#([^)]+)\)|^#(.+)$")
 FONT_FAMILY = re.compile(r"font-family: [^;]*;? ?")
+# Before 3.11 matplotlib writes weight, size and families in one.
+FONT = re.compile(r"font: (?:([0-9]+) )?([0-9.]+px) [^;]*")
 LONG_DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 
 # rcParams belong to the whole process, and the report may be written from several threads.
@@ -246,7 +248,12 @@ def _settle(element: ElementTree.Element) -> None:
     for key, value in list(element.attrib.items()):
         if key in ("style", "fill", "stroke"):
             value = FONT_FAMILY.sub("", value.replace(INK, "currentColor"))
+            value = FONT.sub(_size_and_weight, value)
         elif key in ("d", "x", "y"):
             value = LONG_DECIMALS.sub(lambda match: f"{float(match[0]):.2f}", value)
         del element.attrib[key]
         element.set(key.replace(XLINK, "xlink:"), value)
+
+
+def _size_and_weight(font: re.Match[str]) -> str:
+    return f"font-weight: {font[1] or 400}; font-size: {font[2]}"

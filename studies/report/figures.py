@@ -14,7 +14,8 @@ from studies.report.figures_search import (
     slices,
     unfrozen_layers,
 )
-from studies.report.figures_training import Curve, TimelineTrial, learning_curves, timeline
+from studies.report.figures_timeline import TimelineTrial, timeline
+from studies.report.figures_training import Curve, learning_curves
 
 __all__ = [
     "CostPoint",

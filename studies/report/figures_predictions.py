@@ -30,6 +30,7 @@ Matrix = tuple[Sequence[Sequence[float]], Sequence[str]]
 Bin = tuple[float, float, int]
 
 MOST_SIDE_BY_SIDE = 6  # More classes than that, and matrices stand one below the other.
+MOST_WRITTEN = 12  # Of more classes only the shares are shown: numbers would not fit.
 # The darkest grey on which text of the page's colour can still be read, dark on light or not.
 DARKEST = 0.4
 SHARES = np.linspace(0, 1, 101)
@@ -58,7 +59,7 @@ def confusion_matrices(matrices: Mapping[str, Matrix]) -> Figure:
     most = max(len(classes) for _, classes in usable.values())
     columns = 1 if most > MOST_SIDE_BY_SIDE else min(2, len(usable))
     rows = math.ceil(len(usable) / columns)
-    figure = new_figure(rows * max(2.2, 1.3 + 0.3 * most))
+    figure = new_figure(rows * min(9, max(2.2, 1.3 + 0.3 * most)))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, (title, (counts, classes)) in zip(grid.flat, usable.items(), strict=False):
         _matrix(axes, counts, [plain(name, 14) for name in classes])
@@ -71,16 +72,19 @@ def confusion_matrices(matrices: Mapping[str, Matrix]) -> Figure:
 
 
 def _matrix(axes: Axes, counts_CC: Floats, names: Sequence[str]) -> None:
+    num_classes = len(names)
+    size = min(9.0, 400 / num_classes)
     totals_C = np.nansum(counts_CC, axis=1)
     for (row, column), count in np.ndenumerate(counts_CC):
-        if not finite(count):
+        if not finite(count) or (count == 0 and num_classes > MOST_WRITTEN):
             continue
         share = count / totals_C[row] if totals_C[row] > 0 else 0.0
         cell = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=(INK, DARKEST * share))
         cell.set_linewidth(0)
         axes.add_patch(cell)
-        axes.text(column, row, f"{count:.4g}", ha="center", va="center_baseline", fontsize=9)
-    num_classes = len(names)
+        if num_classes <= MOST_WRITTEN:
+            written = f"{count:.1f}" if count != round(count) and count < 100 else f"{count:.0f}"
+            axes.text(column, row, written, ha="center", va="center_baseline", fontsize=9)
     steep = sum(map(len, names)) > 24
     axes.set_xticks(
         range(num_classes),
@@ -88,8 +92,9 @@ def _matrix(axes: Axes, counts_CC: Floats, names: Sequence[str]) -> None:
         rotation=40 if steep else 0,
         ha="right" if steep else "center",
         rotation_mode="anchor",
+        fontsize=size,
     )
-    axes.set_yticks(range(num_classes), names)
+    axes.set_yticks(range(num_classes), names, fontsize=size)
     axes.set_xlim(-0.5, num_classes - 0.5)
     axes.set_ylim(num_classes - 0.5, -0.5)
     axes.grid(False)

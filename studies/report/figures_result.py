@@ -143,7 +143,8 @@ def waterfall(
     last = len(steps) + 1
     axes.plot([start[1], end[1]], [0, last], linestyle="none", marker="D", color=INK, markersize=7)
     low, high = axes.dataLim.intervalx
-    axes.set_xlim(low - 0.06 * (high - low), high + 0.14 * (high - low))
+    span = (high - low) or 1
+    axes.set_xlim(low - 0.06 * span, high + 0.14 * span)
     for row, (_, value) in ((0, start), (last, end)):
         _written(axes, row, value, f"{value:.1f}", bold=True)
     named_rows(axes, [start[0], *(step.label for step in steps), end[0]], width=34)

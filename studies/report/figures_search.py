@@ -90,6 +90,7 @@ def accuracy_cost(points: Sequence[CostPoint], *, metric: str) -> Figure:
     legend(figure, handles)
     named = usable if len(usable) <= MOST_LABELS else front[:MOST_LABELS]
     label_points(
+        figure,
         axes,
         [(p.seconds, shown.factor * p.value, plain(p.label, 20)) for p in named],
         [(p.seconds, shown.factor * p.value) for p in (named if faint else usable)] + stairs,
