@@ -1,0 +1,37 @@
+"""All figures of a report, under one name; each stands in the module of its theme."""
+
+from studies.report.figures_predictions import calibration, confusion_matrices, roc_curves
+from studies.report.figures_result import (
+    Step,
+    recall_by_class,
+    strategies_over_seeds,
+    waterfall,
+)
+from studies.report.figures_search import (
+    CostPoint,
+    accuracy_cost,
+    importance,
+    slices,
+    unfrozen_layers,
+)
+from studies.report.figures_timeline import TimelineTrial, timeline
+from studies.report.figures_training import Curve, learning_curves
+
+__all__ = [
+    "CostPoint",
+    "Curve",
+    "Step",
+    "TimelineTrial",
+    "accuracy_cost",
+    "calibration",
+    "confusion_matrices",
+    "importance",
+    "learning_curves",
+    "recall_by_class",
+    "roc_curves",
+    "slices",
+    "strategies_over_seeds",
+    "timeline",
+    "unfrozen_layers",
+    "waterfall",
+]

@@ -1,0 +1,207 @@
+"""Figures of predictions: confusion matrices, ROC curves, calibration.
+
+Knows values to be drawn, no study. Every function returns a figure for `drawing.to_svg` and
+`drawing.save`, and raises ValueError where there is nothing to draw.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from studies.report.axes import (
+    PERCENT,
+    finite,
+    handle,
+    legend,
+    require,
+    shared_label,
+    strategies_in,
+)
+from studies.report.drawing import INK, LOOKS, house_style, look_of, new_figure, plain
+
+Floats = NDArray[np.float64]
+Matrix = tuple[Sequence[Sequence[float]], Sequence[str]]
+Bin = tuple[float, float, int]
+
+MOST_SIDE_BY_SIDE = 6  # More classes than that, and matrices stand one below the other.
+MOST_WRITTEN = 12  # Of more classes only the shares are shown: numbers would not fit.
+# The darkest grey on which text of the page's colour can still be read, dark on light or not.
+DARKEST = 0.4
+SHARES = np.linspace(0, 1, 101)
+OTHER_MARKERS = "sDvPX*"
+
+
+@house_style()
+def confusion_matrices(matrices: Mapping[str, Matrix]) -> Figure:
+    """True classes in rows, predicted ones in columns: images written, shares of the row as grey.
+
+    Raises:
+        ValueError: nothing to draw; counts that are not square with a row for each class.
+    """
+    usable = {
+        title: (np.asarray(counts, dtype=float), classes)
+        for title, (counts, classes) in matrices.items()
+        if len(classes)
+    }
+    require(usable, "confusion matrices with a class")
+    for counts, classes in usable.values():
+        if counts.shape != (len(classes), len(classes)):
+            raise ValueError(
+                f"`counts.shape == {(len(classes), len(classes))}` must hold for "
+                f"{len(classes)} classes, but got {counts.shape}."
+            )
+    most = max(len(classes) for _, classes in usable.values())
+    columns = 1 if most > MOST_SIDE_BY_SIDE else min(2, len(usable))
+    rows = math.ceil(len(usable) / columns)
+    figure = new_figure(rows * min(9, max(2.2, 1.3 + 0.3 * most)))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, (title, (counts, classes)) in zip(grid.flat, usable.items(), strict=False):
+        _matrix(axes, counts, [plain(name, 14) for name in classes])
+        axes.set_title(plain(title, 34 if columns == 2 else 70))
+    for axes in grid.flat[len(usable) :]:
+        axes.set_visible(False)
+    figure.supxlabel("predicted class (images; grey: share of the true class)", fontsize=10)
+    shared_label(figure, "true class")
+    return figure
+
+
+def _matrix(axes: Axes, counts_CC: Floats, names: Sequence[str]) -> None:
+    num_classes = len(names)
+    size = min(9.0, 400 / num_classes)
+    totals_C = np.nansum(counts_CC, axis=1)
+    for (row, column), count in np.ndenumerate(counts_CC):
+        if not finite(count) or (count == 0 and num_classes > MOST_WRITTEN):
+            continue
+        share = count / totals_C[row] if totals_C[row] > 0 else 0.0
+        cell = Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=(INK, DARKEST * share))
+        cell.set_linewidth(0)
+        axes.add_patch(cell)
+        if num_classes <= MOST_WRITTEN:
+            written = f"{count:.1f}" if count != round(count) and count < 100 else f"{count:.0f}"
+            axes.text(column, row, written, ha="center", va="center_baseline", fontsize=9)
+    steep = sum(map(len, names)) > 24
+    axes.set_xticks(
+        range(num_classes),
+        names,
+        rotation=40 if steep else 0,
+        ha="right" if steep else "center",
+        rotation_mode="anchor",
+        fontsize=size,
+    )
+    axes.set_yticks(range(num_classes), names, fontsize=size)
+    axes.set_xlim(-0.5, num_classes - 0.5)
+    axes.set_ylim(num_classes - 0.5, -0.5)
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[["top", "right"]].set_visible(True)
+
+
+@house_style()
+def roc_curves(curves: Mapping[str, Sequence[tuple[Floats, Floats]]]) -> Figure:
+    """ROC of each strategy: seeds faint, their mean at each false positive rate bold.
+
+    ``curves`` has false and true positive rates of each seed, both rising from 0 to 1.
+    """
+    usable = {strategy: pairs for strategy, pairs in curves.items() if len(pairs)}
+    require(usable, "ROC curves")
+    figure = new_figure(4.2)
+    axes = figure.subplots()
+    axes.plot([0, PERCENT], [0, PERCENT], color=INK, linestyle=":", linewidth=1)
+    handles = [handle("chance", color=INK, linestyle=":", linewidth=1)]
+    for strategy in strategies_in(usable):
+        look, pairs = look_of(strategy), usable[strategy]
+        style: dict[str, Any] = {"color": look.colour, "linestyle": look.linestyle}
+        means = np.mean([_at_shares(*pair) for pair in pairs], axis=0)
+        if len(pairs) > 1:
+            for pair in pairs:
+                axes.plot(PERCENT * SHARES, PERCENT * _at_shares(*pair), alpha=0.35, lw=1, **style)
+        axes.plot(PERCENT * SHARES, PERCENT * means, linewidth=2.2, **style)
+        seeds = f"{len(pairs)} seeds" if len(pairs) > 1 else "1 seed"
+        handles.append(handle(f"{look.label}, {seeds}", linewidth=2.2, **style))
+    axes.set_xlim(-1, 101)
+    axes.set_ylim(-1, 101)
+    axes.set_xlabel("false positive rate (% of the negative images)")
+    axes.set_ylabel("true positive rate (% of the positive)")
+    legend(figure, handles)
+    return figure
+
+
+@house_style()
+def calibration(curves: Mapping[str, Sequence[Bin]]) -> Figure:
+    """How often a model is right at each confidence; on the diagonal it is as sure as it
+    should be.
+
+    ``curves`` has bins of mean confidence, accuracy and number of images; the area of a marker is
+    that number. A label that begins with a strategy's name gets its colour and marker.
+    """
+    usable = {
+        label: kept
+        for label, bins in curves.items()
+        if (kept := [b for b in bins if finite(b[0], b[1]) and b[2] > 0])
+    }
+    require(usable, "bins with images")
+    most = max(number for bins in usable.values() for _, _, number in bins)
+    figure = new_figure(4.2)
+    axes = figure.subplots()
+    axes.plot([0, PERCENT], [0, PERCENT], color=INK, linestyle=":", linewidth=1)
+    handles = [handle("as sure as it should be", color=INK, linestyle=":", linewidth=1)]
+    for (label, bins), (colour, marker, filled) in zip(
+        usable.items(), _looks(list(usable)), strict=True
+    ):
+        confidences, accuracies, numbers = np.array(sorted(bins), dtype=float).T
+        style: dict[str, Any] = {
+            "color": colour,
+            "linestyle": "-" if filled else "--",
+            "linewidth": 1.2,
+        }
+        face = colour if filled else "none"
+        axes.plot(PERCENT * confidences, PERCENT * accuracies, **style)
+        axes.scatter(
+            PERCENT * confidences,
+            PERCENT * accuracies,
+            s=12 + 140 * numbers / most,
+            marker=marker,
+            facecolors=face,
+            edgecolors=colour,
+            alpha=0.8,
+        )
+        style["marker"] = marker
+        handles.append(handle(plain(label, 34), markerfacecolor=face, **style))
+    points = PERCENT * np.array([b[:2] for bins in usable.values() for b in bins])
+    left, bottom = np.maximum(-3, points.min(axis=0) - 8)
+    axes.set_xlim(left, 103)
+    axes.set_ylim(bottom, 103)
+    axes.set_xlabel("mean confidence (%)")
+    axes.set_ylabel("accuracy (% of the images)")
+    legend(figure, handles)
+    return figure
+
+
+def _at_shares(false_positive: Floats, true_positive: Floats) -> Floats:
+    """The true positive rate at every hundredth of the false positive rate."""
+    # Of several points at one false positive rate the last counts: the curve rises there.
+    order = np.unique(np.asarray(false_positive)[::-1], return_index=True)[1]
+    rates = np.asarray(true_positive, dtype=float)[::-1][order]
+    rising: Floats = np.interp(SHARES, np.asarray(false_positive)[::-1][order], rates)
+    return rising
+
+
+def _looks(labels: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """Colour, marker and whether it is filled: the first of a strategy is, others are open."""
+    looks: list[tuple[str, str, bool]] = []
+    others = iter(OTHER_MARKERS * len(labels))
+    for label in labels:
+        told = label.lower().replace("_", " ").replace("-", " ")
+        found = [look for name, look in LOOKS.items() if told.startswith(name.replace("_", " "))]
+        if found:
+            filled = all(colour != found[0].colour for colour, _, _ in looks)
+            looks.append((found[0].colour, found[0].marker, filled))
+        else:
+            looks.append((INK, next(others), True))
+    return looks
