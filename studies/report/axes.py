@@ -42,8 +42,11 @@ class MetricAxis:
 
 
 def metric_axis(metric: str) -> MetricAxis:
-    """Metrics in [0, 1] in per cent, loss in nats an image, those unknown as they are."""
-    score = METRICS.get(metric)
+    """Metrics in [0, 1] in per cent, loss in nats an image, those unknown as they are.
+
+    ``metric`` may say on which images: "validation accuracy".
+    """
+    score = METRICS.get(metric.rpartition(" ")[2])
     if score is None:
         return MetricAxis(label=plain(metric, 40), factor=1, larger_is_better=True)
     unit = "%" if score.bounded else "nats an image"

@@ -12,7 +12,7 @@ from typing import Any
 
 from studies.errors import UserError
 from studies.report.appendix import appendix
-from studies.report.blocks import Cell, Report, Table, words
+from studies.report.blocks import Cell, Drawing, Report, Table, words
 from studies.report.drawing import save
 from studies.report.evidence import Evidence, read_evidence
 from studies.report.head import head
@@ -85,13 +85,7 @@ def write_report(
     for drawing in report.drawings:
         _written(folder / FIGURES / f"{drawing.name}.svg", drawing.svg)
         if figures is not None:
-            save(
-                drawing.figure,
-                figures,
-                drawing.name,
-                title=drawing.caption,
-                description=drawing.description,
-            )
+            _saved(figures, drawing)
     return Written(study=name, folder=folder, verdict=verdict_text(report))
 
 
@@ -163,6 +157,19 @@ def _harmless(text: str) -> str:
     """A text that no spreadsheet takes for a formula."""
     may_be_formula = text.startswith(("=", "+", "-", "@", "\t", "\r")) and text != "-"
     return f"'{text}" if may_be_formula else text
+
+
+def _saved(folder: Path, drawing: Drawing) -> None:
+    try:
+        save(
+            drawing.figure,
+            folder,
+            drawing.name,
+            title=drawing.caption,
+            description=drawing.description,
+        )
+    except OSError as error:
+        raise UserError(f"{folder} can't be written ({error.strerror or error}).") from None
 
 
 def _written(path: Path, text: str) -> None:
