@@ -33,7 +33,7 @@ def drawn(label="a & b", x=(1, 2, 3)):
     figure = new_figure()
     axes = figure.subplots()
     axes.plot(x, [1, 4, 2], marker="o", color=LOOKS["fine_tuning"].colour)
-    axes.bar([1, 2], [1, 2], hatch="//", facecolor="none")
+    axes.bar([1, 2], [1, 2], hatch="//", facecolor="none", edgecolor=INK)
     axes.set_xlabel(plain(label))
     return figure
 
