@@ -165,6 +165,21 @@ def test_style_ignores_the_users_own_and_leaves_it_as_it_was():
     assert matplotlib.rcParams["svg.hashsalt"] != STYLE["svg.hashsalt"]
 
 
+def test_one_thread_draws_at_a_time():
+    entered = threading.Event()
+
+    @house_style()
+    def draw():
+        entered.set()
+
+    thread = threading.Thread(target=draw)
+    with house_style():
+        thread.start()
+        assert not entered.wait(0.2)
+    assert entered.wait(10)
+    thread.join()
+
+
 def test_figures_drawn_in_threads_are_those_drawn_alone():
     alone, found = svg_of(drawn()), []
     threads = [threading.Thread(target=lambda: found.append(svg_of(drawn()))) for _ in range(4)]
