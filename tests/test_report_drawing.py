@@ -33,7 +33,7 @@ def drawn(label="a & b", x=(1, 2, 3)):
     figure = new_figure()
     axes = figure.subplots()
     axes.plot(x, [1, 4, 2], marker="o", color=LOOKS["fine_tuning"].colour)
-    axes.bar([1, 2], [1, 2], hatch="//", facecolor="none")
+    axes.bar([1, 2], [1, 2], hatch="//", facecolor="none", edgecolor=INK)
     axes.set_xlabel(plain(label))
     return figure
 
@@ -163,6 +163,21 @@ def test_style_ignores_the_users_own_and_leaves_it_as_it_was():
         assert matplotlib.rcParams["font.size"] == 33
     assert theirs == svg_of(drawn())
     assert matplotlib.rcParams["svg.hashsalt"] != STYLE["svg.hashsalt"]
+
+
+def test_one_thread_draws_at_a_time():
+    entered = threading.Event()
+
+    @house_style()
+    def draw():
+        entered.set()
+
+    thread = threading.Thread(target=draw)
+    with house_style():
+        thread.start()
+        assert not entered.wait(0.2)
+    assert entered.wait(10)
+    thread.join()
 
 
 def test_figures_drawn_in_threads_are_those_drawn_alone():

@@ -213,6 +213,7 @@ def test_the_metric_has_its_unit(metric, label):
         lambda: recall_by_class({"a": (None, None)}),
         lambda: confusion_matrices({"test": ([], [])}),
         lambda: roc_curves({FT: []}),
+        lambda: roc_curves({FT: [(np.array([]), np.array([]))], FE: [(RISING[0], [NAN] * 3)]}),
         lambda: calibration({"a": [(NAN, NAN, 0)]}),
         lambda: timeline([]),
     ],
@@ -489,7 +490,7 @@ def test_shares_of_the_true_class_are_grey_and_counts_are_written():
     assert shares[0] == pytest.approx(3 * shares[1]) and shares[2:] == [0, 0]
     assert {to_hex(cell.get_facecolor()) for cell in cells} == {INK}
     assert [text.get_text() for text in figure.axes[0].texts] == ["3", "1", "0", "0"]
-    assert [axes.get_title() for axes in figure.axes] == ["test", "other"]
+    assert [axes.get_title(loc="right") for axes in figure.axes] == ["test", "other"]
 
 
 def test_text_on_the_darkest_cell_can_be_read():

@@ -63,7 +63,9 @@ def confusion_matrices(matrices: Mapping[str, Matrix]) -> Figure:
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, (title, (counts, classes)) in zip(grid.flat, usable.items(), strict=False):
         _matrix(axes, counts, [plain(name, 14) for name in classes])
-        axes.set_title(plain(title, 34 if columns == 2 else 70))
+        # To the right: a long one goes above the names of the classes.
+        wide = 36 if columns == 2 else 70
+        axes.set_title(plain(title, wide), loc="right", fontsize=9)
     for axes in grid.flat[len(usable) :]:
         axes.set_visible(False)
     figure.supxlabel("predicted class (images; grey: share of the true class)", fontsize=10)
@@ -108,7 +110,11 @@ def roc_curves(curves: Mapping[str, Sequence[tuple[Floats, Floats]]]) -> Figure:
 
     ``curves`` has false and true positive rates of each seed, both rising from 0 to 1.
     """
-    usable = {strategy: pairs for strategy, pairs in curves.items() if len(pairs)}
+    usable = {
+        strategy: kept
+        for strategy, pairs in curves.items()
+        if (kept := [pair for pair in pairs if np.size(pair) and finite(*np.ravel(pair))])
+    }
     require(usable, "ROC curves")
     figure = new_figure(4.2)
     axes = figure.subplots()

@@ -180,11 +180,11 @@ def _places(axes: Axes, values: Sequence[float | str], *, log: bool) -> list[flo
 
 def _strip(axes: Axes, words: Sequence[str]) -> list[float]:
     choices = sorted(set(words))
-    steep = sum(map(len, choices)) > 20
+    steep = 0 if sum(map(len, choices)) <= 20 else 25 if len(choices) <= 5 else 60
     axes.set_xticks(
         range(len(choices)),
         choices,
-        rotation=25 if steep else 0,
+        rotation=steep,
         ha="right" if steep else "center",
         rotation_mode="anchor",
     )
