@@ -55,9 +55,11 @@ def evaluate_bundle(bundle: Path | str, **options: Any) -> "Evaluated":
     """
     from studies import final_test
     from studies.progress import LineProgress
+    from studies.signals import StopSignals
 
     given = final_test.EvaluateOptions(bundle=Path(bundle), **_with_places(options))
-    return final_test.evaluate_bundle(given, LineProgress())
+    with StopSignals() as signals:
+        return final_test.evaluate_bundle(given, LineProgress(), signals)
 
 
 def predict_images(

@@ -15,6 +15,13 @@ from studies.errors import UserError
 from studies.records import TrialRecord
 from studies.storage import StudyStorage
 
+# Of opened test images, as `evaluate` names them in the ledger.
+TEST_PREDICTIONS, TEST_FEATURES, TEST_THUMBNAILS = (
+    "test_predictions.npz",
+    "test_features.npz",
+    "test_thumbnails.npz",
+)
+
 
 class StoredPredictions(NamedTuple):
     """Logits (E, N, C) of every epoch for the validation images, and the labels (N,)."""

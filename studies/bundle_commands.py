@@ -26,7 +26,7 @@ from studies.storage import DEFAULT_STORAGE
 bundles = typer.Typer()
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that `export` made.")]
-Device = Annotated[str, option("auto, cpu, cuda, cuda:1.", DEFAULTS["device"])]
+Device = Annotated[str, option("auto, cpu, cuda, cuda:1.", DEFAULTS["device"], show_default=False)]
 BundleStorage = Annotated[str | None, option("Database URL, or a SQLite file.", "the bundle's")]
 Data = Annotated[str | None, option(SOURCES, "the study's")]
 
@@ -119,7 +119,8 @@ def evaluate(
         typer.Option(
             min=0.001,
             max=0.5,
-            help="Difference of the strategies that would matter: how many images show it?",
+            help="Difference that would matter, 0.02 for 2 points (nats of loss): how many test "
+            "images would show it?",
         ),
     ] = 0.02,
     data: Data = None,
@@ -138,6 +139,7 @@ def evaluate(
     from studies.final_words import print_evaluation
     from studies.progress import start_progress
     from studies.retraining import Places
+    from studies.signals import StopSignals
 
     options = EvaluateOptions(
         bundle=bundle,
@@ -148,8 +150,8 @@ def evaluate(
         backbone_module=backbone_module,
         places=Places(data=data, weights_dir=weights_dir, cache_dir=cache_dir, device=device),
     )
-    with start_progress() as progress:
-        found = evaluate_bundle(options, progress)
+    with StopSignals() as signals, start_progress() as progress:
+        found = evaluate_bundle(options, progress, signals)
     if json_:
         print_json(found.as_json())
     else:

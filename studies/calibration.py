@@ -22,6 +22,11 @@ def probabilities(logits_NC: NDArray[np.floating], temperature: float) -> Floats
     return np.asarray(softmax(np.asarray(logits_NC, np.float64) / temperature, axis=1))
 
 
+def uncalibrated(logits: NDArray[np.floating]) -> Floats:
+    """Probabilities before temperature: the softmax of logits (..., N, C)."""
+    return np.asarray(softmax(np.asarray(logits, np.float64), axis=-1))
+
+
 def negative_log_likelihood(
     logits_NC: NDArray[np.floating], labels_N: Labels, temperature: float
 ) -> float:

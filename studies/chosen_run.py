@@ -3,7 +3,6 @@
 Knows records and artifacts; not what becomes of them.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,11 +14,18 @@ from torch import Tensor
 
 from studies.artifacts import artifact_bytes, read_predictions
 from studies.calibration import Labels
-from studies.confirm import CONFIRM, Candidate, Confirmed, read_confirmed
+from studies.confirm import (
+    CONFIRM,
+    Candidate,
+    Confirmed,
+    confirm_command,
+    read_confirmed,
+    refuse_unfinished,
+)
 from studies.errors import UserError
 from studies.records import CANDIDATE, SEED, TrialRecord, read_trials
-from studies.storage import DEFAULT_STORAGE, StudyStorage, load_study
-from studies.study_record import StudyRecord, read_confirm, read_study
+from studies.storage import StudyStorage, beside, load_study
+from studies.study_record import StudyRecord, read_study
 from transfer.config import Strategy, TransferConfig
 
 
@@ -52,15 +58,15 @@ def find_chosen_run(storage: StudyStorage, name: str, strategy: str | None) -> C
         raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
     if strategy is not None and strategy not in tuple(Strategy):
         raise UserError(f"Unknown strategy '{strategy}'; choose from {', '.join(Strategy)}.")
-    command = _confirm_command(name, storage)
+    command = confirm_command(name, storage)
     records = read_trials(study)
-    confirm = _confirm_study(storage, name)
+    confirm = beside(storage, name, CONFIRM)
     metric = str(record.settings["metric"])
     confirmed = None if confirm is None else read_confirmed(confirm, records, metric)
     if confirm is None or confirmed is None:
         raise UserError(f"Study '{name}' is not confirmed: run `{command}` first.")
     runs = read_trials(confirm)
-    _refuse_unfinished(confirm, runs, command)
+    refuse_unfinished(confirm, runs, command)
     candidate = confirmed.best if strategy is None else confirmed.chosen.get(strategy)
     if candidate is None:
         of = "" if strategy is None else f" of {strategy}"
@@ -89,34 +95,6 @@ def find_chosen_run(storage: StudyStorage, name: str, strategy: str | None) -> C
         candidate=candidate,
         run=run,
     )
-
-
-def _confirm_study(storage: StudyStorage, name: str) -> optuna.Study | None:
-    try:
-        return optuna.load_study(study_name=f"{name}/{CONFIRM}", storage=storage.database)
-    except KeyError:
-        return None
-
-
-def _confirm_command(name: str, storage: StudyStorage) -> str:
-    command = f"python -m studies confirm {shlex.quote(name)}"
-    if storage.url == DEFAULT_STORAGE:
-        return command
-    return f"{command} --storage {shlex.quote(storage.url)}"
-
-
-def _refuse_unfinished(confirm: optuna.Study, runs: Sequence[TrialRecord], command: str) -> None:
-    """A choice among what is finished so far would not be the one that was declared."""
-    stored = read_confirm(confirm) or {}
-    finished = {(r.params.get(CANDIDATE), r.params.get(SEED)) for r in runs if r.counts}
-    wanted = [(number, seed) for number in stored["candidates"] for seed in stored["seeds"]]
-    missing = [pair for pair in wanted if pair not in finished]
-    if missing:
-        done = len(wanted) - len(missing)
-        raise UserError(
-            f"Confirming is not finished ({done} of {len(wanted)} trainings): run `{command}` "
-            "first."
-        )
 
 
 def read_trained(storage: StudyStorage, run: TrialRecord) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ trainings are trials of the Optuna study ``NAME/confirm``, so that they can be w
 traced, and never feed the search. Knows nothing of the test split.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 
-from studies.records import TrialRecord, best_trials, read_trials
+from studies.errors import UserError
+from studies.records import CANDIDATE, SEED, TrialRecord, best_trials, read_trials
+from studies.storage import DEFAULT_STORAGE, StudyStorage
 from studies.strategies_compared import Comparison
 from studies.study_record import read_confirm
 from transfer.config import Strategy, is_better
@@ -215,3 +218,29 @@ def read_confirmed(
         how=stored["choose"],
         candidates=confirmed(chosen, read_trials(study), stored["seeds"]),
     )
+
+
+def refuse_unfinished(confirm: optuna.Study, runs: Sequence[TrialRecord], command: str) -> None:
+    """A choice among what is finished so far would not be the one that was declared.
+
+    Raises:
+        UserError: trainings over seeds are missing.
+    """
+    stored = read_confirm(confirm) or {}
+    finished = {(r.params.get(CANDIDATE), r.params.get(SEED)) for r in runs if r.counts}
+    wanted = [(number, seed) for number in stored["candidates"] for seed in stored["seeds"]]
+    missing = [pair for pair in wanted if pair not in finished]
+    if missing:
+        done = len(wanted) - len(missing)
+        raise UserError(
+            f"Confirming is not finished ({done} of {len(wanted)} trainings): run `{command}` "
+            "first."
+        )
+
+
+def confirm_command(name: str, storage: StudyStorage) -> str:
+    """What confirms a study, or goes on with it."""
+    command = f"python -m studies confirm {shlex.quote(name)}"
+    if storage.url == DEFAULT_STORAGE:
+        return command
+    return f"{command} --storage {shlex.quote(storage.url)}"

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from studies.scores import METRICS, Floats, Labels, Score, check_predictions
 from studies.statistics import (
     Interval,
     bootstrap_over_seeds,
+    score_interval,
     stratified_bootstrap,
     wilson_interval,
 )
@@ -29,11 +31,13 @@ MOST_RESAMPLES, FEWEST_RESAMPLES, MOST_DRAWS = 2000, 200, 10_000_000
 # What needs no probability, so that it can be told at any threshold.
 OF_CALLS = ("accuracy", "balanced_accuracy", "f1")
 ACCURACY = METRICS["accuracy"]
+MOST_CLASSES = 10
 
 
-def num_resamples(num_images: int) -> int:
-    """2,000, but fewer for many images: they would take gigabytes, and are surer anyway."""
-    return min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, MOST_DRAWS // max(1, num_images)))
+def num_resamples(num_images: int, num_metrics: int = 1) -> int:
+    """2,000, but fewer for many images or metrics: they would take gigabytes or minutes."""
+    draws = max(1, num_images * num_metrics)
+    return min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, MOST_DRAWS // draws))
 
 
 def evaluate_model(
@@ -88,6 +92,16 @@ def values_by_seed(
         return None
 
 
+def of_model(name: str, labels_N: Labels, probabilities_NC: Floats) -> Interval | None:
+    """One metric of one model."""
+    return _of_model(METRICS[name], labels_N, probabilities_NC)
+
+
+def over_seeds(name: str, labels_N: Labels, probabilities_SNC: Floats) -> Interval | None:
+    """One metric over seeds."""
+    return _over_seeds(METRICS[name], labels_N, probabilities_SNC)
+
+
 def _of_model(metric: Score, labels_N: Labels, probabilities_NC: Floats) -> Interval | None:
     resamples = num_resamples(len(labels_N))
     try:
@@ -96,8 +110,10 @@ def _of_model(metric: Score, labels_N: Labels, probabilities_NC: Floats) -> Inte
         return None
 
 
-def _over_seeds(metric: Score, labels_N: Labels, probabilities_SNC: Floats) -> Interval | None:
-    resamples = num_resamples(len(labels_N))
+def _over_seeds(
+    metric: Score, labels_N: Labels, probabilities_SNC: Floats, num_metrics: int = 1
+) -> Interval | None:
+    resamples = num_resamples(len(labels_N), num_metrics)
     try:
         return bootstrap_over_seeds(metric, labels_N, probabilities_SNC, num_resamples=resamples)
     except ValueError:
@@ -107,7 +123,11 @@ def _over_seeds(metric: Score, labels_N: Labels, probabilities_SNC: Floats) -> I
 def _called(label: int, of_N: NDArray[np.bool_], probabilities_SNC: Floats) -> Interval | None:
     """The share of some images that is called ``label``: accuracy, were they all of that class."""
     labels_n = np.full(int(of_N.sum()), label, np.int64)
-    return _over_seeds(ACCURACY, labels_n, probabilities_SNC[:, of_N])
+    of_SNC = probabilities_SNC[:, of_N]
+    if len(labels_n) == 1:  # Nothing to resample: as sure as one image can be, whatever the seed.
+        share = float((of_SNC.argmax(axis=2) == label).mean())
+        return score_interval(share, 1.0, float(norm.ppf(0.975)))
+    return _over_seeds(ACCURACY, labels_n, of_SNC)
 
 
 def _precision(label: int, labels_N: Labels, probabilities_SNC: Floats) -> Interval | None:
@@ -119,7 +139,7 @@ def _precision(label: int, labels_N: Labels, probabilities_SNC: Floats) -> Inter
         weighted=partial(_weighted_precision, label),
         num_images=float(called_S.mean()),
     )
-    return _over_seeds(metric, labels_N, probabilities_SNC)
+    return _over_seeds(metric, labels_N, probabilities_SNC, probabilities_SNC.shape[2])
 
 
 def _weighted_precision(
@@ -159,12 +179,17 @@ def confusion_json(labels_N: Labels, called_N: Labels, num_classes: int) -> dict
 
 
 def confusion_over_seeds(labels_N: Labels, probabilities_SNC: Floats) -> dict[str, Any]:
-    """The mean of ``counts`` over seeds, and ``shares`` of each row, as `evaluate_seeds`."""
+    """The mean of ``counts`` over seeds, and ``shares`` of each row, as `evaluate_seeds`.
+
+    Shares of more than ten classes have no interval: hundreds of them would be read by nobody.
+    """
     num_classes = probabilities_SNC.shape[2]
     counts = np.mean(
         [confusion_matrix(labels_N, p.argmax(axis=1), num_classes) for p in probabilities_SNC],
         axis=0,
     )
+    if num_classes > MOST_CLASSES:
+        return {"counts": counts.tolist(), "shares": None}
     shares = [
         [as_json(_called(j, labels_N == i, probabilities_SNC)) for j in range(num_classes)]
         for i in range(num_classes)

@@ -173,7 +173,7 @@ def export_study(options: ExportOptions, progress: Progress) -> Exported:
         ),
         card=lambda written: model_card(
             written,
-            card_paragraphs(openings(storage, recipe.data.test_fingerprint), written.files[MODEL]),
+            card_paragraphs(openings(storage, recipe.data.test_fingerprint), written),
         ),
         add_onnx=add_onnx if options.onnx else None,
     )

@@ -7,40 +7,41 @@ Legend: N test images, C classes, S seeds.
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from filelock import FileLock, Timeout
 
 from studies.bundle import Bundle, read_bundle
 from studies.bundle_config import CARD, MODEL
-from studies.calibration import Floats, probabilities
-from studies.control_rows import control_names
 from studies.errors import UserError
-from studies.evaluation import (
-    confusion_json,
-    confusion_over_seeds,
-    evaluate_calls,
-    evaluate_model,
-    evaluate_seeds,
-    metrics_json,
-    values_by_seed,
+from studies.final_result import evaluated
+from studies.final_words import card_paragraphs, forecast_sentence, overlap, refusal
+from studies.finalists import Finalists, find_finalists, forecast_of
+from studies.ledger import (
+    OpenedMeanwhileError,
+    Opening,
+    close_entry,
+    images_opened,
+    open_entry,
+    openings,
 )
-from studies.final_words import card_paragraphs, forecast_sentence, refusal
-from studies.finalists import Finalists, find_finalists, forecast_of, temperature_of
-from studies.ledger import Opening, close_entry, open_entry, openings
 from studies.model_card import with_test_section
-from studies.opened import Said, get_ready, open_test_images, store
+from studies.opened import open_test_images
+from studies.opened_artifacts import store
 from studies.own_backbones import check_stored, run_module
 from studies.progress import Progress
+from studies.ready import Ready, get_ready
 from studies.retraining import Places
-from studies.scores import METRICS
+from studies.signals import StopSignals
 from studies.storage import StudyStorage, open_existing, open_storage
-from studies.strategies_compared import DEFAULT_MARGIN, FIRST, SECOND, compare_strategies
-from studies.workers import hand_out_lock
+from studies.strategies_compared import DEFAULT_MARGIN
 from transfer.device import make_deterministic
+
+LEAST_MARGIN, MOST_MARGIN = 0.001, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,37 +80,50 @@ class Evaluated:
         }
 
 
-def evaluate_bundle(options: EvaluateOptions, progress: Progress) -> Evaluated:
+def evaluate_bundle(
+    options: EvaluateOptions, progress: Progress, signals: StopSignals
+) -> Evaluated:
     """Open the test images of a bundle's study once and evaluate everything on them.
 
     Raises:
         UserError, ValueError: something is missing, is not the study's, or the test images were
             opened before and ``again`` with a ``reason`` was not asked for.
+        Interrupted: a signal came; the same command goes on with the opening, if there is one.
     """
     _check(options)
     bundle = read_bundle(
         options.bundle, backbone_module=options.backbone_module, progress=progress
     )
-    url = options.storage or bundle.config.study.storage
-    open_existing(url)  # A database that is not there is not created.
-    storage = open_storage(url)
+    storage = _open(options, bundle)
     found = find_finalists(storage, bundle.config)
-    _refuse_again(storage, found, options)  # Before anything that takes time.
-    _run_own(found, options, progress)
-    make_deterministic(bundle.config.study.threads)
-    progress.message(f"Evaluating {options.bundle}: forecast from the validation images first.")
-    predicted = _predicted(storage, found)
-    progress.message(forecast_sentence(found.metric, predicted))
-    ready = get_ready(found, options.places, progress)
-    entry, written = _recorded(storage, found, options, predicted)
-    said = open_test_images(storage, bundle, found, ready, progress)
-    result = evaluated(storage, bundle, found, said, options.margin, written)
-    result["artifacts"] = store(storage, found, ready, said)
-    close_entry(storage, entry, result)
+    with _alone(storage, found):
+        begun = _begun(storage, found, options)  # Refused before anything that takes time.
+        _run_own(found, options, progress)
+        make_deterministic(bundle.config.study.threads)
+        progress.message(
+            f"Evaluating {options.bundle}: forecast from the validation images first."
+        )
+        with signals.interruptible():
+            predicted = _predicted(storage, found)
+        if begun is not None and begun.predicted != predicted:
+            # Others have been confirmed since: it is not the evaluation that was begun.
+            raise UserError(refusal(found.name, openings(storage, begun.test_fingerprint)))
+        progress.message(forecast_sentence(found.metric, predicted))
+        with signals.interruptible():
+            ready = get_ready(storage, bundle, found, options.places, progress)
+        opening = _recorded(storage, found, options, predicted, ready, begun)
+        if begun is not None:
+            progress.message(f"Going on with opening {begun.number}, which had no result.")
+        with signals.interruptible():
+            said = open_test_images(storage, bundle, found, ready, progress)
+            result = evaluated(storage, bundle, found, said, options.margin, progress)
+        result["artifacts"] = store(storage, found, ready, said)
+        close_entry(storage, opening, result)
     every = openings(storage, found.bundle.data.test_fingerprint)
-    _write_card(options.bundle, card_paragraphs(every, bundle.config.files[MODEL]), progress)
-    opening = next(o for o in every if o.id == entry)
-    return Evaluated(bundle=options.bundle, opening=opening, openings=every)
+    _write_card(options.bundle, card_paragraphs(every, bundle.config), progress)
+    return Evaluated(
+        bundle=options.bundle, opening=next(o for o in every if o.id == opening), openings=every
+    )
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -118,6 +132,35 @@ def _check(options: EvaluateOptions) -> None:
             '--again and --reason "..." belong together: a second look at test images is recorded '
             "with its reason."
         )
+    if not LEAST_MARGIN <= options.margin <= MOST_MARGIN:
+        raise UserError(
+            f"`{LEAST_MARGIN} <= margin <= {MOST_MARGIN}` must hold, but got {options.margin}."
+        )
+
+
+def _open(options: EvaluateOptions, bundle: Bundle) -> StudyStorage:
+    """The database of the bundle's study; one that is not there is not created."""
+    url = options.storage or bundle.config.study.storage
+    try:
+        open_existing(url)
+        return open_storage(url)
+    except UserError as error:
+        if options.storage is not None:
+            raise
+        raise UserError(f"{error} Name the study's database with --storage.") from None
+
+
+@contextmanager
+def _alone(storage: StudyStorage, found: Finalists) -> Iterator[None]:
+    """Of two processes on one host that evaluate on the same test images one is refused."""
+    fingerprint = found.bundle.data.test_fingerprint
+    try:
+        with FileLock(storage.locks / f"evaluate-{fingerprint[:16]}.lock", blocking=False):
+            yield
+    except Timeout:
+        raise UserError(
+            f"Another process is evaluating on the test images of study '{found.name}'."
+        ) from None
 
 
 def _run_own(found: Finalists, options: EvaluateOptions, progress: Progress) -> None:
@@ -142,20 +185,19 @@ def _predicted(storage: StudyStorage, found: Finalists) -> dict[str, Any]:
     }
 
 
-def _refuse_again(
-    storage: StudyStorage, found: Finalists, options: EvaluateOptions
-) -> Opening | None:
-    """The opening to go on with: of this bundle, begun, and nobody has seen a result of it.
+def _begun(storage: StudyStorage, found: Finalists, options: EvaluateOptions) -> Opening | None:
+    """The opening to go on with: the last one, of this bundle, and no result of any was seen.
 
     Raises:
         UserError: the test images were opened otherwise, and ``again`` was not asked for.
     """
     before = openings(storage, found.bundle.data.test_fingerprint)
-    model = found.bundle.files[MODEL]
-    begun = next((o for o in before if not o.is_finished and o.bundle == model), None)
-    if begun is None and before and not options.again:
-        raise UserError(refusal(found.name, before))
-    return begun
+    if options.again or not before:
+        return None
+    last, model = before[-1], found.bundle.files[MODEL]
+    if last.bundle == model and not any(opening.is_finished for opening in before):
+        return last
+    raise UserError(refusal(found.name, before))
 
 
 def _recorded(
@@ -163,96 +205,35 @@ def _recorded(
     found: Finalists,
     options: EvaluateOptions,
     predicted: Mapping[str, Any],
-) -> tuple[int, Mapping[str, Any]]:
-    """The entry of this opening in the ledger, with its forecast.
+    ready: Ready,
+    begun: Opening | None,
+) -> int:
+    """The entry of this opening in the ledger: a new one, or the one that was begun.
 
-    Of two processes at once one is refused, or both go on with the same opening.
+    Raises:
+        UserError: some of the images were opened before as another test set, and ``again`` was not
+            asked for; or another process was quicker.
     """
-    with hand_out_lock(storage):
-        begun = _refuse_again(storage, found, options)
-        if begun is not None:
-            return begun.id, begun.predicted
-        entry = open_entry(
+    if begun is not None:
+        return begun.id
+    fingerprint = found.bundle.data.test_fingerprint
+    digests = ready.data.kept["test"].digests
+    others = images_opened(storage, digests, except_of=fingerprint)
+    if others and not options.again:
+        raise UserError(overlap(found.name, others, len(digests)))
+    try:
+        return open_entry(
             storage,
-            test_fingerprint=found.bundle.data.test_fingerprint,
+            test_fingerprint=fingerprint,
             study=found.name,
             bundle=found.bundle.files[MODEL],
             reason=options.reason,
             predicted=predicted,
+            digests=digests,
+            before=len(openings(storage, fingerprint)) if options.again else 0,
         )
-        return entry, predicted
-
-
-def evaluated(
-    storage: StudyStorage,
-    bundle: Bundle,
-    found: Finalists,
-    said: Said,
-    margin: float,
-    predicted: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Everything that is measured on the test images, as JSON.
-
-    ``metrics`` are of the bundle's one model with its temperature, by the most probable class, as
-    in the search; ``at_threshold`` of what it calls by its threshold.
-    """
-    labels_N, classes = said.labels_N, bundle.classes
-    of_bundle_NC = bundle.probabilities(said.bundle_NC)
-    called_N = bundle.called(of_bundle_NC)
-    seeds = {name: _calibrated(storage, found, said, name) for name in found.candidates}
-    compared = None
-    if FIRST in seeds and SECOND in seeds:
-        compared = compare_strategies(
-            found.metric, labels_N, seeds[FIRST], seeds[SECOND], margin=margin
-        )
-    metrics = metrics_json(evaluate_model(labels_N, of_bundle_NC, classes))
-    value = metrics[found.metric]["value"]
-    return {
-        "metric": found.metric,
-        "n": len(labels_N),
-        "counts": {name: int((labels_N == i).sum()) for i, name in enumerate(classes)},
-        "metrics": metrics,
-        "confusion": confusion_json(labels_N, of_bundle_NC.argmax(axis=1), len(classes)),
-        "at_threshold": {
-            "threshold": bundle.config.threshold,
-            "metrics": metrics_json(evaluate_calls(labels_N, called_N, classes)),
-            "confusion": confusion_json(labels_N, called_N, len(classes)),
-        },
-        "forecast_held": None
-        if value is None
-        else bool(predicted["low"] <= value <= predicted["high"]),
-        "by_strategy": {
-            name: {
-                "trial": found.candidates[name].number,
-                "configuration": dict(found.candidates[name].configuration),
-                "seeds": [int(run.params["seed"]) for run in found.candidates[name].runs],
-                "values": values_by_seed(METRICS[found.metric], labels_N, given_SNC),
-                "metrics": metrics_json(evaluate_seeds(labels_N, given_SNC, classes)),
-                "confusion": confusion_over_seeds(labels_N, given_SNC),
-            }
-            for name, given_SNC in seeds.items()
-        },
-        "controls": _controls(found, said, classes),
-        "difference": None if compared is None else compared.as_json(),
-    }
-
-
-def _calibrated(storage: StudyStorage, found: Finalists, said: Said, strategy: str) -> Floats:
-    """Probabilities (S, N, C) of a strategy's trainings, each with its own temperature."""
-    runs = found.candidates[strategy].runs
-    pairs = zip(runs, said.by_strategy[strategy], strict=True)
-    return np.stack(
-        [probabilities(logits_NC, temperature_of(storage, run)) for run, logits_NC in pairs]
-    )
-
-
-def _controls(found: Finalists, said: Said, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    rows = []
-    for run in found.controls:
-        given_NC = probabilities(said.controls[run.number], 1.0)
-        metrics = evaluate_model(said.labels_N, given_NC, classes)
-        rows.append({"trial": run.number, **control_names(run), "metrics": metrics_json(metrics)})
-    return rows
+    except OpenedMeanwhileError as error:
+        raise UserError(str(error)) from None
 
 
 def _write_card(folder: Path, test: list[str], progress: Progress) -> None:

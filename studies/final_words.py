@@ -11,22 +11,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from studies.bundle_config import MODEL, BundleConfig
 from studies.ledger import Opening
 from studies.model_card import escaped
 from studies.verdict_tables import SIGNS
+from transfer.messages import printable
 
 Json = Mapping[str, Any]
 
 
 def forecast_sentence(metric: str, predicted: Json) -> str:
     """The forecast, and how it comes about."""
-    sign = "+" if metric == "loss" else "-"
+    sign = 1 if metric == "loss" else -1
+    epochs, trials = (sign * predicted[f"{what}_optimism"] for what in ("epoch", "trial"))
+    count = predicted["num_trials"]
     return (
         f"Forecast: {metric} {interval_text(predicted)} on {predicted['num_test']} test images "
-        f"like the validation images ({predicted['naive']:.4f} over seeds there, {sign} "
-        f"{predicted['epoch_optimism']:.4f} for the choice of epochs, {sign} "
-        f"{predicted['trial_optimism']:.4f} for that of the best of {predicted['num_trials']} "
-        "trials)."
+        f"like the validation images ({predicted['naive']:.4f} over seeds there, {epochs:+.4f} "
+        f"for the choice of epochs, {trials:+.4f} for that of the best of {count} "
+        f"trial{'' if count == 1 else 's'})."
     )
 
 
@@ -59,6 +62,16 @@ def refusal(name: str, before: Sequence[Opening]) -> str:
     )
 
 
+def overlap(name: str, others: Mapping[str, int], num_images: int) -> str:
+    """Why images are not opened again in another test set, and the way out."""
+    told = ", ".join(f"{count} with study '{study}'" for study, count in others.items())
+    return (
+        f"Of the {num_images} test images of study '{name}' some were opened before, in another "
+        f"test set: {told}. To open them again all the same, counted for ever: --again "
+        '--reason "..."'
+    )
+
+
 def _what_came(opening: Opening) -> str:
     bundle = f"with model {opening.bundle[:12]}"
     if opening.result is None:
@@ -75,7 +88,7 @@ def print_evaluation(console: Console, opening: Opening, every: Sequence[Opening
     _print(console, forecast_sentence(metric, opening.predicted))
     console.print(_metrics_table(result))
     console.print(_confusion_table(result["confusion"], list(result["counts"])))
-    _print(console, forecast_result(result))
+    _print(console, forecast_result(opening.predicted, result))
     if result["at_threshold"]["threshold"] is not None:
         _print(console, _threshold_sentence(result))
     console.print(_controls_table(result))
@@ -134,10 +147,16 @@ def _controls_table(result: Json) -> Table:
     )
     for column in ("control", "backbone", "weights", metric):
         table.add_column(column)
-    for row in sorted(result["controls"], key=lambda row: -(row["metrics"][metric]["value"] or 0)):
+    for row in sorted(result["controls"], key=lambda row: _rank(metric, row)):
         names = [row[key] or "" for key in ("control", "backbone", "weights")]
         table.add_row(*names, _cell(metric, row["metrics"][metric]))
     return table
+
+
+def _rank(metric: str, row: Json) -> tuple[bool, float]:
+    """The better first; what is not defined last."""
+    value = row["metrics"][metric]["value"]
+    return value is None, 0.0 if value is None else (value if metric == "loss" else -value)
 
 
 def _threshold_sentence(result: Json) -> str:
@@ -151,16 +170,28 @@ def _threshold_sentence(result: Json) -> str:
     )
 
 
-def forecast_result(result: Json) -> str:
-    """Whether the forecast held."""
-    metric = result["metric"]
-    if result["forecast_held"] is None:
+def forecast_held(predicted: Json, result: Json) -> bool | None:
+    """Whether the result lies in its forecast; None where the metric is not defined.
+
+    Both are before temperature, as validation is.
+    """
+    value = result["as_forecast"]["value"]
+    return None if value is None else bool(predicted["low"] <= value <= predicted["high"])
+
+
+def forecast_result(predicted: Json, result: Json) -> str:
+    """Whether the forecast held, in words."""
+    metric, held = result["metric"], forecast_held(predicted, result)
+    if held is None:
         return f"The forecast can't be held against it: {metric} is not defined on these images."
-    if result["forecast_held"]:
-        return f"The test {metric} lies within the forecast."
+    found = result["as_forecast"]
+    same = found["value"] == result["metrics"][metric]["value"]
+    told = f"The test {metric}" + ("" if same else f" before temperature, {found['value']:.4f},")
+    if held:
+        return f"{told} lies within the forecast."
     return (
-        f"The test {metric} lies outside the forecast: by a chance of 1 in 20, or because these "
-        "images are not like those of training and validation."
+        f"{told} lies outside the forecast: by a chance of 1 in 20, or because these images are "
+        "not like those of training and validation."
     )
 
 
@@ -172,12 +203,18 @@ def verdict_lines(result: Json) -> list[str]:
         if missing:
             return [f"No difference: nothing is confirmed of {SIGNS[min(missing)]}."]
         return [f"No difference: {result['metric']} is not defined on these images."]
+    failed = [
+        f"{each['num_failed']} training(s) of {SIGNS[name]} over seeds failed."
+        for name, each in result["by_strategy"].items()
+        if each["num_failed"]
+    ]
     tests = {"mcnemar": "McNemar (accuracy)", "delong": "DeLong (AUROC)"}
     p_values = [f"{tests[key]} p = {p:.3g}" for key, p in found["two_models"]["p_holm"].items()]
     return [
         f"{found['sentence']} Difference {interval_text(found)}, p = {found['p']:.3g}.",
         f"These two models alone, the first seed of each: {', '.join(p_values)} (Holm). Another "
         "seed may say otherwise.",
+        *failed,
     ]
 
 
@@ -187,22 +224,17 @@ def opening_lines(every: Sequence[Opening]) -> list[str]:
         return ["The test images were opened once. A second time is refused, or counted for ever."]
     lines = [f"The test images were opened {len(every)} times: all but the first are validation."]
     for opening in every:
-        reason = f", because: {opening.reason}" if opening.reason else ""
+        reason = f", because: {printable(opening.reason)}" if opening.reason else ""
         when = f"{opening.opened:%Y-%m-%d %H:%M} UTC"
         lines.append(f"  {opening.number}. {when} {_what_came(opening)}{reason}")
     return lines
 
 
-def card_paragraphs(every: Sequence[Opening], model: str) -> list[str]:
-    """The section "Test" of a model's card, given all openings; empty where there is none.
-
-    Args:
-        model: the hash by which the ledger knows it.
-    """
-    mine = [o for o in every if o.bundle == model and o.is_finished]
+def card_paragraphs(every: Sequence[Opening], bundle: BundleConfig) -> list[str]:
+    """The section "Test" of a bundle's card, given all openings; empty where there is none."""
+    mine = [o for o in every if o.bundle == bundle.files[MODEL] and o.is_finished]
     if not mine:
-        others = "This model was not evaluated on the test images, but others were."
-        lines = [others, *opening_lines(every)] if every else []
+        lines = [*_not_this_one(every, bundle), *opening_lines(every)] if every else []
         return [escaped(line.strip()) for line in lines]
     opening = mine[-1]
     result = opening.result
@@ -216,5 +248,26 @@ def card_paragraphs(every: Sequence[Opening], model: str) -> list[str]:
         f"Opened on {opening.opened:%Y-%m-%d %H:%M} UTC: {result['n']} images, 95 % intervals.",
     ]
     table = "| metric | this model |\n|---|---|\n" + "\n".join(rows)
-    behind = [forecast_result(result), *verdict_lines(result), *opening_lines(every)]
+    behind = [
+        forecast_result(opening.predicted, result),
+        *verdict_lines(result),
+        *opening_lines(every),
+    ]
     return [*map(escaped, lines), table, *(escaped(line.strip()) for line in behind)]
+
+
+def _not_this_one(every: Sequence[Opening], bundle: BundleConfig) -> list[str]:
+    """What is known where this model itself has no result."""
+    strategy = str(bundle.config.strategy)
+    for opening in reversed(every):
+        found = (opening.result or {}).get("by_strategy", {}).get(strategy)
+        if opening.study == bundle.study.name and found and found["trial"] == bundle.study.trial:
+            metric = (opening.result or {})["metric"]
+            told = interval_text(found["metrics"][metric])
+            return [
+                "This model was not evaluated by itself. The mean over the seeds of its "
+                f"configuration was, on {opening.opened:%Y-%m-%d}: {metric} {told}."
+            ]
+    if not any(opening.is_finished for opening in every):
+        return ["An evaluation on the test images was begun and has no result."]
+    return ["This model was not evaluated on the test images, but others were."]

@@ -8,18 +8,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import optuna
 
 from studies.artifacts import check_artifact, read_predictions
 from studies.bundle_config import BundleConfig, configuration_of
 from studies.calibration import find_temperature, probabilities
-from studies.confirm import CONFIRM, Candidate, Confirmed, read_confirmed
+from studies.confirm import (
+    CONFIRM,
+    Candidate,
+    Confirmed,
+    confirm_command,
+    read_confirmed,
+    refuse_unfinished,
+)
 from studies.control_rows import KEYS
 from studies.errors import UserError
 from studies.forecast import Forecast, Predicted, forecast
 from studies.records import TrialRecord, best_trials, read_trials
 from studies.scores import METRICS
-from studies.storage import StudyStorage, load_study
+from studies.storage import StudyStorage, beside, load_study
 from studies.study_record import StudyRecord, read_study
 from transfer.config import TransferConfig
 
@@ -77,21 +83,16 @@ def find_finalists(storage: StudyStorage, bundle: BundleConfig) -> Finalists:
     study = load_study(storage, origin.name)
     record = read_study(study)
     trials = read_trials(study)
-    confirm = _beside(storage, origin.name, CONFIRM)
+    confirm = beside(storage, origin.name, CONFIRM)
     runs = [] if confirm is None else read_trials(confirm)
     run = next((r for r in runs if r.number == origin.confirm_trial), None)
-    told = configuration_of(bundle.config)
-    if (
-        record is None
-        or confirm is None
-        or run is None
-        or record.identity["data"]["test_fingerprint"] != bundle.data.test_fingerprint
-        or configuration_of(TransferConfig(**run.config)) != told
-    ):
+    if record is None or confirm is None or run is None or not _is_of(bundle, record, run):
         raise UserError(
             f"Study '{origin.name}' in {storage.url} is not the one that the bundle comes from; "
             "name its database with --storage."
         )
+    # A provisional choice is not the one that was declared.
+    refuse_unfinished(confirm, runs, confirm_command(origin.name, storage))
     confirmed = read_confirmed(confirm, trials, str(record.settings["metric"]))
     assert confirmed is not None
     strategy = str(bundle.config.strategy)
@@ -101,7 +102,7 @@ def find_finalists(storage: StudyStorage, bundle: BundleConfig) -> Finalists:
             f"Since this bundle was exported, study '{origin.name}' has confirmed otherwise; "
             f"export it again: `python -m studies export {origin.name} --strategy {strategy}`."
         )
-    controls = _beside(storage, origin.name, CONTROLS)
+    controls = beside(storage, origin.name, CONTROLS)
     found = Finalists(
         bundle=bundle,
         study=record,
@@ -116,11 +117,19 @@ def find_finalists(storage: StudyStorage, bundle: BundleConfig) -> Finalists:
     return found
 
 
-def _beside(storage: StudyStorage, name: str, purpose: str) -> optuna.Study | None:
-    try:
-        return optuna.load_study(study_name=f"{name}/{purpose}", storage=storage.database)
-    except KeyError:
-        return None
+def _is_of(bundle: BundleConfig, study: StudyRecord, run: TrialRecord) -> bool:
+    """Whether this study, and this training of it, are those of the bundle."""
+    identity, validation = study.identity, bundle.validation
+    data = identity["data"]
+    return (
+        (data["fingerprint"], data["test_fingerprint"])
+        == (bundle.data.fingerprint, bundle.data.test_fingerprint)
+        and study.settings["image_size"] == bundle.preprocessing.image_size
+        and identity["weights"].get(bundle.backbone) == bundle.weights.sha256
+        and identity["threads"] == bundle.study.threads
+        and configuration_of(TransferConfig(**run.config)) == configuration_of(bundle.config)
+        and (run.value, run.best_epoch) == (validation.value, validation.best_epoch)
+    )
 
 
 def forecast_of(

@@ -5,7 +5,7 @@ the study. An entry is written *before* the test set is opened, with what was pr
 out is added behind. Another database knows nothing of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,11 +19,15 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    func,
     inspect,
     select,
 )
 
 from studies.storage import StudyStorage
+
+# Values of one query.
+MOST_AT_A_TIME = 500
 
 _TABLES = MetaData()
 _OPENINGS = Table(
@@ -38,6 +42,15 @@ _OPENINGS = Table(
     Column("predicted", JSON, nullable=False),
     Column("result", JSON),  # Null until the evaluation has ended.
 )
+# The same images under other class names, or some of them, have another fingerprint.
+_IMAGES = Table(
+    "transfer_studies_opened_images",
+    _TABLES,
+    Column("opening", Integer, primary_key=True),
+    Column("digest", String(64), primary_key=True, index=True),
+)
+# Any number that nobody else locks by.
+_LOCK = 7_246_190_333
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +117,10 @@ def seal_sentence(every: Sequence[Opening]) -> str:
     )
 
 
+class OpenedMeanwhileError(ValueError):
+    """Another process has opened the same test set just now."""
+
+
 def open_entry(
     storage: StudyStorage,
     *,
@@ -112,11 +129,29 @@ def open_entry(
     bundle: str,
     reason: str | None,
     predicted: Mapping[str, Any],
+    digests: Collection[str] = (),
+    before: int | None = None,
 ) -> int:
-    """Record that a test set is about to be opened; returns the entry's id."""
+    """Record that a test set is about to be opened; returns the entry's id.
+
+    Args:
+        digests: of the pixels of its images, to know them again in another test set.
+        before: how many openings of it the caller has seen; None doesn't ask.
+
+    Raises:
+        OpenedMeanwhileError: there are more by now.
+    """
     engine = storage.database.engine
     _TABLES.create_all(engine, checkfirst=True)
     with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # SQLite's file is on one host, which has locks.
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        if before is not None:
+            counted = select(func.count()).where(_OPENINGS.c.test_fingerprint == test_fingerprint)
+            if connection.execute(counted).scalar_one() != before:
+                raise OpenedMeanwhileError(
+                    "Another process has opened these test images just now; see `status`."
+                )
         result = connection.execute(
             _OPENINGS.insert().values(
                 test_fingerprint=test_fingerprint,
@@ -127,9 +162,40 @@ def open_entry(
                 predicted=dict(predicted),
             )
         )
-    (key,) = result.inserted_primary_key or (None,)
-    assert isinstance(key, int)
+        (key,) = result.inserted_primary_key or (None,)
+        assert isinstance(key, int)
+        rows = [{"opening": key, "digest": digest} for digest in sorted(set(digests))]
+        if rows:
+            connection.execute(_IMAGES.insert(), rows)
     return key
+
+
+def images_opened(
+    storage: StudyStorage, digests: Collection[str], *, except_of: str
+) -> dict[str, int]:
+    """How many of these images were opened before in other test sets, by study.
+
+    Args:
+        except_of: the fingerprint of the test set that is asked about.
+    """
+    engine = storage.database.engine
+    if not inspect(engine).has_table(_IMAGES.name):
+        return {}
+    wanted = sorted(set(digests))
+    found: dict[str, int] = {}
+    joined = _IMAGES.join(_OPENINGS, _IMAGES.c.opening == _OPENINGS.c.id)
+    with engine.connect() as connection:
+        for first in range(0, len(wanted), MOST_AT_A_TIME):
+            part = wanted[first : first + MOST_AT_A_TIME]
+            query = (
+                select(_OPENINGS.c.study, _IMAGES.c.digest)
+                .select_from(joined)
+                .where(_IMAGES.c.digest.in_(part), _OPENINGS.c.test_fingerprint != except_of)
+                .distinct()
+            )
+            for study, _ in connection.execute(query):
+                found[study] = found.get(study, 0) + 1
+    return found
 
 
 def close_entry(storage: StudyStorage, entry: int, result: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from studies.statistics import mean_interval
 from transfer.config import Strategy
 
 TEST_HEADING = "## Test"
-NOT_TESTED = "Not evaluated on the test data: they are still sealed."
+NOT_TESTED = "Not evaluated on the test data: when this card was written they were sealed."
 
 STRATEGIES = {
     Strategy.FEATURE_EXTRACTION: "feature extraction: the pretrained layers are as they were",

@@ -245,6 +245,14 @@ def load_study(storage: StudyStorage, name: str) -> optuna.Study:
         raise UserError(f"No study '{name}' in {storage.url}; there are: {names}.") from None
 
 
+def beside(storage: StudyStorage, name: str, purpose: str) -> optuna.Study | None:
+    """The Optuna study ``NAME/PURPOSE``, or None."""
+    try:
+        return optuna.load_study(study_name=f"{name}/{purpose}", storage=storage.database)
+    except KeyError:
+        return None
+
+
 def create_study(storage: StudyStorage, name: str, metric: str) -> optuna.Study:
     """The Optuna study ``name``, created where there is none, its value named by the metric."""
     study = optuna.create_study(

@@ -35,6 +35,7 @@ class Comparison:
     needed: ImagesNeeded | None
     images: str
     two_models: dict[str, Any]
+    num_seeds: tuple[int, int]
 
     @property
     def sentence(self) -> str:
@@ -51,6 +52,9 @@ class Comparison:
         )
         link = "than" if found.verdict in ("better", "worse") else "from"
         rest = said.removeprefix(found.verdict)
+        first, second = self.num_seeds
+        if first != second:
+            rest += f" ({first} of {NAMES[FIRST].lower()}, {second} of {NAMES[SECOND]})"
         return f"{NAMES[FIRST]} is {found.verdict} {link} {NAMES[SECOND]}{rest}."
 
     def as_json(self) -> dict[str, Any]:
@@ -68,6 +72,7 @@ class Comparison:
             "sentence": self.sentence,
             "num_images": found.num_images,
             "num_seeds": found.num_seeds,
+            "seeds_of_each": list(self.num_seeds),
             "seeds_known": found.seeds_known,
             "margin": self.margin,
             "needed": None
@@ -89,11 +94,13 @@ def compare_strategies(
     *,
     margin: float,
     images: str = "test image",
+    pair: tuple[int, int] = (0, 0),
 ) -> Comparison | None:
     """Fine-tuning against feature extraction; None where the metric is not defined.
 
     Args:
         images: what they are called, in the singular.
+        pair: places of the seeds whose models are compared as two models.
     """
     try:
         found = difference_over_seeds(
@@ -111,7 +118,8 @@ def compare_strategies(
         margin=margin,
         needed=_needed(found, margin),
         images=images,
-        two_models=_two_models(labels_N, first_SNC[0], second_SNC[0]),
+        two_models=_two_models(labels_N, first_SNC[pair[0]], second_SNC[pair[1]]),
+        num_seeds=(len(first_SNC), len(second_SNC)),
     )
 
 

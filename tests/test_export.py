@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from bundles import run_study, save_images
 
-from studies import chosen_run, export
+from studies import chosen_run, confirm, export
 from studies.bundle import read_bundle
 from studies.bundle_config import CARD, MODEL, ONNX
 from studies.calibration import find_temperature, find_threshold, probabilities
@@ -153,7 +153,7 @@ def test_a_strategy_of_which_nothing_is_confirmed_is_refused(home, tmp_path, mon
 
 def test_a_choice_among_unfinished_trainings_is_refused(home, tmp_path, monkeypatch):
     stored = {"candidates": [0, 1], "seeds": [1, 2, 3]}
-    monkeypatch.setattr(chosen_run, "read_confirm", lambda study: stored)
+    monkeypatch.setattr(confirm, "read_confirm", lambda study: stored)
     with pytest.raises(UserError, match=r"not finished \(. of 6 trainings\): run `python -m"):
         exported(home, tmp_path / "b")
 

@@ -5,11 +5,14 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import optuna
 import pytest
 from bundles import edit, run_study
+from filelock import FileLock
+from PIL import Image
 
 from studies import final_test, opened
-from studies.artifacts import read_arrays
+from studies.artifacts import TEST_FEATURES, TEST_PREDICTIONS, TEST_THUMBNAILS, read_arrays
 from studies.bundle import read_bundle
 from studies.calibration import find_temperature, probabilities
 from studies.cli import main
@@ -22,9 +25,11 @@ from studies.progress import LineProgress
 from studies.records import read_trials
 from studies.retraining import Places
 from studies.scores import METRICS
-from studies.storage import load_study, open_existing
-from transfer.data.loading import unsealed
+from studies.signals import StopSignals
+from studies.storage import load_study, open_existing, open_storage
+from studies.study_record import read_confirm, write_confirm
 from transfer.data.phantom import parse_phantom, phantom_images
+from transfer.data.unsealing import unsealed
 
 DATA = "phantom:train=60,test=20,size=32"
 STRATEGIES = ("feature_extraction", "fine_tuning")
@@ -62,7 +67,12 @@ def options(home, bundle="fine_tuning", **given):
 
 
 def evaluate(home, bundle="fine_tuning", **given):
-    return evaluate_bundle(options(home, bundle, **given), LineProgress())
+    return evaluate_with(options(home, bundle, **given))
+
+
+def evaluate_with(given):
+    with StopSignals() as signals:
+        return evaluate_bundle(given, LineProgress(), signals)
 
 
 def ledger(home, bundle="fine_tuning"):
@@ -103,7 +113,7 @@ def test_json_has_what_was_promised(evaluated):
 
 def test_the_numbers_follow_from_the_predictions_that_are_stored(evaluated, arrays):
     home, found, _ = evaluated
-    stored, bundle = arrays[opened.PREDICTIONS], read_bundle(home / "fine_tuning")
+    stored, bundle = arrays[TEST_PREDICTIONS], read_bundle(home / "fine_tuning")
     labels_N = stored["labels_N"]
     given_NC = bundle.probabilities(stored["bundle_NC"])
     for name, metric in METRICS.items():
@@ -124,14 +134,14 @@ def test_the_numbers_follow_from_the_predictions_that_are_stored(evaluated, arra
 
 def test_labels_and_images_are_those_of_the_test_split(evaluated, arrays):
     images_NHW, labels_N = phantom_images(parse_phantom(DATA), "test")
-    assert sorted(arrays[opened.PREDICTIONS]["labels_N"]) == sorted(labels_N)
-    thumbnails_NHWC = arrays[opened.THUMBNAILS]["images_NHWC"]
+    assert sorted(arrays[TEST_PREDICTIONS]["labels_N"]) == sorted(labels_N)
+    thumbnails_NHWC = arrays[TEST_THUMBNAILS]["images_NHWC"]
     assert thumbnails_NHWC.dtype == np.uint8 and thumbnails_NHWC.shape == (20, 32, 32, 1)
     assert {i.tobytes() for i in thumbnails_NHWC[..., 0]} == {i.tobytes() for i in images_NHW}
 
 
 def test_the_first_seed_of_its_strategy_is_the_bundle(evaluated, arrays):
-    stored = arrays[opened.PREDICTIONS]
+    stored = arrays[TEST_PREDICTIONS]
     assert np.abs(stored["fine_tuning_SNC"][0] - stored["bundle_NC"]).max() < 1e-3
     assert np.abs(stored["fine_tuning_SNC"][1] - stored["bundle_NC"]).max() > 1e-3
 
@@ -139,7 +149,7 @@ def test_the_first_seed_of_its_strategy_is_the_bundle(evaluated, arrays):
 def test_each_seed_has_its_own_temperature(evaluated, arrays):
     home, found, _ = evaluated
     storage = open_existing(str(home / "studies.db"))
-    stored, losses = arrays[opened.PREDICTIONS], []
+    stored, losses = arrays[TEST_PREDICTIONS], []
     runs = {
         r.params["seed"]: r
         for r in read_trials(load_study(storage, f"s/{CONFIRM}"))
@@ -159,12 +169,12 @@ def test_controls_are_fitted_to_training_images_and_asked_once(evaluated, arrays
     rows = {(r["control"], r["weights"]): r["metrics"] for r in found.result["controls"]}
     assert rows["majority", None]["accuracy"]["value"] == 0.5
     assert {r["control"] for r in found.result["controls"]} >= {"knn", "logistic_regression"}
-    stored = arrays[opened.PREDICTIONS]
+    stored = arrays[TEST_PREDICTIONS]
     assert len(stored["controls_KNC"]) == len(stored["control_numbers"]) == len(rows)
 
 
 def test_features_of_all_images_are_kept_to_explain_the_result(evaluated, arrays):
-    features = arrays[opened.FEATURES]
+    features = arrays[TEST_FEATURES]
     assert features["backbones"].tolist() == ["resnet18"]
     assert features["data_0"].shape == (60, 512) and features["test_0"].shape == (20, 512)
     assert len(features["train_positions"]) + len(features["val_positions"]) == 60
@@ -206,9 +216,9 @@ def test_again_and_its_reason_belong_together(home, given):
 def test_forecast_and_opening_are_written_before_the_seal_is_broken(home, monkeypatch, capsys):
     seen = []
 
-    def look(data):
+    def look(*given):
         seen.append((ledger(home), capsys.readouterr().err))
-        return unsealed(data)
+        return unsealed(*given)
 
     monkeypatch.setattr(opened, "unsealed", look)
     found = evaluate(home)
@@ -219,7 +229,7 @@ def test_forecast_and_opening_are_written_before_the_seal_is_broken(home, monkey
 
 
 def test_an_opening_that_was_cut_off_goes_on_as_the_same_one(home, monkeypatch):
-    def cut(data):
+    def cut(*given):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(opened, "unsealed", cut)
@@ -248,7 +258,7 @@ def test_another_study_of_the_same_test_images_finds_them_opened(home):
         ("data", "No data at"),
         ("other data", "other training images"),
         ("other test images", "test images or labels are not those"),
-        ("weights", "are not those that the study had"),
+        ("weights", "not the one that the bundle comes from"),
         ("bundle", "was changed"),
         ("database", "No study database"),
     ],
@@ -269,7 +279,7 @@ def test_what_is_missing_or_wrong_is_found_before_the_opening(home, spoil, messa
     else:
         given = replace(given, storage=str(home / "none.db"))
     with pytest.raises((UserError, ValueError), match=message):
-        evaluate_bundle(given, LineProgress())
+        evaluate_with(given)
     assert ledger(home, "feature_extraction") == []
     assert not (home / "none.db").exists()
 
@@ -288,7 +298,7 @@ def test_seeds_with_validation_images_of_their_own_are_evaluated(tmp_path):
     found = evaluate(tmp_path)
     stored = read_arrays(
         open_existing(str(tmp_path / "studies.db")),
-        found.result["artifacts"][opened.PREDICTIONS],
+        found.result["artifacts"][TEST_PREDICTIONS],
         "predictions",
     )
     first_NC = stored["feature_extraction_SNC"][0]
@@ -333,3 +343,134 @@ def test_results_are_stored_before_they_are_told(home, monkeypatch):
         evaluate(home)
     (entry,) = ledger(home)
     assert entry.is_finished
+
+
+def test_an_opening_that_was_cut_off_is_no_way_round_one_that_was_seen(home, monkeypatch):
+    def cut(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(opened, "unsealed", cut)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(home)
+    monkeypatch.undo()
+    evaluate(home, "feature_extraction", again=True, reason="the first one crashed")
+    with pytest.raises(UserError, match="were opened 2 times already"):
+        evaluate(home)
+    evaluate(home, again=True, reason="to see it all the same")
+    assert [o.reason for o in ledger(home)] == [
+        None,
+        "the first one crashed",
+        "to see it all the same",
+    ]
+
+
+def test_another_forecast_than_the_one_that_was_written_is_another_evaluation(home, monkeypatch):
+    def cut(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(opened, "unsealed", cut)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(home)
+    monkeypatch.undo()
+    monkeypatch.setattr(final_test, "_predicted", lambda *_: {"value": 0.5})
+    with pytest.raises(UserError, match="without an end"):
+        evaluate(home)
+
+
+@pytest.mark.parametrize("spoil", ["device", "trained part", "model"])
+def test_what_would_fail_later_is_found_while_the_seal_is_whole(home, spoil):
+    given, message = options(home), "Device 'cuda:7' is not available"
+    if spoil == "device":
+        given = replace(given, places=replace(given.places, device="cuda:7"))
+    else:
+        storage = open_existing(str(home / "studies.db"))
+        runs = read_trials(load_study(storage, f"s/{CONFIRM}"))
+        kept = {
+            (r.strategy, r.params["seed"]): storage.files / "artifacts" / r.weights for r in runs
+        }
+        damaged, other = kept["fine_tuning", 1], kept["fine_tuning", 2]
+        damaged.write_bytes(other.read_bytes()[: 1000 if spoil == "trained part" else None])
+        message = "are damaged" if spoil == "trained part" else "is not the training that it says"
+    with pytest.raises((UserError, ValueError), match=message):
+        evaluate_with(given)
+    assert ledger(home) == []
+
+
+def test_a_study_made_anew_under_its_name_is_not_taken_for_it(home):
+    storage = open_storage(str(home / "studies.db"))
+    for name in ("s", "s/confirm", "s/controls"):
+        optuna.delete_study(study_name=name, storage=storage.database)
+    run_study(home, image_size=40)
+    with pytest.raises(UserError, match="not the one that the bundle comes from"):
+        evaluate(home)
+    assert ledger(home) == []
+
+
+def test_the_same_images_under_other_class_names_are_known_again(tmp_path):
+    for name, classes in (("a", ("NORMAL", "OPACITY")), ("b", ("fine", "ill"))):
+        images = {}
+        for split in ("train", "test"):
+            images[split], labels = phantom_images(parse_phantom(DATA), split)
+            for i, (image, label) in enumerate(zip(images[split], labels, strict=True)):
+                path = tmp_path / name / split / classes[label] / f"{i:03d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path)
+        run_study(
+            tmp_path,
+            name=name,
+            data=str(tmp_path / name),
+            strategies=["feature_extraction"],
+            trials=1,
+        )
+        export(tmp_path, tmp_path / f"{name}-bundle", name=name)
+    evaluate(tmp_path, "a-bundle")
+    with pytest.raises(UserError, match="in another test set: 20 with study 'a'"):
+        evaluate(tmp_path, "b-bundle")
+    found = evaluate(tmp_path, "b-bundle", again=True, reason="the names have changed")
+    assert found.opening.reason == "the names have changed"
+
+
+def test_a_choice_that_is_not_finished_is_not_evaluated(home):
+    storage = open_storage(str(home / "studies.db"))
+    confirm = load_study(storage, f"s/{CONFIRM}")
+    write_confirm(confirm, {**read_confirm(confirm), "candidates": [0, 1, 2, 3]})
+    with pytest.raises(UserError, match="Confirming is not finished"):
+        evaluate(home)
+
+
+def test_two_processes_at_once_make_one_opening(home):
+    fingerprint = read_bundle(home / "fine_tuning").config.data.test_fingerprint
+    lock = open_storage(str(home / "studies.db")).locks / f"evaluate-{fingerprint[:16]}.lock"
+    with FileLock(lock), pytest.raises(UserError, match="Another process is evaluating"):
+        evaluate(home)
+    assert ledger(home) == []
+
+
+def test_what_a_killed_evaluation_has_left_is_removed(home):
+    left = home / "cache" / "opened" / "opened-left"
+    (left / "activations").mkdir(parents=True)
+    (left / "activations" / "rows.npy").write_bytes(b"test images")
+    evaluate(home)
+    assert list((home / "cache" / "opened").iterdir()) == []
+
+
+def test_a_loss_is_held_against_its_forecast_before_temperature(tmp_path):
+    run_study(tmp_path, strategies=["feature_extraction"], trials=1, metric="loss")
+    export(tmp_path, tmp_path / "fine_tuning")
+    found = evaluate(tmp_path)
+    stored = read_arrays(
+        open_existing(str(tmp_path / "studies.db")),
+        found.result["artifacts"][TEST_PREDICTIONS],
+        "predictions",
+    )
+    plain_NC = probabilities(stored["bundle_NC"], 1.0)
+    told = found.result["as_forecast"]["value"]
+    assert told == pytest.approx(METRICS["loss"](stored["labels_N"], plain_NC))
+    assert told != pytest.approx(found.result["metrics"]["loss"]["value"])
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.9, float("nan")])
+def test_a_margin_out_of_range_opens_nothing(home, margin):
+    with pytest.raises(UserError, match="margin"):
+        evaluate(home, margin=margin)
+    assert ledger(home) == []

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from io import StringIO
 
 import pytest
+from bundles import bundle_config
 from rich.console import Console
 
 from studies.final_words import (
@@ -12,6 +13,7 @@ from studies.final_words import (
     forecast_sentence,
     interval_text,
     opening_lines,
+    overlap,
     print_evaluation,
     refusal,
     verdict_lines,
@@ -38,7 +40,7 @@ def interval(value, half=0.05):
 
 def result(**changes):
     metrics = {"accuracy": interval(0.85), "auroc": interval(None), "loss": interval(0.5)}
-    strategy = {"metrics": metrics, "seeds": [1, 2]}
+    strategy = {"metrics": metrics, "seeds": [1, 2], "num_failed": 0, "trial": 4}
     return {
         "metric": "accuracy",
         "n": 40,
@@ -49,7 +51,7 @@ def result(**changes):
             "threshold": 0.3,
             "metrics": {"accuracy": interval(0.8), "balanced_accuracy": interval(0.79)},
         },
-        "forecast_held": True,
+        "as_forecast": interval(0.85),
         "by_strategy": {"fine_tuning": strategy, "feature_extraction": strategy},
         "controls": [
             {"control": "majority", "backbone": None, "weights": None, "metrics": metrics}
@@ -85,10 +87,11 @@ def screen(outcome, every=None):
 
 def test_a_forecast_is_told_with_what_was_taken_off():
     told = forecast_sentence("accuracy", PREDICTED)
-    for part in ("0.9000 [0.8000, 0.9500]", "40 test images", "0.9300 over seeds", "- 0.0200"):
+    for part in ("0.9000 [0.8000, 0.9500]", "40 test images", "0.9300 over seeds", "-0.0200"):
         assert part in told
     assert "of the best of 7 trials" in told
-    assert "+ 0.0200" in forecast_sentence("loss", PREDICTED)
+    assert "+0.0200" in forecast_sentence("loss", PREDICTED)
+    assert "of 1 trial)" in forecast_sentence("loss", PREDICTED | {"num_trials": 1})
 
 
 def test_what_is_not_defined_is_a_dash():
@@ -128,15 +131,15 @@ def test_more_classes_than_two_have_no_threshold():
 
 
 @pytest.mark.parametrize(
-    ("held", "part"),
+    ("value", "part"),
     [
-        (True, "within"),
-        (False, "outside the forecast: by a chance of 1 in 20"),
-        (None, "not defined"),
+        (0.85, "The test accuracy lies within the forecast."),
+        (0.7, "before temperature, 0.7000, lies outside the forecast: by a chance of 1 in 20"),
+        (None, "accuracy is not defined"),
     ],
 )
-def test_it_says_whether_the_forecast_held(held, part):
-    assert part in forecast_result(result(forecast_held=held))
+def test_it_says_whether_the_forecast_held(value, part):
+    assert part in forecast_result(PREDICTED, result(as_forecast=interval(value)))
 
 
 def test_one_strategy_alone_has_no_difference():
@@ -156,15 +159,52 @@ def test_every_opening_is_told_with_its_reason():
 
 def test_the_card_says_the_same_and_escapes_it():
     every = [opening(outcome=result(), reason="a <b> typo")] * 2
-    text = "\n\n".join(card_paragraphs(every, every[0].bundle))
+    text = "\n\n".join(card_paragraphs(every, bundle_of(every[0].bundle)))
     assert "0.8500 \\[0.8000, 0.9000\\]" in text and "40 images" in text
     assert "<b>" not in text and "a \\<b\\> typo" in text
 
 
-def test_the_card_of_a_model_that_was_not_evaluated_tells_of_the_others():
-    assert card_paragraphs([], "model") == []
-    text = "\n".join(card_paragraphs([opening(outcome=result())], "another"))
+def bundle_of(model, **study):
+    config = bundle_config({"model.safetensors": model, "reproduce.sh": "3" * 64})
+    return config.model_copy(update={"study": config.study.model_copy(update=study)})
+
+
+def test_the_card_of_a_model_that_was_not_evaluated_says_what_is_known():
+    bundle = bundle_of("5" * 64, name="another")
+    assert card_paragraphs([], bundle) == []
+    text = "\n".join(card_paragraphs([opening(outcome=result())], bundle))
     assert "was not evaluated on the test images, but others were" in text
-    assert "0.8500 \\[" not in text
-    begun = opening()
-    assert "was not evaluated" in card_paragraphs([begun], begun.bundle)[0]
+    assert "begun and has no result" in card_paragraphs([opening()], bundle)[0]
+    seed_of_it = bundle_of("5" * 64, name="s", trial=4)
+    (first, *_) = card_paragraphs([opening(outcome=result())], seed_of_it)
+    assert "mean over the seeds of its configuration was, on 2026\\-01\\-01" in first or (
+        "mean over the seeds of its configuration was, on 2026-01-01" in first
+    )
+    assert "accuracy 0.8500" in first
+
+
+def test_the_better_control_comes_first_and_what_is_not_defined_last():
+    def row(name, value):
+        metrics = {"accuracy": interval(value), "loss": interval(value)}
+        return {"control": name, "backbone": None, "weights": None, "metrics": metrics}
+
+    rows = [row("low", 0.2), row("none", None), row("high", 0.9)]
+    places = [screen(result(controls=rows)).index(n) for n in ("high", "low", "none ")]
+    assert places == sorted(places)
+    of_loss = screen(result(controls=rows, metric="loss"))
+    assert of_loss.index("low ") < of_loss.index("high ")
+
+
+def test_trainings_that_failed_and_reasons_with_control_characters_are_told():
+    failed = {"metrics": {}, "seeds": [1], "num_failed": 2, "trial": 4}
+    by_strategy = {"fine_tuning": failed, "feature_extraction": failed | {"num_failed": 0}}
+    lines = verdict_lines(result(by_strategy=by_strategy))
+    assert lines[-1] == "2 training(s) of fine-tuning over seeds failed."
+    lines = opening_lines([opening(outcome=result()), opening(2, result(), "a\x1b[31mred\nb")])
+    assert "\x1b" not in lines[2] and "\n" not in lines[2]
+
+
+def test_images_that_were_opened_in_another_test_set_are_told():
+    told = overlap("t", {"s": 20}, 24)
+    assert "Of the 24 test images of study 't'" in told and "20 with study 's'" in told
+    assert '--again --reason "..."' in told

@@ -92,7 +92,7 @@ def test_a_study_that_is_not_the_bundles_is_refused(storage, bundle):
 
 def test_a_study_that_has_confirmed_otherwise_since_is_refused(storage, bundle):
     confirm = load_study(storage, f"s/{CONFIRM}")
-    write_confirm(confirm, {**read_confirm(confirm), "seeds": [1, 2, 3]})
+    write_confirm(confirm, {**read_confirm(confirm), "seeds": [2, 1]})
     with pytest.raises(UserError, match="confirmed otherwise; export it again"):
         find_finalists(storage, bundle)
 

@@ -9,30 +9,30 @@ import pytest
 from bundles import HASHES, bundle_config
 from PIL import Image
 
-from studies import opened
-from studies.opened import THUMBNAIL_SIZE, get_ready
+from studies import opened, opened_artifacts, ready
+from studies.opened import THUMBNAIL_SIZE
 from studies.progress import LineProgress
+from studies.ready import get_ready
 from studies.retraining import Places
 from transfer.data.loading import load_data
 from transfer.data.sources import open_source
 
 
 @pytest.mark.parametrize(("size", "kept"), [(32, 32), (200, THUMBNAIL_SIZE)])
-def test_thumbnails_are_small_and_keep_their_channels(size, kept):
-    grey = np.full((size, size, 3), 7, np.uint8)
-    colour = grey + np.array([0, 1, 2], np.uint8)
-    small = np.stack([opened._thumbnail(grey), opened._thumbnail(colour)])
-    assert small.shape == (2, kept, kept, 3)
-    assert (small[0] == 7).all() and small[1, 0, 0].tolist() == [7, 8, 9]
-    assert opened._grey_if_all(small[:1]).shape[-1] == 1
-    assert opened._grey_if_all(small).shape[-1] == 3
+@pytest.mark.parametrize("channels", [1, 3])
+def test_thumbnails_are_small_and_keep_their_channels(size, kept, channels):
+    images_NHWC = np.full((2, size, size, channels), 7, np.uint8)
+    images_NHWC[..., -1] = 9
+    small_NHWC = opened._thumbnails(images_NHWC)
+    assert small_NHWC.shape == (2, kept, kept, channels)
+    assert small_NHWC[0, 0, 0].tolist() == images_NHWC[0, 0, 0].tolist()
 
 
 def test_features_are_rounded_where_they_fit():
     features_ND = np.array([[1.0, 1000.123]], np.float32)
-    assert opened._half(features_ND).dtype == np.float16
+    assert opened_artifacts._half(features_ND).dtype == np.float16
     large_ND = features_ND * 1000
-    assert np.array_equal(opened._half(large_ND), large_ND)
+    assert np.array_equal(opened_artifacts._half(large_ND), large_ND)
 
 
 def write_images(root: Path, test_depth):
@@ -71,15 +71,16 @@ def test_sixteen_bits_among_eight_are_refused_while_the_seal_is_whole(tmp_path, 
         name="s",
     )
     monkeypatch.setattr(opened, "unsealed", None)
+    monkeypatch.setattr(ready, "_check_trained", lambda *given: None)
     with pytest.raises(ValueError, match="20 test images have 16 bits, but the training images"):
-        get_ready(found, Places(cache_dir=tmp_path / "cache"), LineProgress())
+        get_ready(None, None, found, Places(cache_dir=tmp_path / "cache"), LineProgress())
     eight = tmp_path / "eight"
     write_images(eight, np.uint8)
     other = load_data(open_source(str(eight)), image_size=32, seed=0, cache_dir=tmp_path / "cache")
     same = origin.model_copy(update={"test_fingerprint": other.test_fingerprint})
     found.bundle = config.model_copy(update={"data": same})
     places = Places(cache_dir=tmp_path / "cache", data=str(eight))
-    assert set(get_ready(found, places, LineProgress()).weights) == {"resnet18"}
+    assert set(get_ready(None, None, found, places, LineProgress()).weights) == {"resnet18"}
     places = replace(places, data=str(tmp_path / "images"))
     with pytest.raises(ValueError, match="test images or labels are not those of study 's'"):
-        get_ready(found, places, LineProgress())
+        get_ready(None, None, found, places, LineProgress())

@@ -7,9 +7,9 @@ import pytest
 
 from tests.test_training import CPU, DEPTH, NAME, config
 from transfer.activations import Activations
-from transfer.data.loading import load_data, unsealed
-from transfer.data.phantom import parse_phantom, phantom_images
+from transfer.data.loading import load_data
 from transfer.data.sources import open_source
+from transfer.data.unsealing import unsealed
 from transfer.trained import predict_logits
 from transfer.training import train
 from transfer.weights import find_weights
@@ -40,7 +40,7 @@ def test_validation_logits_come_again_from_the_kept_state(data, tmp_path, num_un
 def test_an_image_has_the_same_logits_alone_and_among_others(data, tmp_path):
     run = config(num_unfrozen_layers=2, epochs=1)
     state = train(run, activations_of(data, tmp_path / "a")).trained_state
-    test = unsealed(data)
+    test = unsealed(data, tmp_path)
     every = predict_logits(run, activations_of(test, tmp_path / "b"), state)
     one = replace(test, rows_N=test.rows_N[:1], pixels_fingerprint="one")
     alone = predict_logits(run, activations_of(one, tmp_path / "b"), state)
@@ -52,11 +52,3 @@ def test_another_networks_state_is_refused(data, tmp_path):
     state = train(config(num_unfrozen_layers=1, epochs=1), activations).trained_state
     with pytest.raises(ValueError, match="don't fit"):
         predict_logits(config(num_unfrozen_layers=2), activations, state)
-
-
-def test_the_unsealed_test_set_has_the_images_and_labels_of_the_source(data):
-    images_NHW, labels_N = phantom_images(parse_phantom(TEXT), "test")
-    test = unsealed(data)
-    assert np.array_equal(test.val.labels_N, labels_N) and len(test.train) == 0
-    assert np.array_equal(test.images(np.arange(21))[..., 0], images_NHW)
-    assert test.fingerprint == data.test_fingerprint

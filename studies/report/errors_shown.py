@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from studies.artifacts import read_arrays
+from studies.artifacts import TEST_PREDICTIONS, TEST_THUMBNAILS, read_arrays
 from studies.calibration import Floats, Labels, probabilities
 from studies.errors import UserError
 from studies.ledger import Opening
 from studies.report.blocks import Block, Picture, Pictures
 from studies.report.evidence import Evidence
 
-PREDICTIONS, THUMBNAILS = "test_predictions.npz", "test_thumbnails.npz"
 SHOWN = 12
 
 
@@ -23,8 +22,8 @@ def most_confident_errors(evidence: Evidence, opening: Opening) -> list[Block]:
     assert opening.result is not None
     ids: Mapping[str, Any] = opening.result.get("artifacts", {})
     try:
-        stored = read_arrays(evidence.storage, ids.get(PREDICTIONS), "test predictions")
-        images = read_arrays(evidence.storage, ids.get(THUMBNAILS), "thumbnails")
+        stored = read_arrays(evidence.storage, ids.get(TEST_PREDICTIONS), "test predictions")
+        images = read_arrays(evidence.storage, ids.get(TEST_THUMBNAILS), "thumbnails")
     except UserError:
         return []
     given_NC, labels_N = probabilities(stored["bundle_NC"], 1.0), stored["labels_N"]

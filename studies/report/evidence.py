@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import optuna
-
 from studies.artifacts import artifact_bytes, read_predictions
 from studies.calibration import Floats, Labels, probabilities
 from studies.confirm import CONFIRM, Candidate, Confirmed, read_confirmed
@@ -17,7 +15,7 @@ from studies.ledger import Opening, openings
 from studies.records import TrialRecord, best_trials, read_trials
 from studies.scores import METRICS
 from studies.statistics import Interval, stratified_bootstrap
-from studies.storage import StudyStorage, load_study
+from studies.storage import StudyStorage, beside, load_study
 from studies.strategies_compared import Comparison
 from studies.study_record import StudyRecord, read_data_card, read_study
 from studies.validation_verdict import compare_on_validation
@@ -149,7 +147,7 @@ def read_evidence(storage: StudyStorage, name: str) -> Evidence:
     if record is None:
         raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
     trials = read_trials(study)
-    confirm, controls = (_beside(storage, name, purpose) for purpose in (CONFIRM, CONTROLS))
+    confirm, controls = (beside(storage, name, purpose) for purpose in (CONFIRM, CONTROLS))
     metric = str(record.settings["metric"])
     card = read_data_card(study)
     return Evidence(
@@ -163,13 +161,6 @@ def read_evidence(storage: StudyStorage, name: str) -> Evidence:
         controls=[] if controls is None else [r for r in read_trials(controls) if r.best],
         openings=openings(storage, record.identity["data"]["test_fingerprint"]),
     )
-
-
-def _beside(storage: StudyStorage, name: str, purpose: str) -> optuna.Study | None:
-    try:
-        return optuna.load_study(study_name=f"{name}/{purpose}", storage=storage.database)
-    except KeyError:
-        return None
 
 
 def _samples(storage: StudyStorage, card: Mapping[str, object]) -> bytes | None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from studies.artifacts import read_arrays
+from studies.artifacts import TEST_PREDICTIONS, read_arrays
 from studies.calibration import Floats, Labels, probabilities
 from studies.errors import UserError
 from studies.final_words import forecast_result, opening_lines
@@ -24,7 +24,6 @@ from studies.report.numbers import (
     source_of_candidate,
 )
 
-PREDICTIONS = "test_predictions.npz"
 BINS = 10
 
 
@@ -159,7 +158,7 @@ def _forecasts(
                 f"{NAMES[name]}, {len(each['seeds'])} seeds: forecast ",
                 Cell(text=interval_text(metric, forecast), source="written before the opening"),
                 ", test ",
-                Cell(text=interval_text(metric, each["metrics"][metric]), source=source),
+                Cell(text=interval_text(metric, each["as_forecast"]), source=source),
             ]
         )
     items.append(
@@ -167,8 +166,8 @@ def _forecasts(
             "The model in the bundle: forecast ",
             Cell(text=interval_text(metric, predicted), source="written before the opening"),
             ", test ",
-            Cell(text=interval_text(metric, result["metrics"][metric]), source=source),
-            f". {forecast_result(result)}",
+            Cell(text=interval_text(metric, result["as_forecast"]), source=source),
+            f". {forecast_result(predicted, result)}",
         ]
     )
     if result["difference"] is not None:
@@ -254,7 +253,7 @@ def _in_words(counts: Sequence[Sequence[float]], classes: Sequence[str]) -> str:
 
 def _stored(evidence: Evidence, opening: Opening) -> Mapping[str, Any] | None:
     assert opening.result is not None
-    artifact = opening.result.get("artifacts", {}).get(PREDICTIONS)
+    artifact = opening.result.get("artifacts", {}).get(TEST_PREDICTIONS)
     try:
         return read_arrays(evidence.storage, artifact, "test predictions")
     except UserError:

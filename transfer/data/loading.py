@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.data.decoding import Pixels, resize
+from transfer.data.decoding import Pixels
 from transfer.data.duplicates import copies_to_drop
-from transfer.data.facts import pixel_digest
 from transfer.data.groups import partition_lines, together
 from transfer.data.items import Items, OnProgress, Source
 from transfer.data.opening import (
@@ -29,7 +28,7 @@ from transfer.data.opening import (
     require_classes,
 )
 from transfer.data.splits import Positions, stratified_split
-from transfer.data.window import Window, to_eight_bits
+from transfer.data.window import Window
 
 SPLITS = ("train", "val", "test")
 
@@ -59,7 +58,7 @@ class ImageData:
     ``modes`` (Pillow's names) count what training and validation images were before;
     ``checked`` has the splits as the data check sees them, copies that were dropped included,
     and ``kept`` without those; ``unreadable`` (names and reasons) and ``dropped`` (names) are what
-    was left out, by split; ``sealed`` are the test images, for `unsealed` alone to open.
+    was left out, by split; ``sealed`` are the test images, for `unsealing` alone to open.
     """
 
     images_NHWC: Pixels
@@ -152,12 +151,12 @@ def load_data(
         train=Split(positions_N=train, labels_N=labels["train"]),
         val=Split(positions_N=val, labels_N=labels["val"]),
         counts={
-            name: _counts(source.classes, labels_N)
+            name: count_labels(source.classes, labels_N)
             for name, labels_N in {**labels, "test": test.labels_N}.items()
         },
-        pixels_fingerprint=_hash([*pool.images.digests, *_window_line(opened.store.window)]),
-        fingerprint=_hash(lines + partition_lines(lines, pool.images.groups)),
-        test_fingerprint=_hash(sorted(test_lines)),
+        pixels_fingerprint=hash_lines([*pool.images.digests, *_window_line(opened.store.window)]),
+        fingerprint=hash_lines(lines + partition_lines(lines, pool.images.groups)),
+        test_fingerprint=hash_lines(sorted(test_lines)),
         window=opened.store.window,
         digests=pool.images.digests,
         made_splits=tuple(name for name in ("val", "test") if name not in source.splits),
@@ -172,46 +171,6 @@ def load_data(
             for name, places in copies.items()
         },
         sealed=opened.test.subset(kept["test"]),
-    )
-
-
-def unsealed(data: ImageData) -> ImageData:
-    """The test images as a data set of their own, all of them in its validation split.
-
-    This breaks the seal: call it once, for the final test evaluation, with the opening recorded.
-    The order is that of the test split; 16-bit images are mapped by the window of the data.
-
-    Raises:
-        ValueError: an image of 16 bits among data of 8, which have no window for it.
-    """
-    sealed, size = data.sealed, data.image_size
-    assert sealed is not None
-    images, digests = [], []
-    for i in range(len(sealed)):
-        pixels = sealed.decode(sealed.read(i)).pixels
-        if pixels.dtype != np.uint8 and data.window is None:
-            raise ValueError(
-                f"Test image {sealed.names[i]} has 16 bits, but the training images have 8, so "
-                "that nothing says how it becomes one of 8 bits."
-            )
-        digests.append(pixel_digest(pixels))
-        small = resize(to_eight_bits(pixels, data.window), size)
-        images.append(np.stack([small] * 3, axis=-1) if small.ndim == 2 else small)
-    everything = np.arange(len(sealed))
-    counts = _counts(data.classes, sealed.labels_N)
-    return ImageData(
-        images_NHWC=np.stack(images),
-        rows_N=everything,
-        names=sealed.names,
-        classes=data.classes,
-        train=Split(positions_N=everything[:0], labels_N=sealed.labels_N[:0]),
-        val=Split(positions_N=everything, labels_N=sealed.labels_N),
-        counts={"test": counts},
-        pixels_fingerprint=_hash(digests),
-        fingerprint=data.test_fingerprint,
-        test_fingerprint=data.test_fingerprint,
-        window=data.window,
-        digests=tuple(digests),
     )
 
 
@@ -249,7 +208,8 @@ def _num_groups(source: Source) -> int | None:
     return len(set().union(*known)) if known else None
 
 
-def _counts(classes: tuple[str, ...], labels_N: NDArray[np.int64]) -> dict[str, int]:
+def count_labels(classes: tuple[str, ...], labels_N: NDArray[np.int64]) -> dict[str, int]:
+    """Images by class."""
     return {name: int((labels_N == i).sum()) for i, name in enumerate(classes)}
 
 
@@ -263,5 +223,6 @@ def _window_line(window: Window | None) -> list[str]:
     return [] if window is None else [f"window {window[0]} {window[1]}"]
 
 
-def _hash(lines: Iterable[str]) -> str:
+def hash_lines(lines: Iterable[str]) -> str:
+    """SHA-256 of lines."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
