@@ -15,6 +15,13 @@ from studies.errors import UserError
 from studies.records import TrialRecord
 from studies.storage import StudyStorage
 
+# What the final evaluation keeps as artifacts of the study.
+TEST_PREDICTIONS, TEST_FEATURES, TEST_THUMBNAILS = (
+    "test_predictions.npz",
+    "test_features.npz",
+    "test_thumbnails.npz",
+)
+
 
 class StoredPredictions(NamedTuple):
     """Logits (E, N, C) of every epoch for the validation images, and the labels (N,)."""

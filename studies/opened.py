@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.artifacts import upload_artifact
 
+from studies.artifacts import TEST_FEATURES, TEST_PREDICTIONS, TEST_THUMBNAILS
 from studies.bundle import Bundle
 from studies.calibration import Labels
 from studies.chosen_run import read_trained
@@ -37,11 +38,7 @@ from transfer.weights import WeightFile, find_weights
 
 Logits = NDArray[np.float32]
 
-PREDICTIONS, FEATURES, THUMBNAILS = (
-    "test_predictions.npz",
-    "test_features.npz",
-    "test_thumbnails.npz",
-)
+PREDICTIONS, FEATURES, THUMBNAILS = TEST_PREDICTIONS, TEST_FEATURES, TEST_THUMBNAILS
 # Pixels of a side: enough to see what an error is about.
 THUMBNAIL_SIZE = 96
 

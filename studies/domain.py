@@ -1,0 +1,168 @@
+"""Can two sets of images be told apart by their features? A domain classifier, out of fold.
+
+Pure functions of features; knows nothing of studies, of classes and of what a model says.
+
+Legend: N images of the first set, M of the second, U = N + M in this order, D features, K
+components.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from studies.paired_tests import delong_interval
+from studies.scores import Floats, Labels
+from studies.statistics import Interval
+
+NUM_FOLDS = 5  # Each set needs as many images.
+NUM_COMPONENTS = 50
+# Of the logistic regressions (scikit-learn's C). Features are scaled to a total variance of 1, so
+# that it means the same for every backbone and data set.
+INVERSE_PENALTY = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domains:
+    """Two sets, ready to be told apart. An image's fold never changes, however often it counts."""
+
+    components_UK: Floats
+    is_second_U: Labels
+    fold_U: Labels
+
+
+def find_domains(
+    first_ND: NDArray[np.floating], second_MD: NDArray[np.floating], *, seed: int = 0
+) -> Domains | None:
+    """Prepare two sets of images: principal components of all of them, and folds.
+
+    None where they can't be told apart by anything: a set of fewer images than folds, or
+    features that are all constant.
+
+    Raises:
+        ValueError: the sets have other features, or one that is not finite.
+    """
+    features_UD = _joined(first_ND, second_MD)
+    is_second_U = np.repeat([0, 1], [len(first_ND), len(second_MD)])
+    features_UD = features_UD[:, np.ptp(features_UD, axis=0) > 0]
+    if np.bincount(is_second_U, minlength=2).min() < NUM_FOLDS or not features_UD.size:
+        return None
+    return Domains(
+        components_UK=_components(features_UD, seed),
+        is_second_U=is_second_U,
+        fold_U=_folds(is_second_U, seed),
+    )
+
+
+def _joined(first_ND: NDArray[np.floating], second_MD: NDArray[np.floating]) -> Floats:
+    first, second = np.shape(first_ND), np.shape(second_MD)
+    if len(first) != 2 or len(second) != 2 or first[1] != second[1]:
+        raise ValueError(
+            f"Both sets of images must have the same features, but got shapes {first} and "
+            f"{second}."
+        )
+    features_UD = np.concatenate([first_ND, second_MD]).astype(np.float64)
+    if not np.isfinite(features_UD).all():
+        count = int((~np.isfinite(features_UD)).any(axis=1).sum())
+        raise ValueError(f"Features must be finite, but got NaN or inf for {count} images.")
+    return features_UD
+
+
+def _components(features_UD: Floats, seed: int) -> Floats:
+    """At most one component for four images; no label has a say in them."""
+    from sklearn.decomposition import PCA  # It takes a second to import.
+
+    num_images, num_features = features_UD.shape
+    standard_UD = (features_UD - features_UD.mean(axis=0)) / features_UD.std(axis=0)
+    wanted = min(NUM_COMPONENTS, num_images // 4, num_features)
+    found = PCA(max(1, wanted), random_state=seed).fit_transform(standard_UD)
+    return np.asarray(found / num_features**0.5, dtype=np.float64)
+
+
+def _folds(is_second_U: Labels, seed: int) -> Labels:
+    """Folds in which the two sets have the shares that they have."""
+    rng = np.random.default_rng(seed)
+    fold_U = np.empty(len(is_second_U), np.int64)
+    for which in (0, 1):
+        of_set = np.flatnonzero(is_second_U == which)
+        fold_U[of_set] = rng.permutation(np.arange(len(of_set)) % NUM_FOLDS)
+    return fold_U
+
+
+def out_of_fold(domains: Domains, counts_U: Floats | None = None) -> Floats:
+    """How much each image looks like one of the second set, in log odds. Shape U.
+
+    Each is judged by a logistic regression that has not seen it, in which both sets weigh the
+    same, whatever their sizes.
+
+    Args:
+        counts_U: how often each image counts, as in a bootstrap; once if left out.
+    """
+    counts_U = np.ones(len(domains.fold_U)) if counts_U is None else counts_U
+    scores_U = np.zeros(len(counts_U))
+    for fold in range(NUM_FOLDS):
+        inside_U = domains.fold_U != fold
+        scores_U[~inside_U] = _logistic(
+            domains.components_UK[inside_U],
+            domains.is_second_U[inside_U],
+            counts_U[inside_U],
+            domains.components_UK[~inside_U],
+        )
+    return scores_U
+
+
+def _logistic(known_NK: Floats, is_second_N: Labels, counts_N: Floats, asked_MK: Floats) -> Floats:
+    """Log odds of some images by a logistic regression fitted to others, both sets weighing 1."""
+    import sklearn
+    from sklearn.linear_model import LogisticRegression
+
+    totals = np.bincount(is_second_N, counts_N, minlength=2)
+    if totals.min() == 0:  # A resample of few images may have left a set out.
+        return np.zeros(len(asked_MK))
+    weights_N = counts_N / totals[is_second_N] * len(counts_N) / 2
+    model = LogisticRegression(C=INVERSE_PENALTY, solver="newton-cholesky")
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        model.fit(known_NK, is_second_N, sample_weight=weights_N)
+        odds_M: Floats = model.decision_function(asked_MK)
+    return odds_M
+
+
+def auroc(domains: Domains) -> Interval:
+    """How well the two sets are told apart: 0.5 not at all, 1 without an error.
+
+    DeLong's variance, doubled. Where nothing tells the sets apart, what one fold has by chance
+    judges another and is judged by it, so that every chance counts twice: measured on 200 images
+    of each set, the standard deviation is 0.041 where DeLong's is 0.029.
+    """
+    confidence = 2 * float(norm.cdf(2**0.5 * norm.ppf(0.975))) - 1
+    return delong_interval(domains.is_second_U, out_of_fold(domains), confidence=confidence)
+
+
+def matched(domains: Domains, scores_U: Floats, counts_U: Floats | None = None) -> Floats:
+    """The part of each image for which the other set has an image of the same kind. Shape U.
+
+    Where p and q are the densities of the kinds of images in the two sets, an image of the first
+    has min(1, q / p) and one of the second min(1, p / q): what a maximal coupling of the two
+    pairs up. The odds come from a logistic regression on the scores out of fold, so that scores
+    which say nothing leave every image matched.
+
+    Source: T. Lindvall, "Lectures on the coupling method", 1992, section I.5.
+
+    Args:
+        scores_U: of ``out_of_fold``.
+    """
+    counts_U = np.ones(len(scores_U)) if counts_U is None else counts_U
+    if np.bincount(domains.is_second_U, counts_U, minlength=2).min() == 0:
+        return np.ones(len(scores_U))
+    mean = np.average(scores_U, weights=counts_U)
+    spread = np.average((scores_U - mean) ** 2, weights=counts_U) ** 0.5
+    if spread < 1e-12:
+        return np.ones(len(scores_U))
+    standard_U1 = ((scores_U - mean) / spread)[:, None]
+    odds_U = _logistic(standard_U1, domains.is_second_U, counts_U, standard_U1)
+    # Scores that order the sets the wrong way round know nothing of them.
+    if np.sum((odds_U - odds_U.mean()) * scores_U) <= 0:
+        return np.ones(len(scores_U))
+    against_U = np.where(domains.is_second_U == 1, odds_U, -odds_U)
+    return np.asarray(np.exp(-np.maximum(against_U, 0.0)), dtype=np.float64)
