@@ -168,8 +168,10 @@ def _added(
 
 
 def _mean(values_RN: Floats, counts_RN: Floats) -> Floats:
-    """Of each row, (R, 1)."""
-    return np.asarray((values_RN * _normed(counts_RN)).sum(axis=1, keepdims=True))
+    """Of each row, (R, 1); of all images alike where a row has none of them."""
+    none_R1 = counts_RN.sum(axis=1, keepdims=True) == 0
+    mean_R1 = (values_RN * _normed(counts_RN + none_R1)).sum(axis=1, keepdims=True)
+    return np.asarray(np.minimum(mean_R1, 1.0))
 
 
 def _normed(weights_RU: Floats) -> Floats:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from studies import evaluation
 from studies.calibration import find_temperature, probabilities
 from studies.domain import auroc, find_domains
-from studies.evaluation import num_resamples
 from studies.explanation import ALL, Cause, Explanation, Level, Step
 from studies.forecast import Forecast
 from studies.matching import Seen
@@ -53,7 +53,7 @@ def explain(
     metric: str,
     classes: Sequence[str],
     forecast: Forecast,
-    resamples: int = NUM_RESAMPLES,
+    num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> Explanation:
     """Explain by how much the test result of a strategy's mean over seeds misses validation's.
@@ -84,7 +84,7 @@ def explain(
     )
     val_SVC = _softmax(evidence.val_logits_SVC, temperatures_S)
     test_SNC = _softmax(evidence.test_logits_SNC, temperatures_S)
-    path = find_path(score, val, test, num_resamples=resamples, seed=seed)
+    path = find_path(score, val, test, num_resamples=num_resamples, seed=seed)
     calibration = _calibration(score, test, test_SNC, seed)
     ece = METRICS["ece"]
     return Explanation(
@@ -138,7 +138,8 @@ def _moved(interval: Interval, by: float) -> Interval:
 
 def _calibration(score: Score, test: Seen, calibrated_SNC: Floats, seed: int) -> Interval:
     """What the temperatures change on the test images."""
-    counts_BN = resampling_counts(test.labels_N, num_resamples(len(test.labels_N)) // 4, seed)
+    num_resamples = evaluation.num_resamples(len(test.labels_N)) // 4
+    counts_BN = resampling_counts(test.labels_N, num_resamples, seed)
     before, after = (
         values_of_seeds(score, test.labels_N, given_SNC, counts_BN)
         for given_SNC in (test.probabilities_SNC, calibrated_SNC)

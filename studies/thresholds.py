@@ -15,7 +15,7 @@ from studies.calibration import called, find_threshold
 from studies.evaluation import OF_CALLS, num_resamples
 from studies.scores import METRICS, Floats, Labels, Score
 from studies.statistics import Interval, resampled, resampling_counts
-from studies.waterfall import normal_interval
+from studies.waterfall import WIDTH, normal_interval
 
 Counts = NDArray[np.int64]
 
@@ -95,7 +95,7 @@ def find_thresholds(
         metric=score.name,
         thresholds=thresholds,
         most_probable=float(plain_R[0]),
-        change=normal_interval(at_R - plain_R),
+        change=_few_unsure(normal_interval(at_R - plain_R), len(labels_N)),
         best_change=normal_interval(best_R - plain_R),
     )
 
@@ -114,3 +114,14 @@ def _best(score: Score, labels_N: Labels, probabilities_NC: Floats, counts_BN: C
     tried_K = [*distinct[np.unique(steps.astype(np.int64))], 0.5, np.inf]
     every = [_values(score, labels_N, called(probabilities_NC, t), counts_BN) for t in tried_K]
     return np.asarray(np.max(every, axis=0))
+
+
+def _few_unsure(change: Interval, num_images: int) -> Interval:
+    """The interval with two images more that are called otherwise, one for better, one for worse.
+
+    Three images that all change to the worse are no proof. Source: A. Agresti, Y. Min, "Simple
+    improved confidence intervals for comparing matched proportions", Statistics in Medicine 24
+    (2005), 729-740.
+    """
+    half = ((change.high - change.value) ** 2 + 2 * (WIDTH / num_images) ** 2) ** 0.5
+    return Interval(value=change.value, low=change.value - half, high=change.value + half)
