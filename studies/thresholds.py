@@ -1,0 +1,127 @@
+"""What another threshold would have changed on test images: one that was known, and the best one.
+
+Pure functions of labels and probabilities; knows nothing of studies.
+
+Legend: V validation images, N test images, S seeds, C classes, B resamples, K thresholds.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from studies.calibration import called, find_threshold
+from studies.evaluation import OF_CALLS, num_resamples
+from studies.scores import METRICS, Floats, Labels, Score
+from studies.statistics import Interval, resampled, resampling_counts
+from studies.waterfall import WIDTH, normal_interval
+
+Counts = NDArray[np.int64]
+
+MOST_THRESHOLDS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Mean metric over seeds on test images; the thresholds are least probabilities of class 1.
+
+    ``change`` is what calling by each seed's own threshold, found on validation images, adds to
+    ``most_probable``. ``best_change`` is what the best threshold on these very test images would
+    have added. **It is not attainable:** nobody knows it before the labels are.
+    """
+
+    metric: str
+    thresholds: tuple[float, ...]
+    most_probable: float
+    change: Interval
+    best_change: Interval
+
+    @property
+    def at_threshold(self) -> float:
+        """The metric by the validation images' threshold."""
+        return self.most_probable + self.change.value
+
+    @property
+    def at_best(self) -> Interval:
+        """The metric by the best threshold. Not attainable."""
+        found = self.best_change
+        value, low, high = (
+            min(1.0, self.most_probable + x) for x in (found.value, found.low, found.high)
+        )
+        return Interval(value=value, low=low, high=high)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it; ``best`` says that it is not attainable."""
+        return {
+            "metric": self.metric,
+            "thresholds": list(self.thresholds),
+            "most_probable": self.most_probable,
+            "at_threshold": self.at_threshold,
+            "change": asdict(self.change),
+            "best": {**asdict(self.at_best), "attainable": False},
+            "best_change": asdict(self.best_change),
+        }
+
+
+def find_thresholds(
+    metric: str,
+    val_labels_V: Labels,
+    val_probabilities_SVC: Floats,
+    labels_N: Labels,
+    probabilities_SNC: Floats,
+    *,
+    seed: int = 0,
+) -> Thresholds | None:
+    """Compare thresholds on test images; None for more classes than two.
+
+    In the metric where it needs no probabilities, else in accuracy. The intervals are for further
+    test images like these and the same models, from images resampled within classes; in each
+    resample the best threshold is the best there, so that its interval is as optimistic as it is.
+    """
+    if probabilities_SNC.shape[2] != 2:
+        return None
+    score = METRICS[metric if metric in OF_CALLS else "accuracy"]
+    found = [find_threshold(p_VC, val_labels_V) for p_VC in val_probabilities_SVC]
+    thresholds = tuple(float(t) for t in found if t is not None)
+    counts_BN = resampling_counts(labels_N, num_resamples(len(labels_N)) // 4, seed)
+    plain, at, best = [], [], []
+    for probabilities_NC, threshold in zip(probabilities_SNC, thresholds, strict=True):
+        plain.append(_values(score, labels_N, called(probabilities_NC, None), counts_BN))
+        at.append(_values(score, labels_N, called(probabilities_NC, threshold), counts_BN))
+        best.append(_best(score, labels_N, probabilities_NC, counts_BN))
+    plain_R, at_R, best_R = (np.mean(values, axis=0) for values in (plain, at, best))
+    return Thresholds(
+        metric=score.name,
+        thresholds=thresholds,
+        most_probable=float(plain_R[0]),
+        change=_few_unsure(normal_interval(at_R - plain_R), len(labels_N)),
+        best_change=normal_interval(best_R - plain_R),
+    )
+
+
+def _values(score: Score, labels_N: Labels, called_N: Labels, counts_BN: Counts) -> Floats:
+    """The metric of the images as they are, then of the resamples."""
+    said_NC = np.eye(2)[called_N]
+    drawn_B = resampled(score, labels_N, said_NC, counts_BN)
+    return np.array([score(labels_N, said_NC), *drawn_B])
+
+
+def _best(score: Score, labels_N: Labels, probabilities_NC: Floats, counts_BN: Counts) -> Floats:
+    """The best metric of all thresholds, of as many as are tried."""
+    distinct = np.unique(probabilities_NC[:, 1])
+    steps = np.linspace(0, len(distinct) - 1, min(len(distinct), MOST_THRESHOLDS))
+    tried_K = [*distinct[np.unique(steps.astype(np.int64))], 0.5, np.inf]
+    every = [_values(score, labels_N, called(probabilities_NC, t), counts_BN) for t in tried_K]
+    return np.asarray(np.max(every, axis=0))
+
+
+def _few_unsure(change: Interval, num_images: int) -> Interval:
+    """The interval with two images more that are called otherwise, one for better, one for worse.
+
+    Three images that all change to the worse are no proof. Source: A. Agresti, Y. Min, "Simple
+    improved confidence intervals for comparing matched proportions", Statistics in Medicine 24
+    (2005), 729-740.
+    """
+    half = ((change.high - change.value) ** 2 + 2 * (WIDTH / num_images) ** 2) ** 0.5
+    return Interval(value=change.value, low=change.value - half, high=change.value + half)
