@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from studies.artifacts import TEST_FEATURES, TEST_PREDICTIONS, read_arrays, read_predictions
+from studies.confirm import Confirmed
 from studies.errors import UserError
 from studies.explanation import Explanation
-from studies.finalists import Finalists
 from studies.forecast import Forecast
 from studies.ledger import Opening
 from studies.points_lost import Evidence, explain
@@ -19,7 +19,7 @@ from studies.storage import StudyStorage
 
 
 def explain_study(
-    storage: StudyStorage, found: Finalists, opening: Opening
+    storage: StudyStorage, name: str, confirmed: Confirmed, opening: Opening
 ) -> dict[str, Explanation]:
     """Part A for each strategy's confirmed choice, as it was forecast and evaluated.
 
@@ -33,9 +33,9 @@ def explain_study(
             f"Opening {opening.number} of the test images has no result to explain; evaluate the "
             "bundle again, which goes on with it."
         )
-    if found.confirmed.resplit:
+    if confirmed.resplit:
         raise UserError(
-            f"Every seed of study '{found.name}' has validation images of its own (--resplit), so "
+            f"Every seed of study '{name}' has validation images of its own (--resplit), so "
             "that nothing says which images a test image is to be compared with; confirm a study "
             "without --resplit to have its test result explained."
         )
@@ -44,23 +44,24 @@ def explain_study(
     looks = read_arrays(storage, ids[TEST_FEATURES], "features of test images")
     return {
         strategy: explain(
-            _evidence(storage, found, strategy, said, looks),
+            _evidence(storage, name, confirmed, strategy, said, looks),
             metric=str(opening.result["metric"]),
             classes=list(opening.result["counts"]),
             forecast=_forecast(opening.predicted["by_strategy"][strategy]),
         )
-        for strategy in found.candidates
+        for strategy in confirmed.chosen
     }
 
 
 def _evidence(
     storage: StudyStorage,
-    found: Finalists,
+    name: str,
+    confirmed: Confirmed,
     strategy: str,
     said: Mapping[str, Any],
     looks: Mapping[str, Any],
 ) -> Evidence:
-    runs = found.candidates[strategy].runs
+    runs = confirmed.chosen[strategy].runs
     backbone = str(runs[0].config["backbone"])
     which = looks["backbones"].tolist().index(backbone)
     known_MD = looks[f"data_{which}"]
@@ -70,7 +71,7 @@ def _evidence(
         assert run.best_epoch is not None
         if not np.array_equal(stored.labels_N, looks["val_labels"]):
             raise UserError(
-                f"Trial {run.number} over seeds of study '{found.name}' has other validation "
+                f"Trial {run.number} over seeds of study '{name}' has other validation "
                 "images than the study; its test result can't be explained."
             )
         logits.append(stored.logits_ENC[run.best_epoch - 1])

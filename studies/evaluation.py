@@ -72,14 +72,21 @@ def evaluate_seeds(
         check_predictions(labels_N, probabilities_NC)
     found = {name: _over_seeds(m, labels_N, probabilities_SNC) for name, m in METRICS.items()}
     recalls = {
-        f"recall@{name}": _called(i, labels_N == i, probabilities_SNC)
-        for i, name in enumerate(classes)
+        f"recall@{name}": interval
+        for name, interval in recalls_over_seeds(labels_N, probabilities_SNC, classes).items()
     }
     precisions = {
         f"precision@{name}": _precision(i, labels_N, probabilities_SNC)
         for i, name in enumerate(classes)
     }
     return {**found, **recalls, **precisions}
+
+
+def recalls_over_seeds(
+    labels_N: Labels, probabilities_SNC: Floats, classes: Sequence[str]
+) -> Metrics:
+    """The mean recall of every class over seeds, as `evaluate_seeds`."""
+    return {name: _called(i, labels_N == i, probabilities_SNC) for i, name in enumerate(classes)}
 
 
 def values_by_seed(

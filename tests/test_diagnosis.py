@@ -26,9 +26,14 @@ def evaluated(tmp_path_factory):
     return storage, find_finalists(storage, read_bundle(home / "b").config), opening
 
 
+def explain(given):
+    storage, found, opening = given
+    return explain_study(storage, found.name, found.confirmed, opening)
+
+
 def test_both_strategies_are_explained_as_they_were_forecast_and_evaluated(evaluated):
     _, _, opening = evaluated
-    found = explain_study(*evaluated)
+    found = explain(evaluated)
     assert set(found) == {"feature_extraction", "fine_tuning"}
     for strategy, explanation in found.items():
         told = opening.result["by_strategy"][strategy]["metrics"]
@@ -43,7 +48,7 @@ def test_both_strategies_are_explained_as_they_were_forecast_and_evaluated(evalu
 
 def test_recalls_are_those_of_the_evaluation(evaluated):
     _, _, opening = evaluated
-    for strategy, explanation in explain_study(*evaluated).items():
+    for strategy, explanation in explain(evaluated).items():
         told = opening.result["by_strategy"][strategy]["metrics"]
         for path in explanation.paths:
             recall = told[f"recall@{explanation.classes[path.label]}"]["value"]
@@ -52,7 +57,7 @@ def test_recalls_are_those_of_the_evaluation(evaluated):
 
 def test_the_validation_value_is_that_of_the_confirmed_runs(evaluated):
     _, found, _ = evaluated
-    for strategy, explanation in explain_study(*evaluated).items():
+    for strategy, explanation in explain(evaluated).items():
         steps = {step.cause: step.change.value for step in explanation.steps}
         assert explanation.forecast.naive == pytest.approx(found.candidates[strategy].mean)
         assert set(steps) == {"optimism", "class_prior", "shift", "rest"}
@@ -64,7 +69,7 @@ def test_the_validation_value_is_that_of_the_confirmed_runs(evaluated):
 def test_explaining_leaves_the_database_as_it_is(evaluated):
     storage, _, _ = evaluated
     before = [path.stat().st_mtime_ns for path in sorted(storage.files.rglob("*"))]
-    explain_study(*evaluated)
+    explain(evaluated)
     assert before == [path.stat().st_mtime_ns for path in sorted(storage.files.rglob("*"))]
 
 
@@ -72,13 +77,13 @@ def test_seeds_with_validation_images_of_their_own_are_not_explained(evaluated):
     storage, found, opening = evaluated
     resplit = replace(found, confirmed=replace(found.confirmed, resplit=True))
     with pytest.raises(UserError, match="validation images of its own"):
-        explain_study(storage, resplit, opening)
+        explain((storage, resplit, opening))
 
 
 def test_an_opening_without_an_end_is_not_explained(evaluated):
     storage, found, opening = evaluated
     with pytest.raises(UserError, match="Opening 1 of the test images has no result"):
-        explain_study(storage, found, replace(opening, result=None))
+        explain((storage, found, replace(opening, result=None)))
 
 
 def test_missing_features_are_named(evaluated):
@@ -86,4 +91,4 @@ def test_missing_features_are_named(evaluated):
     ids = {**opening.result["artifacts"], TEST_FEATURES: "gone"}
     without = replace(opening, result={**opening.result, "artifacts": ids})
     with pytest.raises(UserError, match="features of test images are missing"):
-        explain_study(storage, found, without)
+        explain((storage, found, without))

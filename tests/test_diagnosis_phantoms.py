@@ -57,7 +57,7 @@ def explained(tmp_path, monkeypatch):
         opening = studies.evaluate_bundle(home / "b", cache_dir=given["cache_dir"]).opening
         storage = open_existing(given["storage"])
         found = find_finalists(storage, read_bundle(home / "b").config)
-        return explain_study(storage, found, opening)["feature_extraction"]
+        return explain_study(storage, found.name, found.confirmed, opening)["feature_extraction"]
 
     return explained
 

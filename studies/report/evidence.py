@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from studies.artifacts import artifact_bytes, read_predictions
 from studies.calibration import Floats, Labels, probabilities
 from studies.confirm import CONFIRM, Candidate, Confirmed, read_confirmed
@@ -108,6 +110,19 @@ class Evidence:
             return stratified_bootstrap(METRICS[self.metric], *found)
         except ValueError:
             return None
+
+    def over_seeds(self, candidate: Candidate) -> tuple[Labels, Floats] | None:
+        """Labels (N,) and probabilities (S, N, C) of the validation images that its seeds share.
+
+        None where each seed had images of its own, or predictions are gone.
+        """
+        if self.confirmed is None or self.confirmed.resplit:
+            return None
+        found = [self.best_epoch(run) for run in candidate.runs]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return None
+        return known[0][0], np.stack([probabilities_NC for _, probabilities_NC in known])
 
     @cached_property
     def forecasts(self) -> dict[str, Forecast]:

@@ -1,10 +1,211 @@
 """Why the test result is not the forecast, as blocks. Knows an explanation; computes none."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from studies.diagnosis import explain_study
+from studies.errors import UserError
+from studies.evaluation import recalls_over_seeds
+from studies.explanation import Explanation, Level
+from studies.explanation_words import NAMES as CAUSES
+from studies.explanation_words import sentences
 from studies.ledger import Opening
-from studies.report.blocks import Block, Paragraph
+from studies.report.blocks import Block, Cell, Drawing, Listing, Paragraph, Table, Words
 from studies.report.evidence import Evidence
+from studies.report.figures import Step, recall_by_class, waterfall
+from studies.report.numbers import (
+    NAMES,
+    NOTHING,
+    difference_text,
+    interval_cell,
+    is_share,
+    number_cell,
+    source_of_candidate,
+)
+from studies.statistics import Interval
 
 
 def explained(evidence: Evidence, opening: Opening) -> list[Block]:
-    """The waterfall of each strategy, with causes and remedies."""
-    return [Paragraph(content="Not built yet.")]
+    """Of each strategy the waterfall, its steps, where they are; or why there is none."""
+    if evidence.confirmed is None:
+        return [_missing("nothing is confirmed over seeds any more")]
+    try:
+        found = explain_study(evidence.storage, evidence.name, evidence.confirmed, opening)
+    except (UserError, ValueError) as error:
+        return [_missing(str(error))]
+    blocks: list[Block] = []
+    for strategy, explanation in found.items():
+        blocks += _of_strategy(evidence, opening, strategy, explanation)
+    return blocks
+
+
+def _missing(why: str) -> Paragraph:
+    return Paragraph(content=f"Not explained: {why}.".replace("..", "."), kind="note")
+
+
+def _of_strategy(
+    evidence: Evidence, opening: Opening, strategy: str, found: Explanation
+) -> list[Block]:
+    candidate = evidence.candidate(strategy)
+    source = "" if candidate is None else source_of_candidate(candidate, evidence.name)
+    summary, *told = sentences(found)
+    name = NAMES[strategy]
+    blocks: list[Block] = [
+        Paragraph(content=[Cell(text=f"{name[0].upper()}{name[1:]}. {summary}", source=source)]),
+        _waterfall(strategy, found),
+        Listing(items=told),
+        _steps(strategy, found),
+        _domains(strategy, found),
+    ]
+    recalls = _recalls(evidence, opening, strategy)
+    if recalls:
+        blocks.append(
+            Drawing(
+                name=f"recall_{strategy}",
+                figure=recall_by_class(recalls),
+                caption=f"Recall of each class with {name}, the mean over seeds: validation and "
+                "test images.",
+                description="; ".join(
+                    f"{label}: {_told(known)} on validation, {_told(test)} on test images"
+                    for label, (known, test) in recalls.items()
+                ),
+            )
+        )
+    return blocks
+
+
+def _told(found: Interval | None) -> str:
+    return "-" if found is None else f"{found.value:.3f}"
+
+
+def _waterfall(strategy: str, found: Explanation) -> Drawing:
+    scale, unit = (100, "points") if is_share(found.metric) else (1, "nats")
+    steps = [
+        Step(
+            label=CAUSES[step.cause].partition(" (")[0],
+            value=scale * step.change.value,
+            low=scale * step.change.low,
+            high=scale * step.change.high,
+        )
+        for step in found.steps
+    ]
+    start, end = scale * found.forecast.naive, scale * found.test
+    return Drawing(
+        name=f"waterfall_{strategy}",
+        figure=waterfall(
+            steps, start=("validation", start), end=("test", end), unit=f"{found.metric} ({unit})"
+        ),
+        caption=f"Where the {found.metric} of {NAMES[strategy]} went between validation and test "
+        "images: the steps add up. Whiskers are 95 % intervals.",
+        description="; ".join(
+            f"{CAUSES[step.cause]} {difference_text(found.metric, step.change)}"
+            for step in found.steps
+        ),
+    )
+
+
+def _steps(strategy: str, found: Explanation) -> Table:
+    rows: list[list[Words]] = [
+        [
+            CAUSES[step.cause],
+            Cell(
+                text=difference_text(found.metric, step.change),
+                key=step.change.value,
+                bounds=(step.change.low, step.change.high),
+            ),
+            "shown" if step.is_shown else "not shown",
+            step.remedy,
+        ]
+        for step in found.steps
+    ]
+    rows += _thresholds(found)
+    return Table(
+        name=f"points_{strategy}",
+        caption=f"Points lost with {NAMES[strategy]}: causes and remedies",
+        columns=["cause", f"change of {found.metric}", "", "what helps"],
+        rows=rows,
+    )
+
+
+def _thresholds(found: Explanation) -> list[list[Words]]:
+    """What is not part of the sum: other thresholds on the same test images."""
+    thresholds = found.thresholds
+    if thresholds is None:
+        return []
+    change, best = thresholds.change, thresholds.at_best
+    own = Cell(
+        text=difference_text(thresholds.metric, change),
+        key=change.value,
+        bounds=(change.low, change.high),
+    )
+    return [
+        [
+            "calling by the validation images' threshold, beside the sum",
+            own,
+            "shown" if change.low > 0 or change.high < 0 else "not shown",
+            "Find the threshold on labelled images of use, never on the test images.",
+        ],
+        [
+            "the best threshold on these test images, beside the sum",
+            interval_cell(thresholds.metric, best, "not attainable: it needs the labels"),
+            "not attainable",
+            "",
+        ],
+    ]
+
+
+def _domains(strategy: str, found: Explanation) -> Table:
+    rows: list[list[Words]] = [
+        [
+            level.images,
+            _auroc(level.test),
+            _auroc(level.reference),
+            _verdict(level),
+        ]
+        for level in found.levels
+    ]
+    rows.append(
+        [
+            "share of the test images that have their like among the validation images",
+            number_cell(100 * found.matched, "{:.0f} %"),
+            NOTHING,
+            "",
+        ]
+    )
+    return Table(
+        name=f"domains_{strategy}",
+        caption="Can images be told apart by the frozen features of the backbone of "
+        f"{NAMES[strategy]}? AUROC of a domain classifier",
+        columns=["images", "validation from test", "train from validation", ""],
+        rows=rows,
+    )
+
+
+def _verdict(level: Level) -> str:
+    if level.test is None:
+        return "too few images"
+    return "told apart" if level.is_told_apart else "not shown to differ"
+
+
+def _auroc(found: Interval | None) -> Cell:
+    if found is None:
+        return NOTHING
+    text = f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    return Cell(text=text, key=found.value, bounds=(found.low, found.high))
+
+
+def _recalls(
+    evidence: Evidence, opening: Opening, strategy: str
+) -> dict[str, tuple[Interval | None, Interval | None]]:
+    """Of each class the recall on validation and on test images, the mean over seeds."""
+    candidate = evidence.candidate(strategy)
+    on_val = None if candidate is None else evidence.over_seeds(candidate)
+    if on_val is None or opening.result is None:
+        return {}
+    known = recalls_over_seeds(*on_val, evidence.classes)
+    stored = opening.result["by_strategy"][strategy]["metrics"]
+    return {name: (known[name], _interval(stored[f"recall@{name}"])) for name in evidence.classes}
+
+
+def _interval(stored: Mapping[str, Any]) -> Interval | None:
+    return None if stored["value"] is None else Interval(**stored)

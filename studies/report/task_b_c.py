@@ -107,15 +107,11 @@ def _over_seeds(evidence: Evidence, candidate: Candidate) -> Words:
 
 def seeds_interval(evidence: Evidence, candidate: Candidate) -> Interval | None:
     """The mean validation metric over seeds, None where each had images of its own."""
-    if evidence.confirmed is None or evidence.confirmed.resplit:
+    found = evidence.over_seeds(candidate)
+    if found is None:
         return None
-    found = [evidence.best_epoch(run) for run in candidate.runs]
-    if any(each is None for each in found):
-        return None
-    pairs = [each for each in found if each is not None]
-    given_SNC = np.stack([probabilities_NC for _, probabilities_NC in pairs])
     try:
-        return bootstrap_over_seeds(METRICS[evidence.metric], pairs[0][0], given_SNC)
+        return bootstrap_over_seeds(METRICS[evidence.metric], *found)
     except ValueError:
         return None
 
