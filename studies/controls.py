@@ -27,6 +27,7 @@ from studies.workers import hand_out_lock
 from studies.workplace import Workplace, make_activations
 from transfer.controls import CONTROLS, ON_FEATURES
 from transfer.metrics import classification_metrics
+from transfer.similarity import linear_cka
 from transfer.weights import find_weights
 
 STUDY = "controls"
@@ -101,6 +102,7 @@ def _run(
     data = workplace.activations.data
     features_ND = control_features(workplace, control)
     num_classes = len(data.classes)
+    similarity = _similarity(workplace, control, features_ND)
     predict = CONTROLS[control.name](
         features_ND[data.train.positions_N], data.train.labels_N, num_classes
     )
@@ -135,6 +137,7 @@ def _run(
             cache={},
             timing={"total": seconds, "training": seconds, "validation": 0.0, "activations": 0.0},
             predictions=_upload(workplace, trial, logits["val"]),
+            similarity=similarity,
         )
         study.tell(trial, value)
 
@@ -151,6 +154,20 @@ def control_features(workplace: Workplace, control: Control) -> NDArray[np.float
         activations = make_activations(with_random, prepared.data, workplace.progress)
     features_ND: NDArray[np.float32] = activations.features(control.backbone).cpu().numpy()
     return features_ND
+
+
+def _similarity(
+    workplace: Workplace, control: Control, features_ND: NDArray[np.float32]
+) -> float | None:
+    """How alike random weights' features are to the pretrained ones."""
+    if control.weights != "random" or workplace.prepared.settings.weights == "random":
+        return None
+    val_N = workplace.activations.data.val.positions_N
+    pretrained_ND = workplace.activations.features(control.backbone).cpu().numpy()
+    try:
+        return linear_cka(pretrained_ND[val_N], features_ND[val_N])
+    except ValueError:
+        return None  # Too few images, or features that do not vary.
 
 
 def log_probabilities(probabilities_NC: NDArray[np.float64]) -> NDArray[np.float32]:

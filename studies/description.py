@@ -28,7 +28,7 @@ from studies.calibration import (
 )
 from studies.chosen_run import ChosenRun
 from studies.data_check import ALLOWANCES
-from studies.records import SEED, count_states, read_versions
+from studies.records import SEED, count_states
 from studies.retraining import Recipe
 
 
@@ -123,6 +123,6 @@ def config_of(
         data=recipe.data,
         weights=recipe.weights,
         backbone_module=module,
-        versions=read_versions(found.confirm, run.number),
+        versions=run.versions,
         files=dict(files),
     )

@@ -39,6 +39,8 @@ from transfer.config import Strategy, TransferConfig
 from transfer.device import free_memory
 from transfer.micro_batches import MemoryLimits
 from transfer.results import EpochRecord, TrainingResult, best_epoch
+from transfer.similarity import linear_cka
+from transfer.trained import trained_features
 from transfer.training import train
 
 Train = Callable[..., TrainingResult]
@@ -81,6 +83,7 @@ class Objective:
         trial, course = handout.trial, _Course()
         started, activation_seconds = perf_counter(), self.activations.seconds
         result: TrainingResult | None = None
+        similarity: float | None = None
         state, reason = TrialState.FAIL, None
         try:
             config = self._config(handout)
@@ -93,6 +96,7 @@ class Objective:
                     on_epoch=lambda record: self._on_epoch(handout, record, course),
                     limits=self.limits,
                 )
+                similarity = self._similarity(config, result)
             state = TrialState.PRUNED if course.pruned else TrialState.COMPLETE
             if course.pruned:
                 reason = f"below the median at epoch {len(course.history)}"
@@ -113,7 +117,7 @@ class Objective:
                 timing = _timing(
                     course.history, seconds, perf_counter() - started, failed=result is None
                 )
-                self._write_result(trial, course.history, result, timing)
+                self._write_result(trial, course.history, result, timing, similarity)
             self._tell(trial, state, reason, course.history)
             if state == TrialState.FAIL:
                 gc.collect()  # What raised may hold the network in a cycle; 0.1 s, so not always.
@@ -170,6 +174,7 @@ class Objective:
         history: Sequence[EpochRecord],
         result: TrainingResult | None,
         timing: Mapping[str, float],
+        similarity: float | None,
     ) -> None:
         write_result(
             trial,
@@ -183,7 +188,22 @@ class Objective:
             timing=timing,
             predictions=self._upload_predictions(trial, history) if history else None,
             weights=self._upload_weights(trial, result) if result and self.keep_weights else None,
+            similarity=similarity,
         )
+
+    def _similarity(self, config: TransferConfig, result: TrainingResult) -> float | None:
+        """How alike features are before and after fine-tuning, of a training that is kept."""
+        if not self.keep_weights or not config.num_unfrozen_layers:
+            return None
+        positions_N = self.activations.data.val.positions_N
+        try:
+            after_ND = trained_features(
+                config, self.activations, result.trained_state, positions_N
+            )
+            before_ND = self.activations.features(config.backbone).cpu().numpy()[positions_N]
+            return linear_cka(before_ND, after_ND)
+        except ValueError:
+            return None  # Too few images, or features that do not vary.
 
     def _upload_predictions(self, trial: optuna.Trial, history: Sequence[EpochRecord]) -> str:
         """Store the validation logits of every epoch (E, N, C) with labels and positions (N,)."""

@@ -4,7 +4,7 @@ With `study_record` the only module that knows the keys of stored attributes. Ne
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,9 @@ class TrialRecord:
     and the one that replaces it having the same; it is None before a trial has an owner.
     ``micro_batch_size`` is less than the batch size where memory was too short for a batch.
     ``cache`` says what a trial started from: boundary ``start`` (0: the images), the ``bytes``
-    that are kept of it, and whether it ``was_at_hand``.
+    that are kept of it, and whether it ``was_at_hand``. ``similarity`` is that of the features of
+    validation images (linear CKA): of a repeat before and after fine-tuning, of a control with
+    random weights to the pretrained ones.
     """
 
     number: int
@@ -64,6 +66,8 @@ class TrialRecord:
     duplicate_of: int | None
     predictions: str | None
     weights: str | None = None
+    similarity: float | None = None
+    versions: dict[str, str] = field(default_factory=dict)
     started: datetime | None
     ended: datetime | None
 
@@ -114,12 +118,6 @@ def write_provenance(
     trial.set_user_attr(_PROVENANCE, {"config": dict(config), **provenance})
 
 
-def read_versions(study: optuna.Study, number: int) -> dict[str, str]:
-    """The versions that a trial was run with; empty where they were not stored."""
-    provenance = study.get_trials(deepcopy=False)[number].user_attrs.get(_PROVENANCE, {})
-    return dict(provenance.get("versions", {}))
-
-
 def write_result(
     trial: optuna.Trial,
     *,
@@ -133,6 +131,7 @@ def write_result(
     timing: Mapping[str, float],
     predictions: str | None,
     weights: str | None = None,
+    similarity: float | None = None,
 ) -> None:
     """Store what came out. ``history`` holds an entry an epoch: epoch, train, val, seconds.
 
@@ -148,6 +147,7 @@ def write_result(
         "timing": dict(timing),
         "predictions": predictions,
         "weights": weights,
+        "similarity": similarity,
     }
     trial.set_user_attr(_RESULT, result)
     gap = None if best_epoch is None else _gap(history[best_epoch - 1])
@@ -183,7 +183,11 @@ def _trial_id(storage: StudyStorage, study: optuna.Study, number: int) -> int:
 
 def read_trials(study: optuna.Study) -> list[TrialRecord]:
     """All trials of a study in the order of their numbers, waiting ones left out."""
-    trials = study.get_trials(deepcopy=False)
+    return records_of(study.get_trials(deepcopy=False))
+
+
+def records_of(trials: Iterable[FrozenTrial]) -> list[TrialRecord]:
+    """The records of Optuna's trials, waiting ones left out."""
     return [_read_trial(trial) for trial in trials if trial.state != TrialState.WAITING]
 
 
@@ -213,6 +217,8 @@ def _read_trial(trial: FrozenTrial) -> TrialRecord:
         duplicate_of=attributes.get(_DUPLICATE_OF),
         predictions=result.get("predictions"),
         weights=result.get("weights"),
+        similarity=result.get("similarity"),
+        versions=dict(provenance.get("versions", {})),
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )

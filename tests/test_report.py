@@ -141,7 +141,7 @@ def test_other_results_make_other_sentences(opened, tmp_path):
     def better(result):
         sentence = "Fine-tuning is better than feature extraction by 9.9 points of accuracy."
         result["difference"] |= {"sentence": sentence, "value": 0.099, "low": 0.05, "high": 0.15}
-        result["forecast_held"] = False
+        result["as_forecast"] |= {"value": 0.01}
         result["by_strategy"]["fine_tuning"]["metrics"]["accuracy"]["value"] = 0.123
 
     rewritten(opened, better)
@@ -165,6 +165,21 @@ def test_other_trials_make_other_sentences(opened, tmp_path):
     after = page_of(opened, tmp_path / "b").text
     assert "The search is not finished: 6 of 50 trials." in after
     assert "not finished" not in before
+
+
+def test_the_change_of_the_features_by_fine_tuning_is_told(made, tmp_path):
+    evidence = read_evidence(open_existing(str(made[0] / "studies.db")), "s")
+    tuned, extracted = (evidence.candidate(n) for n in ("fine_tuning", "feature_extraction"))
+    assert all(run.similarity is not None and run.similarity < 1 for run in tuned.runs)
+    assert all(run.similarity is None for run in extracted.runs)
+    mean = sum(run.similarity for run in tuned.runs) / len(tuned.runs)
+    page = page_of(made[0], tmp_path / "r")
+    assert f"before and after (linear CKA): {mean:.2f}" in page.text
+
+
+def test_nothing_is_logged_while_it_is_written(made, tmp_path, capfd):
+    report_study("s", str(made[0] / "studies.db"), out=tmp_path / "r")
+    assert capfd.readouterr().err == ""
 
 
 def test_markup_in_names_stays_text(made, tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -93,7 +94,9 @@ def test_markdown_says_the_same_and_escapes_it():
     text = to_markdown(report())
     # A block of code is shown as it is, whatever is in it.
     outside = "\n".join(line for line in text.splitlines() if not line.startswith("    "))
-    assert "<script>" not in outside and "](javascript" not in outside
+    assert not re.search(
+        r"(?<!\\)[<\]`*]", outside.replace("](figures/line.svg)", "").replace("**", "")
+    )
     for part in ("# ", "## ", "- ", "| ", "![", "figures/line.svg", "    run "):
         assert part in text
     lines = [line for line in text.splitlines() if line.startswith("|")]

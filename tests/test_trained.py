@@ -10,7 +10,7 @@ from transfer.activations import Activations
 from transfer.data.loading import load_data
 from transfer.data.sources import open_source
 from transfer.data.unsealing import unsealed
-from transfer.trained import predict_logits
+from transfer.trained import predict_logits, trained_features
 from transfer.training import train
 from transfer.weights import find_weights
 
@@ -52,3 +52,17 @@ def test_another_networks_state_is_refused(data, tmp_path):
     state = train(config(num_unfrozen_layers=1, epochs=1), activations).trained_state
     with pytest.raises(ValueError, match="don't fit"):
         predict_logits(config(num_unfrozen_layers=2), activations, state)
+
+
+@pytest.mark.parametrize("num_unfrozen_layers", [0, 2])
+def test_features_after_training_are_what_goes_into_the_head(data, tmp_path, num_unfrozen_layers):
+    run = config(num_unfrozen_layers=num_unfrozen_layers, epochs=1)
+    activations = activations_of(data, tmp_path)
+    state = train(run, activations).trained_state
+    positions_N = data.val.positions_N
+    features_ND = trained_features(run, activations, state, positions_N)
+    weight_CD, bias_C = (state[f"head.1.{name}"].numpy() for name in ("weight", "bias"))
+    logits_NC = predict_logits(run, activations, state)[positions_N]
+    np.testing.assert_allclose(features_ND @ weight_CD.T + bias_C, logits_NC, rtol=1e-4, atol=1e-5)
+    pretrained_ND = activations.features(run.backbone).numpy()[positions_N]
+    assert np.allclose(features_ND, pretrained_ND, atol=1e-6) == (num_unfrozen_layers == 0)

@@ -5,7 +5,7 @@ Knows one configuration and its trained part; nothing of metrics or studies.
 Legend: N images, B images of a batch, C classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transfer.activations import Activations
-from transfer.backbones import TransferNetwork, find_spec
+from transfer.backbones import TransferNetwork, find_spec, pool
 from transfer.config import TransferConfig
 from transfer.frozen import CHUNK_SIZES
 from transfer.stepping import logits_above
@@ -37,12 +37,50 @@ def predict_logits(
     Raises:
         ValueError: the state is of another network.
     """
-    spec, data = find_spec(config.backbone), activations.data
-    boundary = spec.depth - config.num_unfrozen_layers
+    boundary = _boundary(config)
+    network = _network(config, activations, trained_state)
+
+    def logits(x: Tensor) -> Tensor:
+        return logits_above(network, boundary, x, "fp32")
+
+    everything = np.arange(len(activations.data))
+    return _outputs(config, activations, everything, logits, passes)
+
+
+def trained_features(
+    config: TransferConfig,
+    activations: Activations,
+    trained_state: Mapping[str, Tensor],
+    positions_N: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Pooled features (N, D) of these images after training: what goes into the head.
+
+    Raises:
+        ValueError: the state is of another network.
+    """
+    boundary = _boundary(config)
+    network = _network(config, activations, trained_state)
+
+    def features(x: Tensor) -> Tensor:
+        for block in network.blocks[boundary:]:
+            x = block(x)
+        return pool(x)
+
+    return _outputs(config, activations, positions_N, features, passes=1)
+
+
+def _boundary(config: TransferConfig) -> int:
+    return find_spec(config.backbone).depth - config.num_unfrozen_layers
+
+
+def _network(
+    config: TransferConfig, activations: Activations, trained_state: Mapping[str, Tensor]
+) -> TransferNetwork:
+    boundary, num_classes = _boundary(config), len(activations.data.classes)
     network = TransferNetwork(
         activations.blocks(config.backbone, boundary),
-        spec.num_features,
-        len(data.classes),
+        find_spec(config.backbone).num_features,
+        num_classes,
         config.dropout,
     ).to(activations.device)
     missing, unknown = network.load_state_dict(dict(trained_state), strict=False)
@@ -52,16 +90,23 @@ def predict_logits(
             f"Trained weights don't fit {config.backbone} with {config.num_unfrozen_layers} "
             f"unfrozen layers: {[*frozen, *unknown][0]}."
         )
-    network.eval()
-    inputs = activations.inputs(config.backbone, boundary, passes=passes)
-    size, positions_N = CHUNK_SIZES[activations.device.type], np.arange(len(data))
-    batches = [positions_N[first : first + size] for first in range(0, len(data), size)]
+    return network.eval()
+
+
+def _outputs(
+    config: TransferConfig,
+    activations: Activations,
+    positions_N: NDArray[np.int64],
+    compute: Callable[[Tensor], Tensor],
+    passes: int,
+) -> NDArray[np.float32]:
+    inputs = activations.inputs(config.backbone, _boundary(config), passes=passes)
+    size = CHUNK_SIZES[activations.device.type]
+    batches = [positions_N[first : first + size] for first in range(0, len(positions_N), size)]
     with torch.inference_mode():
-        logits = [
-            logits_above(network, boundary, x, "fp32").cpu() for x in inputs.batches(batches)
-        ]
-    logits_NC: NDArray[np.float32] = torch.cat(logits).numpy()
-    return logits_NC
+        outputs = [compute(x).cpu() for x in inputs.batches(batches)]
+    found: NDArray[np.float32] = torch.cat(outputs).numpy()
+    return found
 
 
 def _is_below(key: str, boundary: int) -> bool:

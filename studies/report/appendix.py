@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from studies.accounting import account
 from studies.comparison import seconds_saved
 from studies.control_rows import control_names
-from studies.records import CANDIDATE, SEED, TrialRecord, count_states, read_versions
+from studies.records import CANDIDATE, SEED, TrialRecord, count_states
 from studies.report.blocks import Block, Drawing, Listing, Paragraph, Section, Table, Words
 from studies.report.evidence import Evidence
 from studies.report.figures import TimelineTrial, timeline
@@ -16,7 +16,6 @@ from studies.report.numbers import (
     number_cell,
     seconds_text,
 )
-from studies.storage import load_study
 
 STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
 
@@ -194,8 +193,7 @@ def _versions(evidence: Evidence) -> list[Block]:
     with_config: Sequence[TrialRecord] = [trial for trial in evidence.trials if trial.config]
     if not with_config:
         return []
-    study = load_study(evidence.storage, evidence.name)
-    versions = read_versions(study, with_config[-1].number)
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    versions = with_config[-1].versions.items()
+    told = ", ".join(f"{name} {version}" for name, version in versions)
     threads = evidence.study.identity["threads"]
     return [Paragraph(content=f"Made with {told}; {threads} threads.", kind="note")]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from optuna.trial import FrozenTrial
 
 from studies.artifacts import artifact_bytes, read_predictions
 from studies.calibration import Floats, Labels, probabilities
@@ -14,7 +15,7 @@ from studies.errors import UserError
 from studies.finalists import CONTROLS, forecast_of_candidate
 from studies.forecast import Forecast
 from studies.ledger import Opening, openings
-from studies.records import TrialRecord, best_trials, read_trials
+from studies.records import TrialRecord, best_trials, read_trials, records_of
 from studies.scores import METRICS
 from studies.statistics import Interval, stratified_bootstrap
 from studies.storage import StudyStorage, beside, load_study
@@ -26,13 +27,17 @@ from transfer.config import Strategy
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """A study with all that was stored beside it; what is not there is None or empty."""
+    """A study with all that was stored beside it; what is not there is None or empty.
+
+    ``stored`` are Optuna's own trials of the search, read once: it takes a second for a thousand.
+    """
 
     storage: StudyStorage
     name: str
     study: StudyRecord
     card: Mapping[str, object] | None
     samples: bytes | None
+    stored: Sequence[FrozenTrial]
     trials: Sequence[TrialRecord]
     confirmed: Confirmed | None
     controls: Sequence[TrialRecord]
@@ -161,7 +166,8 @@ def read_evidence(storage: StudyStorage, name: str) -> Evidence:
     record = read_study(study)
     if record is None:
         raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
-    trials = read_trials(study)
+    stored = study.get_trials(deepcopy=False)
+    trials = records_of(stored)
     confirm, controls = (beside(storage, name, purpose) for purpose in (CONFIRM, CONTROLS))
     metric = str(record.settings["metric"])
     card = read_data_card(study)
@@ -171,6 +177,7 @@ def read_evidence(storage: StudyStorage, name: str) -> Evidence:
         study=record,
         card=card,
         samples=None if card is None else _samples(storage, card),
+        stored=stored,
         trials=trials,
         confirmed=None if confirm is None else read_confirmed(confirm, trials, metric),
         controls=[] if controls is None else [r for r in read_trials(controls) if r.best],

@@ -51,7 +51,9 @@ def _of_strategy(
     summary, *told = sentences(found)
     name = NAMES[strategy]
     blocks: list[Block] = [
-        Paragraph(content=[Cell(text=f"{name[0].upper()}{name[1:]}. {summary}", source=source)]),
+        Paragraph(
+            content=[Cell(text=f"{name[0].upper()}{name[1:]}", source=source), f": {summary}"]
+        ),
         _waterfall(strategy, found),
         Listing(items=told),
         _steps(strategy, found),
@@ -204,8 +206,10 @@ def _recalls(
         return {}
     known = recalls_over_seeds(*on_val, evidence.classes)
     stored = opening.result["by_strategy"][strategy]["metrics"]
-    return {name: (known[name], _interval(stored[f"recall@{name}"])) for name in evidence.classes}
+    return {
+        name: (known[name], _interval(stored.get(f"recall@{name}"))) for name in evidence.classes
+    }
 
 
-def _interval(stored: Mapping[str, Any]) -> Interval | None:
-    return None if stored["value"] is None else Interval(**stored)
+def _interval(stored: Mapping[str, Any] | None) -> Interval | None:
+    return None if stored is None or stored["value"] is None else Interval(**stored)

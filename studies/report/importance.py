@@ -4,7 +4,7 @@ Over both strategies the parameters of the losing one would come out as 0 by con
 """
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import optuna
@@ -17,13 +17,13 @@ from studies.statistics import Interval
 
 FEWEST_TRIALS = 10
 MOST_TRIALS = 200
-RESAMPLES = 40
+RESAMPLES = 20
 
 
 def importances(
-    study: optuna.Study, numbers: Collection[int], *, lower_is_better: bool, seed: int = 0
+    trials: Sequence[FrozenTrial], *, lower_is_better: bool, seed: int = 0
 ) -> dict[str, Interval]:
-    """Importance of every hyperparameter among some trials of one strategy, by field name.
+    """Importance of every hyperparameter among complete trials of one strategy, by field name.
 
     Shares of 1, of the best tenth against all (PED-ANOVA); the interval is the middle 95 % over
     resampled trials. Empty with fewer than ten trials, or where only one value was tried.
@@ -31,7 +31,6 @@ def importances(
     Source: S. Watanabe, A. Bansal, F. Hutter, "PED-ANOVA: efficiently quantifying hyperparameter
     importance in arbitrary subspaces", IJCAI 2023.
     """
-    trials = [t for t in study.get_trials(deepcopy=False) if t.number in numbers]
     names = _varied(trials)
     if len(trials) < FEWEST_TRIALS or not names:
         return {}

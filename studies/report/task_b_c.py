@@ -25,7 +25,6 @@ from studies.report.numbers import (
 )
 from studies.scores import METRICS
 from studies.statistics import Interval, bootstrap_over_seeds
-from studies.storage import load_study
 from studies.verdict import difference_over_seeds
 
 TITLES = {
@@ -264,9 +263,9 @@ def _hyperparameters(evidence: Evidence, strategy: str) -> list[Block]:
 
 
 def _importance(evidence: Evidence, strategy: str, trials: list[TrialRecord]) -> list[Block]:
+    numbers = {trial.number for trial in trials}
     found = importances(
-        load_study(evidence.storage, evidence.name),
-        {trial.number for trial in trials},
+        [trial for trial in evidence.stored if trial.number in numbers],
         lower_is_better=evidence.metric == "loss",
     )
     if not found:

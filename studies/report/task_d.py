@@ -107,7 +107,14 @@ def measured(evidence: Evidence) -> Measured:
         tuned_gap=gaps[0],
         extracted_gap=gaps[1],
         gap_difference=both,
+        similarity=_mean([run.similarity for run in tuned.runs]) if tuned else None,
+        random_similarity=None if random is None else random.similarity,
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _predictions(evidence: Evidence, runs: Sequence[TrialRecord | None]) -> Predictions | None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from studies.errors import UserError
 from studies.report.appendix import appendix
 from studies.report.blocks import Cell, Drawing, Report, Table, words
@@ -75,8 +77,8 @@ def write_report(
     storage: StudyStorage, name: str, *, out: Path | None = None, figures: Path | None = None
 ) -> Written:
     """As `report_study`, of an open database."""
-    evidence = read_evidence(storage, name)
-    report = make_report(evidence)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    report = make_report(read_evidence(storage, name))
     folder = out or Path("reports") / name
     _written(folder / HTML, to_html(report))
     _written(folder / MARKDOWN, to_markdown(report, FIGURES))
