@@ -12,6 +12,8 @@ from studies.confirm import Confirmed
 from studies.records import CANDIDATE, TrialRecord
 from studies.statistics import wilson_interval
 
+# The study beside the search that has them.
+CONTROLS_STUDY = "controls"
 NONE = "none"
 # Of what is stored of a control; a recipe has the names of its configuration beside these.
 KEYS = ("control", "features_of", "features_by")

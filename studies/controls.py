@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from optuna.artifacts import upload_artifact
 
-from studies.control_rows import KEYS, NONE
+from studies.control_rows import CONTROLS_STUDY, KEYS, NONE
 from studies.handout import fixed_sampler
 from studies.records import PREDICTIONS, TrialRecord, read_trials, write_claim, write_result
 from studies.repeats import Repeat, run_repeats
@@ -29,8 +29,6 @@ from transfer.controls import CONTROLS, ON_FEATURES
 from transfer.metrics import classification_metrics
 from transfer.similarity import linear_cka
 from transfer.weights import find_weights
-
-STUDY = "controls"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ def run_controls(workplace: Workplace, seeds: Sequence[int]) -> list[TrialRecord
         Interrupted: a signal came; what is finished is stored.
     """
     settings, space = workplace.prepared.settings, workplace.prepared.space
-    study = create_study(workplace.storage, f"{settings.name}/{STUDY}", settings.metric)
+    study = create_study(workplace.storage, f"{settings.name}/{CONTROLS_STUDY}", settings.metric)
     wanted = controls_of(space.backbones, settings.weights)
     for number, control in enumerate(wanted, start=1):
         workplace.signals.check()

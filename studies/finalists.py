@@ -20,7 +20,7 @@ from studies.confirm import (
     read_confirmed,
     refuse_unfinished,
 )
-from studies.control_rows import KEYS
+from studies.control_rows import CONTROLS_STUDY, KEYS
 from studies.errors import UserError
 from studies.forecast import Forecast, Predicted, forecast
 from studies.records import TrialRecord, best_trials, read_trials
@@ -29,7 +29,6 @@ from studies.storage import StudyStorage, beside, load_study
 from studies.study_record import StudyRecord, read_study
 from transfer.config import TransferConfig
 
-CONTROLS = "controls"
 # Of the best of a strategy: so many are looked at for how much choosing among them adds.
 MOST_TRIALS = 100
 
@@ -102,7 +101,7 @@ def find_finalists(storage: StudyStorage, bundle: BundleConfig) -> Finalists:
             f"Since this bundle was exported, study '{origin.name}' has confirmed otherwise; "
             f"export it again: `python -m studies export {origin.name} --strategy {strategy}`."
         )
-    controls = beside(storage, origin.name, CONTROLS)
+    controls = beside(storage, origin.name, CONTROLS_STUDY)
     found = Finalists(
         bundle=bundle,
         study=record,

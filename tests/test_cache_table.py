@@ -16,7 +16,7 @@ from transfer.cache import KINDS, UNFINISHED_SECONDS
 KEY = "0123456789abcdef" * 2
 RUN = (
     "run --data phantom:train=20,test=10,size=32 --weights random --backbones resnet18 --trials 1 "
-    "--no-confirm"
+    "--no-confirm --no-report"
 )
 
 

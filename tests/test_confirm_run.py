@@ -43,7 +43,8 @@ def command(capsys, line):
 
 
 SEARCH = (
-    f"run --data {DATA} --space space.toml --weights random --epochs 1 --trials 4 --no-confirm"
+    f"run --data {DATA} --space space.toml --weights random --epochs 1 --trials 4 --no-confirm "
+    "--no-report"
 )
 
 

@@ -17,7 +17,7 @@ from studies.study_record import read_data_card
 SHARED = Path(__file__).resolve().parents[2] / "shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")
 ONE_TRIAL = "run --weights random --backbones resnet18 --strategies feature_extraction --epochs 1"
-RUN = [*ONE_TRIAL.split(), "--no-confirm"]
+RUN = [*ONE_TRIAL.split(), "--no-confirm", "--no-report"]
 
 
 @pytest.fixture

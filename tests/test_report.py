@@ -152,7 +152,9 @@ def test_other_results_make_other_sentences(opened, tmp_path):
         "12.3 %",
     ):
         assert part in after and part not in before
-    assert "opened 2 times: all but the first are validation" in after
+    assert (
+        "Opened 2 times: all but the first are validation." in after and "another result" in after
+    )
     row = re.search(r"can't learn task-specific features, and loses by it(.*?)suit", after, re.S)
     assert "+9.9 points [+5.0, +15.0]" in row[1] and "holds here" in row[1]
 

@@ -58,7 +58,7 @@ def command(folder: Path, name: str = "study", n_trials: int = N_TRIALS) -> list
         "--cache-dir": str(folder / "cache"),
     }
     flat = [part for pair in options.items() for part in pair]
-    return [sys.executable, "-m", "studies", "run", "--json", "--no-confirm", *flat]
+    return [sys.executable, "-m", "studies", "run", "--json", "--no-confirm", "--no-report", *flat]
 
 
 def start(folder: Path, name: str = "study") -> subprocess.Popen[str]:

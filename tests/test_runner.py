@@ -48,9 +48,11 @@ choices = [16, 32]
 """
 DATA = "phantom:train=60,test=20,size=32"
 RUN = (
-    f"run --data {DATA} --space space.toml --weights random --epochs 2 --no-confirm --json".split()
-)
+    f"run --data {DATA} --space space.toml --weights random --epochs 2 --no-confirm --no-report "
+    "--json"
+).split()
 KEYS = {
+    "report",
     "study",
     "storage",
     "metric",
@@ -140,13 +142,13 @@ def test_the_same_again_adds_nothing_and_a_higher_total_adds_the_rest(home, caps
     value, _ = run_json(capsys, *RUN, "--trials", "5")
     assert sum(value["trials"].values()) == 5
     assert table()[:3] == before
-    run_json(capsys, "run", "--name", "phantom", "--json")
+    run_json(capsys, "run", "--name", "phantom", "--no-report", "--json")
     assert len(table()) == 5
 
 
 def test_a_study_is_the_same_in_one_go_and_in_two(home, capsys):
     run_json(capsys, *RUN, "--trials", "2", "--name", "phantom")
-    run_json(capsys, "run", "--name", "phantom", "--trials", "6", "--json")
+    run_json(capsys, "run", "--name", "phantom", "--trials", "6", "--no-report", "--json")
     in_two = table()
     (home / "studies.db").rename(home / "first.db")
     run_json(capsys, *RUN, "--trials", "6")

@@ -10,9 +10,10 @@ from optuna.trial import FrozenTrial
 from studies.artifacts import artifact_bytes, read_predictions
 from studies.calibration import Floats, Labels, probabilities
 from studies.confirm import CONFIRM, Candidate, Confirmed, read_confirmed
+from studies.control_rows import CONTROLS_STUDY
 from studies.data_card import SAMPLES
 from studies.errors import UserError
-from studies.finalists import CONTROLS, forecast_of_candidate
+from studies.finalists import forecast_of_candidate
 from studies.forecast import Forecast
 from studies.ledger import Opening, openings
 from studies.records import TrialRecord, best_trials, read_trials, records_of
@@ -168,7 +169,7 @@ def read_evidence(storage: StudyStorage, name: str) -> Evidence:
         raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
     stored = study.get_trials(deepcopy=False)
     trials = records_of(stored)
-    confirm, controls = (beside(storage, name, purpose) for purpose in (CONFIRM, CONTROLS))
+    confirm, controls = (beside(storage, name, purpose) for purpose in (CONFIRM, CONTROLS_STUDY))
     metric = str(record.settings["metric"])
     card = read_data_card(study)
     return Evidence(

@@ -56,8 +56,8 @@ def _of_strategy(
         ),
         _waterfall(strategy, found),
         Listing(items=told),
-        _steps(strategy, found),
-        _domains(strategy, found),
+        _steps(strategy, found, source),
+        _domains(strategy, found, source),
     ]
     recalls = _recalls(evidence, opening, strategy)
     if recalls:
@@ -106,12 +106,13 @@ def _waterfall(strategy: str, found: Explanation) -> Drawing:
     )
 
 
-def _steps(strategy: str, found: Explanation) -> Table:
+def _steps(strategy: str, found: Explanation, source: str) -> Table:
     rows: list[list[Words]] = [
         [
             CAUSES[step.cause],
             Cell(
                 text=difference_text(found.metric, step.change),
+                source=source,
                 key=step.change.value,
                 bounds=(step.change.low, step.change.high),
             ),
@@ -156,12 +157,12 @@ def _thresholds(found: Explanation) -> list[list[Words]]:
     ]
 
 
-def _domains(strategy: str, found: Explanation) -> Table:
+def _domains(strategy: str, found: Explanation, source: str) -> Table:
     rows: list[list[Words]] = [
         [
             level.images,
-            _auroc(level.test),
-            _auroc(level.reference),
+            _auroc(level.test, found, level.images),
+            _auroc(level.reference, found, level.images),
             _verdict(level),
         ]
         for level in found.levels
@@ -169,7 +170,7 @@ def _domains(strategy: str, found: Explanation) -> Table:
     rows.append(
         [
             "share of the test images that have their like among the validation images",
-            number_cell(100 * found.matched, "{:.0f} %"),
+            number_cell(100 * found.matched, "{:.0f} %", source),
             NOTHING,
             "",
         ]
@@ -189,11 +190,13 @@ def _verdict(level: Level) -> str:
     return "told apart" if level.is_told_apart else "not shown to differ"
 
 
-def _auroc(found: Interval | None) -> Cell:
-    if found is None:
+def _auroc(auroc: Interval | None, found: Explanation, images: str) -> Cell:
+    if auroc is None:
         return NOTHING
-    text = f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
-    return Cell(text=text, key=found.value, bounds=(found.low, found.high))
+    text = f"{auroc.value:.2f} [{auroc.low:.2f}, {auroc.high:.2f}]"
+    sizes = found.forecast.num_val, found.forecast.num_test
+    source = f"{images}; {sizes[0]} validation and {sizes[1]} test images in all"
+    return Cell(text=text, source=source, key=auroc.value, bounds=(auroc.low, auroc.high))
 
 
 def _recalls(

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_curve
 from studies.artifacts import TEST_PREDICTIONS, read_arrays
 from studies.calibration import Floats, Labels, probabilities
 from studies.errors import UserError
-from studies.final_words import forecast_result, opening_lines
+from studies.final_words import forecast_result
 from studies.ledger import Opening
 from studies.report.blocks import Block, Cell, Drawing, Listing, Paragraph, Section, Table, Words
 from studies.report.errors_shown import most_confident_errors
@@ -21,6 +21,7 @@ from studies.report.numbers import (
     difference_text,
     interval_cell,
     interval_text,
+    number_cell,
     source_of_candidate,
 )
 
@@ -121,16 +122,41 @@ def _opened(
         Listing(items=_forecasts(evidence, opening, result, source)),
     ]
     if len(evidence.openings) > 1:
-        lines = opening_lines(evidence.openings)
-        blocks.append(Paragraph(content=lines[0], kind="warning"))
-        blocks.append(Listing(items=[line.strip() for line in lines[1:]]))
-    else:
-        blocks.append(Paragraph(content="The test images were opened once.", kind="note"))
+        warning = f"Opened {len(evidence.openings)} times: all but the first are validation."
+        blocks.append(Paragraph(content=warning, kind="warning"))
+    blocks.append(_ledger(evidence))
     blocks += [_metrics(result, source), _controls(result, source)]
     blocks.append(_confusions(result, evidence.classes))
     if stored is not None:
         blocks += _curves(evidence, result, stored)
     return blocks
+
+
+def _ledger(evidence: Evidence) -> Table:
+    """Every opening of these test images, by whatever study."""
+    rows: list[list[Words]] = [
+        [
+            number_cell(opening.number),
+            f"{opening.opened:%Y-%m-%d %H:%M} UTC",
+            opening.study,
+            opening.bundle[:12],
+            opening.reason or "",
+            "-"
+            if opening.result is None
+            else interval_cell(
+                opening.result["metric"],
+                opening.result["metrics"][opening.result["metric"]],
+                f"test {opening.result['metric']} of the model",
+            ),
+        ]
+        for opening in evidence.openings
+    ]
+    return Table(
+        name="openings",
+        caption="Openings of the test images",
+        columns=["opening", "when", "study", "model", "reason", "result"],
+        rows=rows,
+    )
 
 
 def _lead(result: Mapping[str, Any], source: str) -> Words:
