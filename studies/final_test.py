@@ -36,7 +36,7 @@ from studies.own_backbones import check_stored, run_module
 from studies.progress import Progress
 from studies.ready import Ready, get_ready
 from studies.retraining import Places
-from studies.signals import StopSignals
+from studies.signals import Interrupted, StopSignals
 from studies.storage import StudyStorage, open_existing, open_storage
 from studies.strategies_compared import DEFAULT_MARGIN
 from transfer.device import make_deterministic
@@ -114,9 +114,15 @@ def evaluate_bundle(
         opening = _recorded(storage, found, options, predicted, ready, begun)
         if begun is not None:
             progress.message(f"Going on with opening {begun.number}, which had no result.")
-        with signals.interruptible():
-            said = open_test_images(storage, bundle, found, ready, progress)
-            result = evaluated(storage, bundle, found, said, options.margin, progress)
+        try:
+            with signals.interruptible():
+                said = open_test_images(storage, bundle, found, ready, progress)
+                result = evaluated(storage, bundle, found, said, options.margin, progress)
+        except Interrupted:
+            progress.message(
+                "Stopped with the opening recorded; the same command goes on with it."
+            )
+            raise
         result["artifacts"] = store(storage, found, ready, said)
         close_entry(storage, opening, result)
     every = openings(storage, found.bundle.data.test_fingerprint)

@@ -1,7 +1,9 @@
 """The final test evaluation: forecast first, then one recorded look, then everything measured."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +27,7 @@ from studies.progress import LineProgress
 from studies.records import read_trials
 from studies.retraining import Places
 from studies.scores import METRICS
-from studies.signals import StopSignals
+from studies.signals import Interrupted, StopSignals
 from studies.storage import load_study, open_existing, open_storage
 from studies.study_record import read_confirm, write_confirm
 from transfer.data.phantom import parse_phantom, phantom_images
@@ -474,3 +476,18 @@ def test_a_margin_out_of_range_opens_nothing(home, margin):
     with pytest.raises(UserError, match="margin"):
         evaluate(home, margin=margin)
     assert ledger(home) == []
+
+
+def test_a_signal_ends_it_with_the_opening_recorded_and_nothing_left(home, monkeypatch, capsys):
+    def stopped(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal should have ended it")
+
+    monkeypatch.setattr(opened, "unsealed", stopped)
+    with pytest.raises(Interrupted):
+        evaluate(home)
+    monkeypatch.undo()
+    assert "the same command goes on with it" in capsys.readouterr().err
+    assert list((home / "cache" / "opened").iterdir()) == []
+    (begun,) = ledger(home)
+    assert evaluate(home).opening.id == begun.id
