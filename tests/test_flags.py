@@ -29,6 +29,7 @@ def test_every_flag_of_run_is_an_option_of_a_study_or_of_the_command_line():
     parameters = {name.rstrip("_") for name in inspect.signature(cli.run).parameters}
     assert parameters - StudyOptions.model_fields.keys() == {
         "no_confirm",
+        "no_report",
         "config",
         "json",
         "debug",
