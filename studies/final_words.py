@@ -23,7 +23,8 @@ Json = Mapping[str, Any]
 def forecast_sentence(metric: str, predicted: Json) -> str:
     """The forecast, and how it comes about."""
     sign = 1 if metric == "loss" else -1
-    epochs, trials = (sign * predicted[f"{what}_optimism"] for what in ("epoch", "trial"))
+    # Nothing taken off is +0, not -0.
+    epochs, trials = (sign * predicted[f"{w}_optimism"] + 0.0 for w in ("epoch", "trial"))
     count = predicted["num_trials"]
     return (
         f"Forecast: {metric} {interval_text(predicted)} on {predicted['num_test']} test images "

@@ -91,6 +91,7 @@ def test_a_forecast_is_told_with_what_was_taken_off():
         assert part in told
     assert "of the best of 7 trials" in told
     assert "+0.0200" in forecast_sentence("loss", PREDICTED)
+    assert "+0.0000 for that" in forecast_sentence("auroc", PREDICTED | {"trial_optimism": 0.0})
     assert "of 1 trial)" in forecast_sentence("loss", PREDICTED | {"num_trials": 1})
 
 
