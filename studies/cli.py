@@ -241,16 +241,30 @@ app.add_typer(bundles)
 @app.command()
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,
-    port: Annotated[int, typer.Option(min=1, max=65000, help="First port to try.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0: all, and there is no login.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="First port to try.")] = 8080,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Don't open a browser.")
     ] = False,
+    read_only: Annotated[
+        bool,
+        typer.Option("--read-only", help="Serve a snapshot that nobody can change (SQLite)."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
-    """optuna-dashboard on this database, on 127.0.0.1 only."""
+    """optuna-dashboard on this database, for this machine alone unless --host says otherwise."""
     from studies.dashboard import serve
 
-    serve(storage, port, open_browser=not no_browser, announce=stderr)
+    serve(
+        storage,
+        port,
+        host=host,
+        read_only=read_only,
+        open_browser=not no_browser,
+        announce=stderr,
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,34 +1,161 @@
-"""optuna-dashboard on the study's database and artifacts, on this machine alone."""
+"""optuna-dashboard on the study's database and artifacts, or on a snapshot for reading.
 
+Knows what is shown and what to say of it; `serving` knows whom it is shown to.
+"""
+
+import json
 import socket
+import sqlite3
+import tempfile
+import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from studies.storage import open_existing, open_storage
+from optuna.artifacts import FileSystemArtifactStore
+from sqlalchemy.engine import URL, make_url
 
-HOST = "127.0.0.1"
+from studies.errors import UserError
+from studies.serving import Place, Server, find_place, listen, refuse, with_headers
+from studies.signals import StopSignals
+from studies.snapshot import RENEW_SECONDS, Snapshot
+from studies.storage import StudyStorage, database_file, open_existing, open_storage
+
+SANDBOX = (("Content-Security-Policy", "sandbox"),)
+Say = Callable[[str], None]
 
 
 def serve(
-    storage_text: str, port: int, *, open_browser: bool, announce: Callable[[str], None]
+    storage_text: str,
+    port: int,
+    *,
+    host: str,
+    read_only: bool,
+    open_browser: bool,
+    announce: Say,
 ) -> None:
-    """Serve the dashboard on 127.0.0.1 until interrupted; a taken port moves on to the next.
+    """Serve the dashboard until interrupted; a taken port moves on to the next.
 
     Raises:
-        UserError: the database can't be opened; it must exist already.
+        UserError: the database can't be opened (it must exist already), or nothing can listen.
+        Interrupted: by Ctrl-C or SIGTERM.
     """
-    from optuna_dashboard import run_server
+    with (
+        StopSignals() as signals,
+        open_server(
+            storage_text, port, host=host, read_only=read_only, announce=announce
+        ) as server,
+    ):
+        if open_browser:
+            # In a thread: a browser in the terminal returns when it is closed, and needs answers.
+            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
+        with signals.interruptible():
+            server.serve_forever()
 
-    open_existing(storage_text)  # Refuses what isn't there: a dashboard of nothing helps nobody.
+
+@contextmanager
+def open_server(
+    storage_text: str, port: int, *, host: str, read_only: bool, announce: Say
+) -> Iterator[Server]:
+    """A server of the dashboard, listening and announced, whose `serve_forever` answers."""
+    if read_only and database_file(storage_text) is None:
+        raise UserError(
+            "--read-only needs a SQLite database, but got "
+            f"{_shown(storage_text)}; serve it as a database user who may only read."
+        )
+    place = find_place(host)
+    # Refuses what isn't there: a dashboard of nothing helps nobody.
+    existing = open_existing(storage_text)
+    existing.database.engine.dispose()
+    with ExitStack() as stack:
+        app = _snapshot_app(existing, stack, announce) if read_only else _app(storage_text, stack)
+        server = stack.enter_context(listen(place, port, app))
+        for line in announcement(existing.url, server, place, port, read_only=read_only):
+            announce(line)
+        yield server
+
+
+def _app(storage_text: str, stack: ExitStack) -> WSGIApplication:
+    from optuna_dashboard import wsgi
+
     storage = open_storage(storage_text)
-    free = next(p for p in range(port, port + 100) if not _is_taken(p))
-    url = f"http://{HOST}:{free}/"
-    announce(f"Dashboard of {storage.url}: {url} (Ctrl-C ends it)")
-    if open_browser:
-        webbrowser.open(url)
-    run_server(storage.database, host=HOST, port=free, artifact_store=storage.artifacts)
+    stack.callback(storage.database.engine.dispose)
+    app: WSGIApplication = wsgi(storage.database, artifact_store=storage.artifacts)
+    return without_scripts(app)
 
 
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
+def _snapshot_app(existing: StudyStorage, stack: ExitStack, announce: Say) -> WSGIApplication:
+    from optuna_dashboard import wsgi
+
+    assert existing.path is not None
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="studies-"))
+    snapshot = Snapshot(existing.path, Path(folder))
+    url = URL.create("sqlite", database=str(snapshot.path))
+    copy = open_existing(url.render_as_string())
+    stack.callback(copy.database.engine.dispose)
+    artifacts = FileSystemArtifactStore(str(existing.files / "artifacts"))
+    app: WSGIApplication = wsgi(copy.database, artifact_store=artifacts)
+    return reading_only(without_scripts(app), snapshot, announce)
+
+
+def reading_only(app: WSGIApplication, snapshot: Snapshot, announce: Say) -> WSGIApplication:
+    """The dashboard without what changes anything; every request may renew the snapshot."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            reason = "This dashboard is for reading only (--read-only)."
+            text = json.dumps({"reason": reason})
+            return refuse(environ, start_response, text, "application/json")
+        try:
+            snapshot.renew()
+        except sqlite3.Error as error:
+            announce(f"The snapshot is still the former one, it could not be renewed: {error}")
+        return app(environ, start_response)
+
+    return answer
+
+
+def without_scripts(app: WSGIApplication) -> WSGIApplication:
+    """The dashboard; an HTML file among the artifacts, from whoever uploads one, runs nothing."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
+        if environ.get("PATH_INFO", "").startswith("/artifacts/"):
+            start_response = with_headers(start_response, SANDBOX)
+        return app(environ, start_response)
+
+    return answer
+
+
+def announcement(
+    url: str, server: Server, place: Place, port: int, *, read_only: bool
+) -> Iterator[str]:
+    """What is served, where, and whom it is shown to."""
+    moved = f"port {port} is taken; " if server.server_port != port else ""
+    yield f"Dashboard of {_shown(url)}: {server.url} ({moved}Ctrl-C ends it)"
+    if read_only:
+        yield (
+            f"It shows a snapshot, renewed at most every {RENEW_SECONDS} s; "
+            "nothing can be changed or deleted through it."
+        )
+    if place.is_local:
+        return
+    if place.is_everywhere:
+        yield f"From other machines: http://{socket.gethostname()}:{server.server_port}/"
+    exposed = "see every study, trial, note and artifact"
+    if not read_only:
+        exposed += ", change them, and delete whole studies"
+    yield (
+        f"Warning: there is no login. Whoever can reach port {server.server_port} of {place.host} "
+        f"can {exposed}; nothing is encrypted."
+    )
+    if not read_only:
+        yield "`--read-only` serves a snapshot instead, in which nothing can be changed."
+
+
+def _shown(url: str) -> str:
+    """The URL without its password."""
+    parts = make_url(url)
+    return url if parts.password is None else parts.render_as_string()

@@ -81,6 +81,11 @@ def check_place(text: str) -> None:
         _check_writable(path)
 
 
+def database_file(text: str) -> Path | None:
+    """The file of the database, whether it is there or not; None where it isn't SQLite."""
+    return _parse(text)[1]
+
+
 def has_database(text: str) -> bool:
     """Whether there is something to open: an empty file is a database yet to be created."""
     _, path, _ = _parse(text)

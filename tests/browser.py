@@ -1,4 +1,4 @@
-"""A real browser for tests: Debian's Chromium, headless, without a network.
+"""A real browser for tests: Debian's Chromium, headless; no network but a server of the test.
 
 Where it is not installed the tests are skipped with that reason, unless BROWSER_TESTS=required.
 """
@@ -46,6 +46,33 @@ def browser():
             found.close()
 
 
+def _listen(page):
+    """What the page complains of from now on."""
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: complaints.append(f"dialog {dialog.message}"))
+    return complaints
+
+
+@contextmanager
+def visited(url):
+    """A page that reaches the server at ``url`` alone; yields it and what it complained of."""
+    with browser() as found:
+        page = found.new_context(viewport={"width": 1280, "height": 900}).new_page()
+        complaints = _listen(page)
+
+        def only_there(route):
+            if route.request.url.startswith((url, "data:", "blob:")):
+                route.continue_()
+            else:
+                complaints.append(route.request.url)
+                route.abort()
+
+        page.route("**/*", only_there)
+        yield page, complaints
+
+
 @contextmanager
 def opened(path, *, width=1280, dark=False):
     """A page of a file with networking off; yields it and what it complained of or asked for."""
@@ -55,10 +82,8 @@ def opened(path, *, width=1280, dark=False):
             color_scheme="dark" if dark else "light",
             offline=True,
         )
-        page, complaints = context.new_page(), []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(f"dialog {dialog.message}"))
+        page = context.new_page()
+        complaints = _listen(page)
         page.on(
             "request",
             lambda request: (

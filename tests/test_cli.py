@@ -114,6 +114,8 @@ BAD_ARGUMENTS = [
     ("status --trials 3", ["--trials"]),
     ("dashboard", ["No study database"]),
     ("dashboard --port 0", ["--port"]),
+    ("dashboard --host nowhere.invalid", ["--host", "nowhere.invalid"]),
+    ("dashboard --read-only --storage postgresql://h/db", ["--read-only", "SQLite"]),
 ]
 
 
