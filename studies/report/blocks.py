@@ -18,6 +18,7 @@ class Cell:
 
     ``href`` leads to a place in the report; ``key`` is what a table is sorted by, and what stands
     in the CSV file, the text if left out; there ``bounds`` have columns of their own.
+    ``quiet``: it looks like other text.
     """
 
     text: str
@@ -25,6 +26,7 @@ class Cell:
     href: str = ""
     key: float | str | None = None
     bounds: tuple[float, float] | None = None
+    quiet: bool = False
 
 
 Inline = str | Cell

@@ -40,7 +40,7 @@ def explained(evidence: Evidence, opening: Opening) -> list[Block]:
 
 
 def _missing(why: str) -> Paragraph:
-    return Paragraph(content=f"Not explained: {why}.".replace("..", "."), kind="note")
+    return Paragraph(content=f"Not explained: {why.removesuffix('.')}.", kind="note")
 
 
 def _of_strategy(
@@ -52,10 +52,10 @@ def _of_strategy(
     name = NAMES[strategy]
     blocks: list[Block] = [
         Paragraph(
-            content=[Cell(text=f"{name[0].upper()}{name[1:]}", source=source), f": {summary}"]
+            content=Cell(text=f"{name[0].upper()}{name[1:]}: {summary}", source=source, quiet=True)
         ),
         _waterfall(strategy, found),
-        Listing(items=told),
+        Listing(items=[Cell(text=sentence, source=source, quiet=True) for sentence in told]),
         _steps(strategy, found, source),
         _domains(strategy, found, source),
     ]

@@ -158,11 +158,17 @@ def _unfinished(evidence: Evidence) -> str:
 
 def _data(evidence: Evidence) -> list[Block]:
     counts = evidence.counts
+    data = evidence.study.identity["data"]
+    source = f"data check of {data['source']}, fingerprint {data['fingerprint'][:12]}"
+
+    def cell(count: int) -> Cell:
+        return number_cell(count, "{:,}", source, quiet=True)
+
     rows: list[list[Words]] = [
-        [name, *(number_cell(counts[split].get(name, 0), "{:,}") for split in counts)]
+        [name, *(cell(counts[split].get(name, 0)) for split in counts)]
         for name in evidence.classes
     ]
-    rows.append(["all", *(number_cell(evidence.num_images(s), "{:,}") for s in counts)])
+    rows.append(["all", *(cell(evidence.num_images(split)) for split in counts)])
     blocks: list[Block] = [
         Table(name="images", caption="Images", columns=["class", *counts], rows=rows),
         Listing(items=_facts(evidence)),

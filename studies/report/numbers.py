@@ -71,11 +71,18 @@ def interval_cell(
     )
 
 
-def number_cell(value: float | None, text: str = "{:g}", source: str = "", href: str = "") -> Cell:
+def number_cell(
+    value: float | None,
+    text: str = "{:g}",
+    source: str = "",
+    href: str = "",
+    *,
+    quiet: bool = False,
+) -> Cell:
     """A number by a format, or a dash."""
     if value is None:
         return NOTHING
-    return Cell(text=text.format(value), source=source, href=href, key=value)
+    return Cell(text=text.format(value), source=source, href=href, key=value, quiet=quiet)
 
 
 def trial_cell(trial: TrialRecord) -> Cell:

@@ -15,6 +15,8 @@ from studies.report.numbers import (
 )
 from transfer.catalog import BACKBONES
 
+TABLE = "python -m studies backbones: what is known of the network, not measured here"
+
 
 def task_a(evidence: Evidence) -> Section:
     """Backbones as rows; accuracy against cost."""
@@ -67,10 +69,10 @@ def _row(evidence: Evidence, backbone: str) -> list[Words]:
     accuracy = None if spec is None else spec.imagenet_accuracy
     return [
         backbone,
-        number_cell(depth if spec is None else spec.depth),
-        number_cell(None if spec is None else spec.num_parameters, "{:,}"),
-        number_cell(None if spec is None else spec.gmacs, "{:.2f}"),
-        number_cell(accuracy, "{:.1f} %"),
+        number_cell(depth if spec is None else spec.depth, source=TABLE, quiet=True),
+        number_cell(None if spec is None else spec.num_parameters, "{:,}", TABLE, quiet=True),
+        number_cell(None if spec is None else spec.gmacs, "{:.2f}", TABLE, quiet=True),
+        number_cell(accuracy, "{:.1f} %", TABLE, quiet=True),
         _frozen_speed(evidence, backbone),
         _training_speed(evidence, backbone),
         *(_best(evidence, strategy, backbone) for strategy in evidence.strategies),

@@ -183,9 +183,7 @@ def _top(evidence: Evidence, strategy: str) -> Table:
                 evidence.metric, evidence.interval(trial), source_of_trial(trial, evidence.name)
             ),
             configuration_text({k: v for k, v in trial.params.items() if k != "strategy"}),
-            number_cell(trial.best_epoch),
-            number_cell(trial.train_val_gap and 100 * trial.train_val_gap, "{:+.1f}"),
-            number_cell(trial.seconds, "{:.1f}"),
+            *_of_trial(evidence, trial),
         ]
         for trial in ranked[:TOP]
     ]
@@ -202,6 +200,16 @@ def _top(evidence: Evidence, strategy: str) -> Table:
         ],
         rows=rows,
     )
+
+
+def _of_trial(evidence: Evidence, trial: TrialRecord) -> list[Cell]:
+    """Best epoch, gap in points, seconds."""
+    source, gap = source_of_trial(trial, evidence.name), trial.train_val_gap
+    return [
+        number_cell(trial.best_epoch, source=source, quiet=True),
+        number_cell(None if gap is None else 100 * gap, "{:+.1f}", source, quiet=True),
+        number_cell(trial.seconds, "{:.1f}", source, quiet=True),
+    ]
 
 
 def _curves(evidence: Evidence, strategy: str, best: TrialRecord) -> list[Block]:

@@ -66,7 +66,7 @@ def _row(evidence: Evidence, claim: Claim) -> list[Words]:
         NAMES[claim.strategy],
         "advantage" if claim.is_advantage else "disadvantage",
         claim.text,
-        told,
+        Cell(text=told, source=source, quiet=True),
         Cell(text=claim.verdict, source=source, href="#appendix"),
     ]
 
