@@ -57,7 +57,13 @@ def _of_strategy(
         _waterfall(strategy, found),
         Listing(items=[Cell(text=sentence, source=source, quiet=True) for sentence in told]),
         _steps(strategy, found, source),
-        _domains(strategy, found, source),
+        _domains(strategy, found),
+        Paragraph(
+            content=[
+                number_cell(100 * found.matched, "{:.0f} %", source, quiet=True),
+                " of the test images have their like among the validation images.",
+            ]
+        ),
     ]
     recalls = _recalls(evidence, opening, strategy)
     if recalls:
@@ -157,7 +163,7 @@ def _thresholds(found: Explanation) -> list[list[Words]]:
     ]
 
 
-def _domains(strategy: str, found: Explanation, source: str) -> Table:
+def _domains(strategy: str, found: Explanation) -> Table:
     rows: list[list[Words]] = [
         [
             level.images,
@@ -167,14 +173,6 @@ def _domains(strategy: str, found: Explanation, source: str) -> Table:
         ]
         for level in found.levels
     ]
-    rows.append(
-        [
-            "share of the test images that have their like among the validation images",
-            number_cell(100 * found.matched, "{:.0f} %", source),
-            NOTHING,
-            "",
-        ]
-    )
     return Table(
         name=f"domains_{strategy}",
         caption="Can images be told apart by the frozen features of the backbone of "
