@@ -37,6 +37,21 @@ def made(tmp_path_factory):
     return sealed, home
 
 
+@pytest.fixture(scope="module")
+def folders(made, tmp_path_factory):
+    """The reports of both, for tests that only read."""
+    out = tmp_path_factory.mktemp("reports")
+    for home, name in zip(made, ("sealed", "opened"), strict=True):
+        report_study(
+            "s", str(home / "studies.db"), out=out / name, figures=out / f"{name}_figures"
+        )
+    return out
+
+
+def read(folder):
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
 @pytest.fixture
 def opened(made, tmp_path):
     return shutil.copytree(made[1], tmp_path / "home")
@@ -68,8 +83,8 @@ def page_of(home, out, name="s"):
     return Page((written.folder / "report.html").read_text(encoding="utf-8"))
 
 
-def test_every_part_is_there_and_every_link_leads_somewhere(made, tmp_path):
-    page = page_of(made[1], tmp_path / "r")
+def test_every_part_is_there_and_every_link_leads_somewhere(folders):
+    page = read(folders / "opened")
     assert {"verdict", "data", "protocol", *TASKS, "points-lost", "points-missing"} <= page.ids
     assert page.links
     assert {link[1:] for link in page.links} <= page.ids
@@ -78,9 +93,8 @@ def test_every_part_is_there_and_every_link_leads_somewhere(made, tmp_path):
     assert {"roc", "calibration", "timeline", "unfrozen_layers"} <= figures
 
 
-def test_files_are_written_beside_the_page(made, tmp_path):
-    out, figures = tmp_path / "r", tmp_path / "f"
-    report_study("s", str(made[1] / "studies.db"), out=out, figures=figures)
+def test_files_are_written_beside_the_page(folders):
+    out, figures = folders / "opened", folders / "opened_figures"
     tables = {path.stem for path in (out / "tables").iterdir()}
     assert {"backbones", "claims", "test_metrics", "trials", "confirm", "controls"} <= tables
     drawn = {path.stem for path in (out / "figures").iterdir()}
@@ -89,8 +103,8 @@ def test_files_are_written_beside_the_page(made, tmp_path):
     assert "figures/roc.svg" in (out / "report.md").read_text(encoding="utf-8")
 
 
-def test_before_the_evaluation_task_e_is_sealed_with_a_forecast(made, tmp_path):
-    page = page_of(made[0], tmp_path / "r")
+def test_before_the_evaluation_task_e_is_sealed_with_a_forecast(folders):
+    page = read(folders / "sealed")
     assert "Sealed: no test pixel or label has reached" in page.text
     assert "expected on 20 test images" in page.text
     assert "points-lost" not in page.ids and "figure-roc" not in page.ids
@@ -105,9 +119,8 @@ def test_the_verdict_is_that_of_the_test_images_once_they_are_opened(made):
     assert "20 test images" in verdict_text(opened)
 
 
-def test_the_table_of_metrics_has_the_stored_numbers(made, tmp_path):
-    out = tmp_path / "r"
-    report_study("s", str(made[1] / "studies.db"), out=out)
+def test_the_table_of_metrics_has_the_stored_numbers(made, folders):
+    out = folders / "opened"
     evidence = read_evidence(open_existing(str(made[1] / "studies.db")), "s")
     result = evidence.evaluation.result
     with (out / "tables" / "test_metrics.csv").open(encoding="utf-8") as file:
@@ -135,8 +148,8 @@ def rewritten(home, change):
     close_entry(storage, entry, result)
 
 
-def test_other_results_make_other_sentences(opened, tmp_path):
-    before = page_of(opened, tmp_path / "a").text
+def test_other_results_make_other_sentences(opened, folders, tmp_path):
+    before = read(folders / "opened").text
 
     def better(result):
         sentence = "Fine-tuning is better than feature extraction by 9.9 points of accuracy."
@@ -159,8 +172,8 @@ def test_other_results_make_other_sentences(opened, tmp_path):
     assert "+9.9 points [+5.0, +15.0]" in row[1] and "holds here" in row[1]
 
 
-def test_other_trials_make_other_sentences(opened, tmp_path):
-    before = page_of(opened, tmp_path / "a").text
+def test_other_trials_make_other_sentences(opened, folders, tmp_path):
+    before = read(folders / "opened").text
     storage = open_storage(str(opened / "studies.db"))
     study = load_study(storage, "s")
     write_totals(study, 50, None)
@@ -169,13 +182,13 @@ def test_other_trials_make_other_sentences(opened, tmp_path):
     assert "not finished" not in before
 
 
-def test_the_change_of_the_features_by_fine_tuning_is_told(made, tmp_path):
+def test_the_change_of_the_features_by_fine_tuning_is_told(made, folders):
     evidence = read_evidence(open_existing(str(made[0] / "studies.db")), "s")
     tuned, extracted = (evidence.candidate(n) for n in ("fine_tuning", "feature_extraction"))
     assert all(run.similarity is not None and run.similarity < 1 for run in tuned.runs)
     assert all(run.similarity is None for run in extracted.runs)
     mean = sum(run.similarity for run in tuned.runs) / len(tuned.runs)
-    page = page_of(made[0], tmp_path / "r")
+    page = read(folders / "sealed")
     assert f"before and after (linear CKA): {mean:.2f}" in page.text
 
 
