@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from studies.report.errors_shown import to_png, worst_first
-from studies.report.task_e import reliability
+from studies.report.predictions_shown import reliability
 
 
 def test_only_errors_are_shown_the_surest_first():
