@@ -255,7 +255,7 @@ def dashboard(
     debug: Debug = False,
 ) -> None:
     """optuna-dashboard on this database, for this machine alone unless --host says otherwise."""
-    from studies.dashboard import serve
+    from studies.dashboard.serve import serve
 
     serve(
         storage,

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from studies import serving
+from studies.dashboard import serving
+from studies.dashboard.serving import find_place, listen
 from studies.errors import UserError
-from studies.serving import find_place, listen
 
 
 def hello(environ, start_response):

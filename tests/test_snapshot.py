@@ -8,9 +8,9 @@ from contextlib import closing
 
 import pytest
 
-from studies import snapshot
+from studies.dashboard import snapshot
+from studies.dashboard.snapshot import Snapshot
 from studies.errors import UserError
-from studies.snapshot import Snapshot
 
 
 @pytest.fixture

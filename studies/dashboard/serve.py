@@ -18,10 +18,10 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from optuna.artifacts import FileSystemArtifactStore
 from sqlalchemy.engine import URL, make_url
 
+from studies.dashboard.serving import Place, Server, find_place, listen, refuse, with_headers
+from studies.dashboard.snapshot import RENEW_SECONDS, Snapshot
 from studies.errors import UserError
-from studies.serving import Place, Server, find_place, listen, refuse, with_headers
 from studies.signals import StopSignals
-from studies.snapshot import RENEW_SECONDS, Snapshot
 from studies.storage import StudyStorage, database_file, open_existing, open_storage
 
 SANDBOX = (("Content-Security-Policy", "sandbox"),)

@@ -13,10 +13,10 @@ from contextlib import closing
 import optuna
 import pytest
 
-from studies import snapshot
-from studies.dashboard import announcement, serve
+from studies.dashboard import snapshot
+from studies.dashboard.serve import announcement, serve
+from studies.dashboard.serving import Server, find_place, listen
 from studies.errors import UserError
-from studies.serving import Server, find_place, listen
 from studies.storage import open_storage
 from tests.browser import visited
 from tests.dashboards import ask, detail, running, shown_studies
