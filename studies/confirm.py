@@ -226,16 +226,19 @@ def refuse_unfinished(confirm: optuna.Study, runs: Sequence[TrialRecord], comman
     Raises:
         UserError: trainings over seeds are missing.
     """
-    stored = read_confirm(confirm) or {}
-    finished = {(r.params.get(CANDIDATE), r.params.get(SEED)) for r in runs if r.counts}
-    wanted = [(number, seed) for number in stored["candidates"] for seed in stored["seeds"]]
-    missing = [pair for pair in wanted if pair not in finished]
-    if missing:
-        done = len(wanted) - len(missing)
+    done, wanted = confirm_progress(confirm, runs)
+    if done < wanted:
         raise UserError(
-            f"Confirming is not finished ({done} of {len(wanted)} trainings): run `{command}` "
-            "first."
+            f"Confirming is not finished ({done} of {wanted} trainings): run `{command}` first."
         )
+
+
+def confirm_progress(confirm: optuna.Study, runs: Sequence[TrialRecord]) -> tuple[int, int]:
+    """How many of the trainings over seeds that were asked for are finished, and how many are."""
+    stored = read_confirm(confirm) or {"candidates": (), "seeds": ()}
+    finished = {(r.params.get(CANDIDATE), r.params.get(SEED)) for r in runs if r.counts}
+    wanted = {(number, seed) for number in stored["candidates"] for seed in stored["seeds"]}
+    return len(wanted & finished), len(wanted)
 
 
 def confirm_command(name: str, storage: StudyStorage) -> str:

@@ -5,10 +5,8 @@ pretrained and random; the default recipe without a search, by the first seed of
 validation images alone; the test split is `final_test`'s to open.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -16,13 +14,13 @@ import numpy as np
 import optuna
 import torch
 from numpy.typing import NDArray
-from optuna.artifacts import upload_artifact
 
 from studies.control_rows import CONTROLS_STUDY, KEYS, NONE
 from studies.handout import fixed_sampler
-from studies.records import PREDICTIONS, TrialRecord, read_trials, write_claim, write_result
+from studies.records import TrialRecord, read_trials, write_claim, write_result
 from studies.repeats import Repeat, run_repeats
 from studies.storage import create_study
+from studies.trial_files import upload_history, upload_predictions
 from studies.workers import hand_out_lock
 from studies.workplace import Workplace, make_activations
 from transfer.controls import CONTROLS, ON_FEATURES
@@ -124,9 +122,11 @@ def _run(
         trial.report(value, 1)
         seconds = perf_counter() - started
         spent = {"training_seconds": seconds, "validation_seconds": 0.0}
+        history = [{"epoch": 1, "all_layers_train": True, **metrics, **spent}]
+        upload_history(workplace.storage, trial, history)
         write_result(
             trial,
-            history=[{"epoch": 1, "all_layers_train": True, **metrics, **spent}],
+            history=history,
             best_epoch=1,
             num_trainable_parameters=None,
             peak_memory_bytes=None,
@@ -134,7 +134,7 @@ def _run(
             batch_norm_trains=None,
             cache={},
             timing={"total": seconds, "training": seconds, "validation": 0.0, "activations": 0.0},
-            predictions=_upload(workplace, trial, logits["val"]),
+            predictions=upload_predictions(workplace.storage, trial, [logits["val"]], data.val),
             similarity=similarity,
         )
         study.tell(trial, value)
@@ -181,15 +181,3 @@ def _ask(study: optuna.Study, control: Control, wanted: Sequence[Control]) -> op
     for key, choices in zip(KEYS, zip(*values, strict=True), strict=True):
         trial.suggest_categorical(key, list(dict.fromkeys(choices)))
     return trial
-
-
-def _upload(workplace: Workplace, trial: optuna.Trial, logits_NC: NDArray[np.float32]) -> str:
-    val = workplace.activations.data.val
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / PREDICTIONS
-        np.savez(
-            path, logits_ENC=logits_NC[None], labels_N=val.labels_N, positions_N=val.positions_N
-        )
-        return upload_artifact(
-            artifact_store=workplace.storage.artifacts, file_path=str(path), study_or_trial=trial
-        )

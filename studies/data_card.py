@@ -4,14 +4,12 @@ Knows a source and its loaded data; of the test split counts and findings alone.
 """
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.artifacts import upload_artifact
 from PIL import Image, ImageDraw, ImageFont
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -22,6 +20,7 @@ from studies.data_check import Checked
 from studies.statistics import wilson_interval
 from studies.storage import StudyStorage
 from studies.study_record import write_data_card
+from studies.uploads import upload
 from transfer.cache import written_whole
 from transfer.data.decoding import resize
 from transfer.data.findings import Finding
@@ -132,16 +131,11 @@ def _groups(groups: Mapping[str, Any]) -> str:
 
 def store_card(storage: StudyStorage, study: optuna.Study, checked: Checked) -> None:
     """Store the card with a study; sample images and all findings go beside it as artifacts."""
-    with tempfile.TemporaryDirectory() as folder:
-        samples, findings = Path(folder) / SAMPLES, Path(folder) / FINDINGS
-        _contact_sheet(checked.data).save(samples, "PNG")
-        findings.write_text(json.dumps(checked.as_json()), encoding="utf-8")
-        artifacts = {
-            path.name: upload_artifact(
-                artifact_store=storage.artifacts, file_path=str(path), study_or_trial=study
-            )
-            for path in (samples, findings)
-        }
+    sheet, found = _contact_sheet(checked.data), json.dumps(checked.as_json())
+    artifacts = {
+        SAMPLES: upload(storage, study, SAMPLES, lambda path: sheet.save(path, "PNG")),
+        FINDINGS: upload(storage, study, FINDINGS, lambda path: path.write_text(found, "utf-8")),
+    }
     card = describe(checked.source, checked.data, checked.findings)
     write_data_card(study, {**card, "check": checked.record()}, artifacts)
 

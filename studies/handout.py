@@ -25,8 +25,9 @@ MAX_DUPLICATES = 5
 class Handout:
     """A trial and its configuration by field name.
 
-    ``peers`` are the reported values, by epoch, of the trials of the same strategy so far;
-    ``duplicate_of`` is an earlier trial of the same configuration.
+    ``peers`` are the reported values, by epoch, of the trials of the same strategy so far,
+    ``rivals`` the values of its complete ones; ``duplicate_of`` is an earlier trial of the same
+    configuration.
     """
 
     trial: optuna.Trial
@@ -34,6 +35,7 @@ class Handout:
     fields: dict[str, Any]
     peers: Sequence[Mapping[int, float]]
     duplicate_of: TrialRecord | None
+    rivals: Sequence[float] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,11 @@ def hand_out(
             if r.strategy == fields["strategy"] and (r.counts or r.state == "RUNNING")
         ],
         duplicate_of=earlier[0] if earlier else None,
+        rivals=[
+            r.value
+            for r in records
+            if r.strategy == fields["strategy"] and r.state == "COMPLETE" and r.value is not None
+        ],
     )
 
 

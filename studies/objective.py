@@ -4,27 +4,20 @@ Knows what a trial writes and how it ends; nothing of which configuration comes 
 """
 
 import gc
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import optuna
 import torch
-from optuna.artifacts import upload_artifact
 from optuna.trial import TrialState
-from safetensors.torch import save_file
 
 from studies.handout import Handout
 from studies.progress import Progress
 from studies.pruning import should_prune
 from studies.records import (
     INTERRUPTED,
-    PREDICTIONS,
-    WEIGHTS,
     replace_value,
     write_duplicate,
     write_provenance,
@@ -34,8 +27,14 @@ from studies.records import (
 from studies.settings import StudySettings
 from studies.signals import Interrupted, StopSignals
 from studies.storage import StudyStorage
+from studies.trial_files import (
+    upload_history,
+    upload_pictures,
+    upload_predictions,
+    upload_weights,
+)
 from transfer.activations import Activations
-from transfer.config import Strategy, TransferConfig
+from transfer.config import Strategy, TransferConfig, is_better
 from transfer.device import free_memory
 from transfer.micro_batches import MemoryLimits
 from transfer.results import EpochRecord, TrainingResult, best_epoch
@@ -118,6 +117,8 @@ class Objective:
                     course.history, seconds, perf_counter() - started, failed=result is None
                 )
                 self._write_result(trial, course.history, result, timing, similarity)
+                if state == TrialState.COMPLETE:
+                    self._draw(handout, course.history)
             self._tell(trial, state, reason, course.history)
             if state == TrialState.FAIL:
                 gc.collect()  # What raised may hold the network in a cycle; 0.1 s, so not always.
@@ -176,9 +177,18 @@ class Objective:
         timing: Mapping[str, float],
         similarity: float | None,
     ) -> None:
+        storage, shown = self.storage, [record.as_json() for record in history]
+        predictions = None
+        if history:
+            upload_history(storage, trial, shown)
+            said = [record.val_logits_NC for record in history]
+            predictions = upload_predictions(storage, trial, said, self.activations.data.val)
+        weights = None
+        if result is not None and self.keep_weights:
+            weights = upload_weights(storage, trial, result.trained_state)
         write_result(
             trial,
-            history=[_as_json(record) for record in history],
+            history=shown,
             best_epoch=best_epoch(history, self.settings.metric) if history else None,
             num_trainable_parameters=None if result is None else result.num_trainable_parameters,
             peak_memory_bytes=None if result is None else result.peak_memory_bytes,
@@ -186,8 +196,8 @@ class Objective:
             batch_norm_trains=None if result is None else result.batch_norm_trains,
             cache={} if result is None else _cache_use(result),
             timing=timing,
-            predictions=self._upload_predictions(trial, history) if history else None,
-            weights=self._upload_weights(trial, result) if result and self.keep_weights else None,
+            predictions=predictions,
+            weights=weights,
             similarity=similarity,
         )
 
@@ -205,31 +215,29 @@ class Objective:
         except ValueError:
             return None  # Too few images, or features that do not vary.
 
-    def _upload_predictions(self, trial: optuna.Trial, history: Sequence[EpochRecord]) -> str:
-        """Store the validation logits of every epoch (E, N, C) with labels and positions (N,)."""
-        val = self.activations.data.val
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / PREDICTIONS
-            np.savez(
-                path,
-                logits_ENC=np.stack([record.val_logits_NC for record in history]),
-                labels_N=val.labels_N,
-                positions_N=val.positions_N,
-            )
-            return upload_artifact(
-                artifact_store=self.storage.artifacts, file_path=str(path), study_or_trial=trial
-            )
+    def _draw(self, handout: Handout, history: Sequence[EpochRecord]) -> None:
+        """Store pictures of a trial that no earlier one of its strategy is better than.
 
-    def _upload_weights(self, trial: optuna.Trial, result: TrainingResult) -> str:
-        """Store the best epoch's trained blocks and head as safetensors."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / WEIGHTS
-            # Contiguous copies: safetensors refuses tensors in channels-last order.
-            tensors = {k: t.cpu().contiguous() for k, t in result.trained_state.items()}
-            save_file(tensors, path)
-            return upload_artifact(
-                artifact_store=self.storage.artifacts, file_path=str(path), study_or_trial=trial
+        Each repeat over seeds has them: it has no rivals.
+        """
+        metric, data = self.settings.metric, self.activations.data
+        best = history[best_epoch(history, metric) - 1]
+        if any(is_better(metric, rival, best.val[metric]) for rival in handout.rivals):
+            return
+        try:
+            upload_pictures(
+                self.storage,
+                handout.trial,
+                [record.as_json() for record in history],
+                metric=metric,
+                strategy=handout.fields["strategy"],
+                logits_NC=best.val_logits_NC,
+                labels_N=data.val.labels_N,
+                classes=data.classes,
             )
+        except (OSError, ValueError, RuntimeError) as error:
+            # A trial is worth more than its pictures.
+            self.progress.message(f"No pictures of trial {handout.trial.number}: {error}")
 
     def _tell(
         self,
@@ -256,17 +264,6 @@ class Objective:
             self.study.tell(trial, earlier.value)
         else:
             self.study.tell(trial, state=TrialState[earlier.state])
-
-
-def _as_json(record: EpochRecord) -> dict[str, Any]:
-    return {
-        "epoch": record.epoch,
-        "all_layers_train": record.all_layers_train,
-        "train": record.train,
-        "val": record.val,
-        "training_seconds": record.training_seconds,
-        "validation_seconds": record.validation_seconds,
-    }
 
 
 def _cache_use(result: TrainingResult) -> dict[str, Any]:

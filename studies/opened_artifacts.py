@@ -3,19 +3,18 @@
 Legend: N test images, M images of training and validation, D features.
 """
 
-import tempfile
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.artifacts import upload_artifact
 
 from studies.artifacts import TEST_FEATURES, TEST_PREDICTIONS, TEST_THUMBNAILS
 from studies.finalists import Finalists
 from studies.opened import Said
 from studies.ready import Ready
 from studies.storage import StudyStorage, load_study
+from studies.uploads import upload
 
 
 def store(storage: StudyStorage, found: Finalists, ready: Ready, said: Said) -> dict[str, str]:
@@ -50,15 +49,10 @@ def store(storage: StudyStorage, found: Finalists, ready: Ready, said: Said) -> 
         TEST_THUMBNAILS: {"images_NHWC": said.thumbnails_NHWC},
     }
     study = load_study(storage, found.name)
-    ids = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in arrays.items():
-            path = Path(folder) / name
-            np.savez_compressed(path, **content)
-            ids[name] = upload_artifact(
-                artifact_store=storage.artifacts, file_path=str(path), study_or_trial=study
-            )
-    return ids
+    return {
+        name: upload(storage, study, name, partial(np.savez_compressed, **content))
+        for name, content in arrays.items()
+    }
 
 
 def _half(features_ND: NDArray[np.float32]) -> NDArray[Any]:

@@ -28,8 +28,8 @@ _PROVENANCE = "provenance"  # configuration, versions, fingerprints: before trai
 _RESULT = "result"  # history and what came of it
 _REASON = "reason"
 _DUPLICATE_OF = "duplicate_of"
-# Columns of the dashboard: its trial list shows single values only.
-_COLUMNS = ("seconds", "num_trainable_parameters", "train_val_gap")
+# What only this program reads. The rest of a trial's attributes are columns of the dashboard.
+RECORD_ATTRIBUTES = (_CLAIM, _PROVENANCE, _RESULT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +150,14 @@ def write_result(
         "similarity": similarity,
     }
     trial.set_user_attr(_RESULT, result)
-    gap = None if best_epoch is None else _gap(history[best_epoch - 1])
-    columns = zip(_COLUMNS, (timing["total"], num_trainable_parameters, gap), strict=True)
-    for key, value in columns:
+    columns = {"seconds": round(timing["total"], 3)}
+    if num_trainable_parameters is not None:
+        columns["num_trainable_parameters"] = num_trainable_parameters
+    if best_epoch is not None:
+        columns["train_val_gap"] = round(_gap(history[best_epoch - 1]), 4)
+    if peak_memory_bytes is not None:
+        columns["peak_memory_mb"] = round(peak_memory_bytes / 1e6, 1)
+    for key, value in columns.items():
         trial.set_user_attr(key, value)
 
 
@@ -206,7 +211,8 @@ def _read_trial(trial: FrozenTrial) -> TrialRecord:
         config=provenance.get("config", {}),
         history=result.get("history", []),
         best_epoch=result.get("best_epoch"),
-        seconds=attributes.get("seconds"),
+        # The column is rounded; before a trial had a timing it was not.
+        seconds=result.get("timing", {}).get("total", attributes.get("seconds")),
         timing=result.get("timing", {}),
         peak_memory_bytes=result.get("peak_memory_bytes"),
         micro_batch_size=result.get("micro_batch_size"),

@@ -78,6 +78,7 @@ def run_repeats(
         records = read_trials(study)
         done = next(r for r in records if r.number == handout.trial.number)
         progress.trial_finished(done, records)
+        workplace.publisher.publish_if_due()
 
 
 def _hand_out(study: optuna.Study, repeat: Repeat, workplace: Workplace, number: int) -> Handout:

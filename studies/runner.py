@@ -256,6 +256,7 @@ def _work(workplace: Workplace, study: optuna.Study, between: "_BetweenTrials") 
         objective.run(handout)
         records = read_trials(study)
         done = next(r for r in records if r.number == handout.trial.number)
+        workplace.publisher.publish_if_due()
         between.ended(done.timing.get("total", 0.0))
         progress.trial_finished(done, records)
         if handout.logical_number == probes - 1:

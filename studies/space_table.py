@@ -61,20 +61,27 @@ def print_space(console: Console, space: SearchSpace) -> None:
     table.title = f"Space {escape(space.name)}"
     for column in ("parameter", "strategy", "values"):
         table.add_column(column, overflow="fold")
-    for parameter in space.parameters:
-        if parameter.strategy not in (None, *space.strategies):
-            continue
-        table.add_row(parameter.name, WORDS[parameter.strategy], _values(parameter, space))
+    for row in parameter_rows(space):
+        table.add_row(*row)
     console.print(table)
     if space.baselines:
         console.print(f"\nRun first, on {space.backbones[0]}:")
     for baseline in space.baselines:
-        console.print(Padding(_baseline(baseline), (0, 0, 0, 2)))
+        console.print(Padding(baseline_words(baseline), (0, 0, 0, 2)))
     for key, value in space.suggested.items():
         console.print(
             f"Suggests {value} {key}." if key != "image_size" else f"Suggests {value} px."
         )
-    console.print(f"\n{_size(space)}")
+    console.print(f"\n{size_words(space)}")
+
+
+def parameter_rows(space: SearchSpace) -> list[tuple[str, str, str]]:
+    """Name, strategy and values of every parameter that is in use."""
+    return [
+        (parameter.name, WORDS[parameter.strategy], _values(parameter, space))
+        for parameter in space.parameters
+        if parameter.strategy in (None, *space.strategies)
+    ]
 
 
 def is_searched(parameter: Parameter) -> bool:
@@ -108,14 +115,16 @@ def _number(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _baseline(baseline: Baseline) -> str:
+def baseline_words(baseline: Baseline) -> str:
+    """A recipe that is run first, in one line."""
     given = {k: _number(v) for k, v in (baseline.model_extra or {}).items()}
     if baseline.depth_share is not None:
         given["num_unfrozen_layers"] = f"{baseline.depth_share:.0%} of the depth"
     return ", ".join([WORDS[baseline.strategy], *(f"{k} {v}" for k, v in given.items())])
 
 
-def _size(space: SearchSpace) -> str:
+def size_words(space: SearchSpace) -> str:
+    """How many configurations there are."""
     size = space.size()
     if size is not None:
         return f"{size:,} configurations."

@@ -5,6 +5,7 @@ that isn't ours is refused, never written over. Knows studies by name, not what 
 """
 
 import os
+import shlex
 import sqlite3
 import warnings
 from contextlib import closing
@@ -215,6 +216,16 @@ def _opened(url: str, path: Path | None, files: Path, *, read_only: bool = False
             ) from None
         raise UserError(f"The database can't be opened: {' '.join(cause.split())[:200]}") from None
     return StudyStorage(url=url, path=path, files=files, database=database)
+
+
+def storage_option(storage: StudyStorage) -> str:
+    """``--storage`` for a command that others will read: a password is left out of it."""
+    if storage.url == DEFAULT_STORAGE:
+        return ""
+    url = storage.url
+    if storage.path is None:
+        url = make_url(url).render_as_string(hide_password=True)
+    return f" --storage {shlex.quote(url)}"
 
 
 def study_names(storage: StudyStorage) -> list[str]:

@@ -17,6 +17,8 @@ _TOTALS = "totals"
 _CONFIRM = "confirm"
 _LATER_CHECK = "later_data_check"
 _DATA_CARD = "data_card"  # with the ids of its artifacts
+# What only this program reads.
+STUDY_ATTRIBUTES = (_IDENTITY, _TOTALS, _CONFIRM, _LATER_CHECK, _DATA_CARD)
 # Seconds that no trial has: written once a run.
 _DECODING = "decoding_seconds"
 _BETWEEN_TRIALS = "between_trials_seconds"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import optuna
 
+from studies.dashboard.publish import Publisher
 from studies.objective import Objective
 from studies.preparation import Prepared
 from studies.progress import Progress
@@ -31,6 +32,7 @@ class Workplace:
     progress: Progress
     signals: StopSignals
     activations: Activations
+    publisher: Publisher
     limits: MemoryLimits = field(default_factory=MemoryLimits)
 
     def objective(
@@ -87,16 +89,25 @@ class Workplace:
 def open_workplace(
     storage: StudyStorage, prepared: Prepared, progress: Progress, signals: StopSignals
 ) -> Iterator[Workplace]:
-    """A workplace whose worker holds its owner lock until the end of the block."""
+    """A workplace whose worker holds its owner lock until the end of the block.
+
+    At its beginning and at its end the dashboard's notes and figures are brought up to date.
+    """
+    publisher = Publisher(storage, prepared.settings.name, progress.message)
     with owner_lock(storage) as worker:
-        yield Workplace(
-            storage=storage,
-            prepared=prepared,
-            worker=worker,
-            progress=progress,
-            signals=signals,
-            activations=make_activations(prepared, prepared.data, progress),
-        )
+        publisher.publish()
+        try:
+            yield Workplace(
+                storage=storage,
+                prepared=prepared,
+                worker=worker,
+                progress=progress,
+                signals=signals,
+                activations=make_activations(prepared, prepared.data, progress),
+                publisher=publisher,
+            )
+        finally:
+            publisher.publish()
 
 
 def make_activations(prepared: Prepared, data: ImageData, progress: Progress) -> Activations:

@@ -1,5 +1,6 @@
 """One trial, with a fake training: how it ends, the reason it gets, and what it leaves behind."""
 
+import json
 import os
 import signal
 import warnings
@@ -10,6 +11,7 @@ import optuna
 import pytest
 import torch
 
+from studies import objective
 from studies.handout import Handout
 from studies.objective import Objective
 from studies.records import read_trials, write_claim
@@ -84,9 +86,9 @@ class Bench:
         self.study = optuna.create_study(
             storage=self.storage.database, study_name="s", direction="maximize"
         )
-        self.signals = StopSignals()
+        self.signals, self.progress = StopSignals(), QuietProgress()
 
-    def run(self, train, pruner="median", duplicate_of=None, fields=FIELDS):
+    def run(self, train, pruner="median", duplicate_of=None, fields=FIELDS, rivals=()):
         """Run one trial; returns its record."""
         trial = self.study.ask()
         write_claim(trial, worker="host:1:ab", logical_number=trial.number)
@@ -97,6 +99,7 @@ class Bench:
             fields=fields,
             peers=[r.values for r in read_trials(self.study) if r.counts],
             duplicate_of=duplicate_of,
+            rivals=rivals,
         )
         try:
             self.objective(train, pruner).run(handout)
@@ -108,7 +111,9 @@ class Bench:
         options = StudyOptions(epochs=6, seed=3, pruner=pruner)
         val = SimpleNamespace(labels_N=LABELS_N, positions_N=POSITIONS_N)
         activations = SimpleNamespace(
-            data=SimpleNamespace(val=val), seconds=0.0, device=torch.device("cpu")
+            data=SimpleNamespace(val=val, classes=("no", "yes")),
+            seconds=0.0,
+            device=torch.device("cpu"),
         )
         return Objective(
             storage=self.storage,
@@ -117,10 +122,17 @@ class Bench:
             activations=activations,
             provenance=PROVENANCE,
             precision={"resnet18": "bf16"},
-            progress=QuietProgress(),
+            progress=self.progress,
             signals=self.signals,
             train=train,
         )
+
+    def files(self, record):
+        """Names and contents of what is stored with a trial."""
+        attributes = self.study.get_trials()[record.number].system_attrs
+        found = [json.loads(v) for k, v in attributes.items() if k.startswith("artifacts:")]
+        folder = self.storage.files / "artifacts"
+        return {a["filename"]: (folder / a["artifact_id"]).read_bytes() for a in found}
 
     def predictions(self, record):
         path = self.storage.files / "artifacts" / record.predictions
@@ -336,3 +348,57 @@ def test_what_one_trial_found_no_memory_for_the_next_one_knows(bench):
     bench.run(train)
     bench.run(train)
     assert isinstance(seen[0], MemoryLimits) and seen[0] is seen[1]
+
+
+COURSE = {"history.csv", "predictions.npz"}
+PICTURES = {"learning_curve.png", "confusion_matrix.png"}
+
+
+@pytest.mark.parametrize(
+    "train",
+    [training(0.5, 0.9), training(0.5, ends=DivergedError("loss is nan"))],
+    ids=["complete", "failed after an epoch"],
+)
+def test_the_course_of_a_trial_is_stored(bench, train):
+    files = bench.files(bench.run(train))
+    assert set(files) >= COURSE
+    head, first, *_ = files["history.csv"].decode().splitlines()
+    assert "val_accuracy" in head and first.split(",")[head.split(",").index("epoch")] == "1"
+
+
+def test_a_trial_without_an_epoch_has_no_file(bench):
+    assert bench.files(bench.run(training(ends=RuntimeError("no")))) == {}
+
+
+@pytest.mark.parametrize(
+    ("rivals", "drawn"),
+    [((), True), ((0.7, 0.9), True), ((0.9, 0.95), False)],
+    ids=["the first", "as good as the best", "worse than one"],
+)
+def test_pictures_are_drawn_of_a_trial_that_none_of_its_strategy_is_better_than(
+    bench, rivals, drawn
+):
+    files = bench.files(bench.run(training(0.5, 0.9, 0.7), rivals=rivals))
+    assert set(files) == COURSE | (PICTURES if drawn else set())
+    assert all(files[name].startswith(b"\x89PNG") for name in PICTURES & set(files))
+
+
+def test_no_picture_is_drawn_of_a_trial_that_is_not_complete(bench):
+    for _ in range(4):
+        bench.run(training(0.8, 0.8, 0.8, 0.8))
+    pruned = bench.run(training(0.1, 0.1, 0.1, 0.1))
+    failed = bench.run(training(0.9, ends=DivergedError("loss is nan")))
+    assert (pruned.state, failed.state) == ("PRUNED", "FAIL")
+    assert set(bench.files(pruned)) == set(bench.files(failed)) == COURSE
+
+
+def test_a_trial_whose_pictures_fail_is_complete_all_the_same(bench, monkeypatch):
+    def fail(*arguments, **given):
+        raise OSError("disk full")
+
+    said = []
+    bench.progress.message = said.append
+    monkeypatch.setattr(objective, "upload_pictures", fail)
+    record = bench.run(training(0.5, 0.9))
+    assert (record.state, record.value) == ("COMPLETE", 0.9)
+    assert said == ["No pictures of trial 0: disk full"]

@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 from studies.records import (
     INTERRUPTED,
+    RECORD_ATTRIBUTES,
     best_trials,
     count_states,
     read_trials,
@@ -59,7 +60,7 @@ def add(study, storage, state=TrialState.COMPLETE, accuracy=0.75, loss=0.5, reas
             history=[epoch(1, accuracy, loss)],
             best_epoch=1,
             num_trainable_parameters=1026,
-            peak_memory_bytes=7,
+            peak_memory_bytes=662_451_000,
             micro_batch_size=8,
             batch_norm_trains=True,
             cache={"start": 9, "bytes": 2048, "was_at_hand": False},
@@ -83,13 +84,45 @@ def test_a_trial_is_read_back_as_it_was_written(study, storage):
     assert (record.config, record.history) == ({"seed": 3}, [epoch(1, 0.75)])
     assert (record.best_epoch, record.best) == (1, epoch(1, 0.75))
     assert (record.seconds, record.timing["training"]) == (3.5, 2.0)
-    assert (record.num_trainable_parameters, record.peak_memory_bytes) == (1026, 7)
+    assert (record.num_trainable_parameters, record.peak_memory_bytes) == (1026, 662_451_000)
     assert (record.micro_batch_size, record.batch_norm_trains) == (8, True)
     assert record.cache == {"start": 9, "bytes": 2048, "was_at_hand": False}
     assert (record.values, record.predictions) == ({1: 0.75}, "artifact")
     assert record.train_val_gap == 0.25
     assert record.reason is None and record.duplicate_of is None
     assert record.started <= record.ended
+
+
+def test_what_people_look_at_are_columns_of_their_own(study, storage):
+    add(study, storage, reason="below the median at epoch 3")
+    attributes = study.get_trials()[0].user_attrs
+    assert {k: v for k, v in attributes.items() if k not in RECORD_ATTRIBUTES} == {
+        "seconds": 3.5,
+        "num_trainable_parameters": 1026,
+        "train_val_gap": 0.25,
+        "peak_memory_mb": 662.5,
+        "reason": "below the median at epoch 3",
+    }
+
+
+def test_columns_are_rounded_and_records_are_not(study):
+    trial = study.ask()
+    write_result(
+        trial,
+        history=[],
+        best_epoch=None,
+        num_trainable_parameters=None,
+        peak_memory_bytes=None,
+        micro_batch_size=None,
+        batch_norm_trains=None,
+        cache={},
+        timing={"total": 1.23456789},
+        predictions=None,
+    )
+    attributes = study.get_trials()[0].user_attrs
+    assert set(attributes) - set(RECORD_ATTRIBUTES) == {"seconds"}
+    assert attributes["seconds"] == 1.235
+    assert read_trials(study)[0].seconds == 1.23456789
 
 
 def test_a_result_from_before_micro_batches_is_read_as_well(study, storage):

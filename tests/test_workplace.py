@@ -21,6 +21,7 @@ def workplace():
         progress=None,
         signals=None,
         activations="activations",
+        publisher=None,
     )
 
 

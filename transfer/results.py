@@ -7,6 +7,7 @@ Legend: N validation images, C classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,17 @@ class EpochRecord:
     training_seconds: float
     validation_seconds: float
     all_layers_train: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the predictions."""
+        return {
+            "epoch": self.epoch,
+            "all_layers_train": self.all_layers_train,
+            "train": self.train,
+            "val": self.val,
+            "training_seconds": self.training_seconds,
+            "validation_seconds": self.validation_seconds,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from optuna.artifacts import FileSystemArtifactStore
 from sqlalchemy.engine import URL, make_url
 
+from studies.dashboard.attributes import without_records
+from studies.dashboard.publish import publish_all
 from studies.dashboard.serving import Place, Server, find_place, listen, refuse, with_headers
 from studies.dashboard.snapshot import RENEW_SECONDS, Snapshot
 from studies.errors import UserError
@@ -71,20 +73,25 @@ def open_server(
     existing = open_existing(storage_text)
     existing.database.engine.dispose()
     with ExitStack() as stack:
-        app = _snapshot_app(existing, stack, announce) if read_only else _app(storage_text, stack)
+        app = (
+            _snapshot_app(existing, stack, announce)
+            if read_only
+            else _app(storage_text, stack, announce)
+        )
         server = stack.enter_context(listen(place, port, app))
         for line in announcement(existing.url, server, place, port, read_only=read_only):
             announce(line)
         yield server
 
 
-def _app(storage_text: str, stack: ExitStack) -> WSGIApplication:
+def _app(storage_text: str, stack: ExitStack, announce: Say) -> WSGIApplication:
     from optuna_dashboard import wsgi
 
     storage = open_storage(storage_text)
     stack.callback(storage.database.engine.dispose)
+    publish_all(storage, announce)
     app: WSGIApplication = wsgi(storage.database, artifact_store=storage.artifacts)
-    return without_scripts(app)
+    return without_scripts(without_records(app))
 
 
 def _snapshot_app(existing: StudyStorage, stack: ExitStack, announce: Say) -> WSGIApplication:
@@ -98,7 +105,7 @@ def _snapshot_app(existing: StudyStorage, stack: ExitStack, announce: Say) -> WS
     stack.callback(copy.database.engine.dispose)
     artifacts = FileSystemArtifactStore(str(existing.files / "artifacts"))
     app: WSGIApplication = wsgi(copy.database, artifact_store=artifacts)
-    return reading_only(without_scripts(app), snapshot, announce)
+    return reading_only(without_scripts(without_records(app)), snapshot, announce)
 
 
 def reading_only(app: WSGIApplication, snapshot: Snapshot, announce: Say) -> WSGIApplication:

@@ -20,7 +20,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 WIDTH_INCHES, HEIGHT_INCHES = 6.4, 3.6
-PNG_DPI = 200
+PNG_DPI, SMALL_PNG_DPI = 200, 100
 IMAGE_DPI = 120  # Of a thousand marks in an SVG, drawn as one image.
 
 # Text, axes and all that is no strategy. Almost black in PNG; in SVG `to_svg` lets it be the
@@ -203,10 +203,19 @@ def save(figure: Figure, folder: Path, name: str, *, title: str, description: st
     own = f'<svg width="{width:g}pt" height="{height:g}pt" font-family="sans-serif" '
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     folder.mkdir(parents=True, exist_ok=True)
-    with house_style():
-        figure.savefig(paths[0], dpi=PNG_DPI, facecolor="white", metadata={"Software": None})
+    paths[0].write_bytes(to_png(figure, dpi=PNG_DPI))
     paths[1].write_text(own + svg.removeprefix("<svg "), encoding="utf-8")
     return paths
+
+
+def to_png(figure: Figure, dpi: int = SMALL_PNG_DPI) -> bytes:
+    """A figure as PNG on white."""
+    written = io.BytesIO()
+    with house_style():
+        figure.savefig(
+            written, format="png", dpi=dpi, facecolor="white", metadata={"Software": None}
+        )
+    return written.getvalue()
 
 
 def _drawn(figure: Figure) -> ElementTree.Element:

@@ -54,11 +54,12 @@ def learning_curves(
     *,
     metric: str,
     strategy: str,
+    best_name: str = "best trial",
 ) -> Figure:
     """The metric by epoch: all trials faint, the best bold, its repetitions over seeds as a band.
 
     The band goes from the lowest to the highest seed, with their mean, up to the last epoch that
-    all of them reached.
+    all of them reached. ``best_name`` is what the legend calls the bold one.
     """
     shown, look = metric_axis(metric), look_of(strategy)
     usable = [curve for curve in curves if not curve.is_empty]
@@ -80,7 +81,7 @@ def learning_curves(
     within_bounds(axes.yaxis, shown)
     axes.set_xlabel("epoch (number)")
     axes.set_ylabel(shown.label)
-    legend(figure, _curve_handles(look, bool(usable), bool(bold), len(repeated)))
+    legend(figure, _curve_handles(look, bool(usable), best_name if bold else "", len(repeated)))
     return figure
 
 
@@ -130,13 +131,12 @@ def _mark_best_epoch(axes: Axes, bold: Sequence[Curve], metric: str, look: Look)
             marks(axes, at, [shown.factor * value], look, size=9, alpha=1)
 
 
-def _curve_handles(look: Look, trials: bool, best: bool, num_seeds: int) -> list[Line2D | Patch]:
+def _curve_handles(look: Look, trials: bool, best: str, num_seeds: int) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [
         handle(part, color=INK, linestyle=linestyle, linewidth=1) for part, linestyle in PARTS
     ]
     if best:
-        label = "best trial"
-        handles.append(handle(label, color=look.colour, linewidth=2.4, marker=look.marker))
+        handles.append(handle(best, color=look.colour, linewidth=2.4, marker=look.marker))
     if trials:
         handles.append(handle("all trials", color=look.colour, linewidth=0.8))
     if num_seeds:

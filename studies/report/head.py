@@ -30,7 +30,7 @@ from studies.report.numbers import (
     number_cell,
     source_of_candidate,
 )
-from studies.storage import DEFAULT_STORAGE
+from studies.storage import storage_option
 
 QUESTION = (
     "Which is better on these images: fine-tuning a pretrained ConvNet, or using it as a fixed "
@@ -46,7 +46,7 @@ def head(evidence: Evidence) -> list[Section]:
             title="Question and verdict",
             blocks=[Paragraph(content=QUESTION), *verdict(evidence)],
         ),
-        Section(id="data", title="Data", blocks=_data(evidence)),
+        Section(id="data", title="Data", blocks=data_blocks(evidence)),
         Section(id="protocol", title="Protocol", blocks=_protocol(evidence)),
     ]
 
@@ -156,7 +156,8 @@ def _unfinished(evidence: Evidence) -> str:
     return " ".join(parts)
 
 
-def _data(evidence: Evidence) -> list[Block]:
+def data_blocks(evidence: Evidence) -> list[Block]:
+    """Images by class and split, facts, a picture of pictures, and what the check found."""
     counts = evidence.counts
     data = evidence.study.identity["data"]
     source = f"data check of {data['source']}, fingerprint {data['fingerprint'][:12]}"
@@ -209,11 +210,7 @@ def _facts(evidence: Evidence) -> list[str]:
 
 
 def _protocol(evidence: Evidence) -> list[Block]:
-    command = (
-        ""
-        if evidence.storage.url == DEFAULT_STORAGE
-        else (f" --storage {shlex.quote(evidence.storage.url)}")
-    )
+    command = storage_option(evidence.storage)
     name = shlex.quote(evidence.name)
     return [
         Paragraph(content=methods_paragraph(evidence)),

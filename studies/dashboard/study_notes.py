@@ -1,0 +1,286 @@
+"""The notes of a study, its repeats and its controls: what they are, and what came out.
+
+Knows evidence and words, no storage. Never imports torch.
+"""
+
+import shlex
+from collections.abc import Sequence
+
+from search_spaces import SearchSpace
+from studies.comparison import compare, seconds_saved
+from studies.confirm import Candidate
+from studies.control_rows import alarms, control_rows
+from studies.ledger import seal_sentence
+from studies.records import count_states
+from studies.report.blocks import Block, Code, Listing, Paragraph, Report, Section, Table, Words
+from studies.report.evidence import Evidence
+from studies.report.head import QUESTION, data_blocks, verdict
+from studies.report.markdown import to_markdown
+from studies.report.numbers import NAMES, configuration_text, metric_text, seconds_text
+from studies.space_table import baseline_words, parameter_rows, size_words
+from studies.storage import storage_option
+
+METRICS = {
+    "accuracy": "share of validation images whose class is predicted, at the best epoch",
+    "balanced_accuracy": "mean over classes of the share of validation images that are predicted, "
+    "at the best epoch",
+    "auroc": "area under the ROC curve on validation images, one class against the rest, at the "
+    "best epoch",
+    "f1": "mean over classes of F1 on validation images, at the best epoch",
+    "loss": "cross-entropy on validation images, nats an image, at the best epoch; less is better",
+}
+ON_THE_PAGES = (
+    "History, importance, timeline, intermediate values: Optuna's. Importance is over both "
+    "strategies here; the report has it within each.",
+    "Metric against seconds, unfrozen layers against metric, budget spent and saved by pruning: "
+    "drawn by this program, renewed while the study runs.",
+    "Trials (list): a note on every trial, history.csv with all metrics of every epoch, "
+    "predictions.npz with the validation logits of every epoch; learning curve and confusion "
+    "matrix of trials that were the best of their strategy when they ended.",
+    "Trials (selection): parallel coordinates, and the table with a column for every parameter "
+    "and attribute: seconds, num_trainable_parameters, train_val_gap (training minus validation "
+    "accuracy at the best epoch), peak_memory_mb, reason (why a trial was pruned or failed).",
+)
+CANDIDATES_ARE = (
+    "What is the best of many trials on one seed is partly luck. Here the best configurations of "
+    "each strategy are trained again with seeds that were declared before, the same for all; "
+    "within each strategy the choice is made by the mean. These trials never feed the sampler, "
+    "the pruner, the totals or the importance of the search."
+)
+CONTROLS_ARE = (
+    "What the search must beat to mean anything: the most frequent class; nearest neighbours and "
+    "logistic regression on frozen features, pretrained and random; the default recipe of each "
+    "strategy without a search. These trials never feed the search."
+)
+
+
+def search_note(evidence: Evidence) -> str:
+    """The note of ``NAME``: question, what is known, data, space, where things are, commands."""
+    name = evidence.name
+    return to_markdown(
+        Report(
+            title=f"{name}: fine-tuning or fixed feature extractor?",
+            facts=[*_state(evidence), _metric(evidence)],
+            sections=[
+                Section(
+                    id="verdict",
+                    title="Question and verdict",
+                    blocks=[Paragraph(content=QUESTION), *verdict(evidence), *_best(evidence)],
+                ),
+                Section(id="data", title="Data", blocks=_without_pictures(evidence)),
+                Section(id="space", title="Search space", blocks=_space(evidence)),
+                Section(
+                    id="pages",
+                    title="What is where",
+                    blocks=[Listing(items=[*ON_THE_PAGES, *_sisters(evidence)])],
+                ),
+                Section(id="commands", title="Commands", blocks=[_commands(evidence)]),
+            ],
+        )
+    )
+
+
+def confirm_note(evidence: Evidence, done: int, wanted: int) -> str:
+    """The note of ``NAME/confirm``: why these trainings, and what they gave so far.
+
+    Args:
+        done: finished trainings, of those ``wanted``.
+    """
+    confirmed = evidence.confirmed
+    assert confirmed is not None
+    how = "the best mean" if confirmed.how == "best" else "the cheapest within one standard error"
+    facts = [
+        ("trainings", f"{done} of {wanted} finished"),
+        ("seeds", ", ".join(map(str, confirmed.seeds))),
+        ("chosen by", how),
+        _metric(evidence),
+    ]
+    if confirmed.resplit:
+        facts.append(("validation images", "drawn anew for every seed"))
+    blocks: list[Block] = [Paragraph(content=CANDIDATES_ARE)]
+    if confirmed.candidates:
+        blocks.append(_candidates(evidence, confirmed.candidates))
+    result = [] if done < wanted else verdict(evidence)
+    return to_markdown(
+        Report(
+            title=f"{evidence.name}/confirm: the best of each strategy over seeds",
+            facts=facts,
+            sections=[
+                Section(id="what", title="What this is", blocks=blocks),
+                *([Section(id="verdict", title="Verdict", blocks=result)] if result else []),
+                Section(
+                    id="reading",
+                    title="How to read it",
+                    blocks=[
+                        Paragraph(
+                            content="The parameter candidate is the trial of the search whose "
+                            "configuration is trained. Importance says nothing "
+                            "here: nothing was searched."
+                        )
+                    ],
+                ),
+                Section(
+                    id="commands",
+                    title="Commands",
+                    blocks=[
+                        Code(
+                            lines=[
+                                f"python -m studies confirm {_name(evidence)} --seeds 5",
+                                f"python -m studies export {_name(evidence)}",
+                            ]
+                        )
+                    ],
+                ),
+            ],
+        )
+    )
+
+
+def controls_note(evidence: Evidence) -> str:
+    """The note of ``NAME/controls``: what each is, and how it did."""
+    metric = evidence.metric
+    rows: list[list[Words]] = [
+        [
+            str(row["control"]),
+            str(row["backbone"] or ""),
+            str(row["weights"] or ""),
+            metric_text(metric, row["val"][metric]),
+        ]
+        for row in control_rows(evidence.controls)
+    ]
+    blocks: list[Block] = [Paragraph(content=CONTROLS_ARE)]
+    if rows:
+        columns = ["control", "backbone", "weights", f"validation {metric}"]
+        blocks.append(Table(name="controls", caption="", columns=columns, rows=rows))
+    if evidence.confirmed is not None:
+        blocks += [
+            Paragraph(content=line, kind="warning")
+            for line in alarms(evidence.confirmed, evidence.counts, NAMES)
+        ]
+    return to_markdown(
+        Report(
+            title=f"{evidence.name}/controls: what must be beaten",
+            facts=[_metric(evidence)],
+            sections=[Section(id="what", title="What this is", blocks=blocks)],
+        )
+    )
+
+
+def _state(evidence: Evidence) -> list[tuple[str, str]]:
+    counts = count_states(evidence.trials)
+    done = counts["complete"] + counts["pruned"] + counts["fail"]
+    parts = [f"{counts['complete']} complete", f"{counts['pruned']} pruned"]
+    parts += [f"{counts[state]} {word}" for state, word in STATES.items() if counts[state]]
+    saved = seconds_saved(evidence.trials, int(evidence.study.settings["epochs"]))
+    facts = [("trials", f"{done} of {evidence.study.trials}: {', '.join(parts)}")]
+    spent = sum(trial.seconds or 0.0 for trial in evidence.trials if trial.counts)
+    facts.append(
+        ("time", f"{seconds_text(spent)} in trials; pruning saved at most {seconds_text(saved)}")
+    )
+    return [*facts, ("the test images", _seal(evidence))]
+
+
+def _seal(evidence: Evidence) -> str:
+    return seal_sentence(evidence.openings).removeprefix("The test images ").rstrip(".")
+
+
+STATES = {"fail": "failed", "running": "running"}
+
+
+def _metric(evidence: Evidence) -> tuple[str, str]:
+    words = METRICS.get(evidence.metric, "on validation images, at the best epoch")
+    return "value of a trial", f"{evidence.metric.replace('_', ' ')}: {words}"
+
+
+def _best(evidence: Evidence) -> list[Block]:
+    """The best trial of each strategy, and what that is worth."""
+    found = compare(evidence.trials, evidence.metric, evidence.num_images("val"))
+    items: list[Words] = []
+    for strategy, summary in found.items():
+        value = metric_text(evidence.metric, summary.value)
+        items.append(
+            f"best of {summary.num_trials} by {NAMES[strategy]}: trial {summary.best.number}, "
+            f"{value}; {configuration_text(summary.best.params)}"
+        )
+    if not items:
+        return []
+    warning = "The best of many on one seed, on the images that chose them: too good, both."
+    return [Listing(items=items), Paragraph(content=warning)]
+
+
+def _without_pictures(evidence: Evidence) -> list[Block]:
+    kinds = (Paragraph, Listing, Table)
+    return [block for block in data_blocks(evidence) if isinstance(block, kinds)]
+
+
+def _space(evidence: Evidence) -> list[Block]:
+    settings = evidence.study.settings
+    space = SearchSpace.model_validate(evidence.study.identity["space"])
+    sampler = "TPE" if settings["sampler"] == "tpe" else "random draws"
+    pruned = (
+        "a trial below the median of its own strategy is pruned, from the third epoch on"
+        if settings["pruner"] == "median"
+        else "no trial is pruned"
+    )
+    blocks: list[Block] = [
+        Paragraph(
+            content=f"{space.name}: {size_words(space)} Sampled by {sampler}, seed "
+            f"{settings['seed']}; at most {settings['epochs']} epochs, patience "
+            f"{settings['patience']}; {pruned}. Images of {settings['image_size']} px."
+        ),
+        Table(
+            name="space",
+            caption="",
+            columns=["parameter", "strategy", "values"],
+            rows=[list(row) for row in parameter_rows(space)],
+        ),
+    ]
+    if space.baselines:
+        blocks.append(Paragraph(content=f"Run first, on {space.backbones[0]}:"))
+        blocks.append(Listing(items=[baseline_words(b) for b in space.baselines]))
+    return blocks
+
+
+def _sisters(evidence: Evidence) -> list[str]:
+    return [
+        f"{evidence.name}/confirm: the best of each strategy trained again over seeds, with "
+        "pictures of each training.",
+        f"{evidence.name}/controls: what these must beat.",
+    ]
+
+
+def _candidates(evidence: Evidence, found: Sequence[Candidate]) -> Table:
+    metric = evidence.metric
+    chosen = {c.number for c in evidence.confirmed.chosen.values()} if evidence.confirmed else ()
+    rows: list[list[Words]] = []
+    for candidate in found:
+        error = candidate.standard_error
+        rows.append(
+            [
+                f"{candidate.number}{' (chosen)' if candidate.number in chosen else ''}",
+                NAMES[candidate.strategy],
+                str(candidate.configuration["backbone"]),
+                metric_text(metric, candidate.mean),
+                "?" if error == float("inf") else metric_text(metric, error),
+                ", ".join(metric_text(metric, value) for value in candidate.values),
+            ]
+        )
+    columns = ["trial of the search", "strategy", "backbone", "mean", "standard error", "seeds"]
+    return Table(name="candidates", caption="", columns=columns, rows=rows)
+
+
+def _name(evidence: Evidence) -> str:
+    return f"{shlex.quote(evidence.name)}{storage_option(evidence.storage)}"
+
+
+def _commands(evidence: Evidence) -> Code:
+    name = _name(evidence)
+    return Code(
+        lines=[
+            f"python -m studies run --name {name}  # goes on; --trials N for more",
+            f"python -m studies status {name}",
+            f"python -m studies confirm {name}",
+            f"python -m studies report {name}",
+            f"python -m studies export {name}  # then evaluate: the test images, once",
+        ]
+    )

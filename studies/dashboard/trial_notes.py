@@ -1,0 +1,173 @@
+"""The note on a trial's page: what was trained, what came out, why it was pruned or failed.
+
+Knows one stored trial, no storage. Never imports torch.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from search_spaces.fields import is_default
+from studies.control_rows import KEYS, NONE
+from studies.model_card import escaped
+from studies.records import CANDIDATE, INTERRUPTED, SEED, TrialRecord
+from studies.report.numbers import NAMES, bytes_text, is_share, metric_text, seconds_text
+from studies.statistics import wilson_interval
+
+# Said in a sentence of its own, or part of how a trial was made rather than of what it trains.
+SAID_ELSEWHERE = ("backbone", "strategy", "num_unfrozen_layers", CANDIDATE, SEED, *KEYS)
+CONTROL_WORDS: Mapping[str, str] = {
+    "majority": "The most frequent class of the training images for every image",
+    "knn": "Nearest neighbours",
+    "logistic_regression": "Logistic regression",
+}
+OUT_OF_MEMORY = "out of memory"
+SHORTEST_SECONDS = 0.05  # Less would be shown as none.
+
+
+def trial_note(
+    record: TrialRecord, *, metric: str, num_val: int, depths: Mapping[str, int], purpose: str = ""
+) -> str:
+    """The note in Markdown.
+
+    Args:
+        metric: by which the study chooses.
+        num_val: validation images.
+        depths: layers of each backbone.
+        purpose: "confirm" or "controls", of trials beside the search.
+    """
+    parts = [_trained(record, depths, purpose)]
+    if record.duplicate_of is not None:
+        parts.append(
+            f"This configuration is that of trial {record.duplicate_of}: it was told its state "
+            "and value, not trained again, and is not counted."
+        )
+        return "\n\n".join(parts)
+    parts += [*_outcome(record), *_reached(record, metric, num_val), *_spent(record)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _trained(record: TrialRecord, depths: Mapping[str, int], purpose: str) -> str:
+    params = record.params
+    if KEYS[0] in params:
+        return _control(params)
+    backbone, strategy = str(params.get("backbone")), str(params.get("strategy"))
+    layers, depth = params.get("num_unfrozen_layers"), depths.get(backbone)
+    if strategy == "feature_extraction":
+        what = "all layers frozen, a linear head trained on their features"
+    elif depth is not None and layers == depth:
+        what = f"all {depth} layers and the head trained"
+    else:
+        last = "last layer" if layers == 1 else f"last {layers} layers"
+        of = "" if depth is None else f" of {depth}"
+        what = f"the {last}{of} and the head trained"
+    if record.num_trainable_parameters is not None:
+        what += f" ({record.num_trainable_parameters:,} parameters)"
+    values = [
+        f"{name.replace('_', ' ')} {_number(value)}"
+        for name, value in params.items()
+        if name not in SAID_ELSEWHERE and not is_default(name, value)
+    ]
+    seed = params.get(SEED, record.config.get("seed"))
+    values += [] if seed is None else [f"seed {seed}"]
+    title = f"**{NAMES.get(strategy, strategy).capitalize()}** of {escaped(backbone)}"
+    return f"{title}: {what}; {escaped(', '.join(values))}.{_why(params, purpose)}"
+
+
+def _why(params: Mapping[str, Any], purpose: str) -> str:
+    if purpose == "confirm":
+        return f" The configuration of trial {params[CANDIDATE]} of the search, with another seed."
+    if purpose == "controls":
+        return " The default recipe, without a search."
+    return ""
+
+
+def _control(params: Mapping[str, Any]) -> str:
+    name, backbone, weights = (str(params[key]) for key in KEYS)
+    words = CONTROL_WORDS.get(name, name)
+    if backbone == NONE:
+        return f"**Control.** {escaped(words)}."
+    kind = "random" if weights == "random" else f"{weights} (pretrained)"
+    return (
+        f"**Control.** {escaped(words)} on frozen features of {escaped(backbone)}, weights "
+        f"{escaped(kind)}."
+    )
+
+
+def _outcome(record: TrialRecord) -> list[str]:
+    """What became of a trial that is not complete."""
+    reason = record.reason or "for an unknown reason"
+    if record.state == "PRUNED":
+        epochs = len(record.history)
+        return [
+            f"**Pruned** after epoch {epochs}: {escaped(reason)} of the trials of its strategy. "
+            "It starts worse than they did; what it would have reached nobody knows."
+        ]
+    if record.state != "FAIL":
+        return []
+    if reason == INTERRUPTED:
+        return [
+            "**Interrupted**: its process was stopped or died. It is not counted; its "
+            "configuration is tried again by another trial."
+        ]
+    hint = " Smaller batches or images need less." if reason == OUT_OF_MEMORY else ""
+    return [f"**Failed**: {escaped(reason)}.{hint} It is counted, and the study goes on."]
+
+
+def _reached(record: TrialRecord, metric: str, num_val: int) -> list[str]:
+    best = record.best
+    if best is None or not math.isfinite(best["val"][metric]):
+        return []
+    value = best["val"][metric]
+    interval = ""
+    if metric == "accuracy" and num_val:
+        low, high = wilson_interval(round(value * num_val), num_val)
+        interval = f" [{100 * low:.1f}, {100 * high:.1f}]"
+    text = (
+        f"Validation {metric.replace('_', ' ')} **{metric_text(metric, value)}**{interval} "
+        f"({num_val:,} images{', 95 % interval' if interval else ''})"
+    )
+    if len(record.history) == 1:
+        return [f"{text}; training {metric_text(metric, best['train'][metric])}."]
+    text += f", the best of {len(record.history)} epochs: epoch {record.best_epoch}."
+    return [f"{text} {_gap(best, metric)}"]
+
+
+def _gap(best: Mapping[str, Any], metric: str) -> str:
+    train, val = best["train"][metric], best["val"][metric]
+    if not math.isfinite(train):
+        return ""
+    gap = f"{100 * (train - val):+.1f} points" if is_share(metric) else f"{train - val:+.3f}"
+    return f"On training images {metric_text(metric, train)} (gap {gap})."
+
+
+def _spent(record: TrialRecord) -> list[str]:
+    if record.seconds is None:
+        return []
+    shares = [
+        f"{work} {seconds_text(record.timing[work])}"
+        for work in ("activations", "training", "validation")
+        if record.timing.get(work, 0.0) >= SHORTEST_SECONDS
+    ]
+    text = f"Took {seconds_text(record.seconds)}"
+    text += f" ({', '.join(shares)})" if shares else ""
+    if record.peak_memory_bytes:
+        text += f"; peak memory {bytes_text(record.peak_memory_bytes)}"
+    return [f"{text}.{_reused(record)}{_micro_batches(record)}"]
+
+
+def _reused(record: TrialRecord) -> str:
+    if record.cache.get("was_at_hand") and record.cache.get("bytes"):
+        return " Outputs of the frozen layers were at hand."
+    return ""
+
+
+def _micro_batches(record: TrialRecord) -> str:
+    size, batch = record.micro_batch_size, record.params.get("batch_size")
+    if size is None or batch is None or size >= batch:
+        return ""
+    return f" Memory was short: {size} images at a time, their gradients added up."
+
+
+def _number(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,297 @@
+"""Notes and figures of a study: complete, up to date, never in the way of people or studies."""
+
+import json
+import shutil
+import threading
+
+import optuna
+import pytest
+from filelock import FileLock
+from optuna_dashboard import get_note, save_note
+
+from studies.cli import main
+from studies.dashboard import publish as publishing
+from studies.dashboard.publish import Publisher, publish, publish_all
+from studies.errors import UserError
+from studies.records import write_claim
+from studies.storage import load_study, open_storage
+from studies.study_record import write_totals
+from tests.bundles import run_study
+from tests.dashboards import ask, detail, running
+
+FIGURES = {
+    "metric-against-seconds",
+    "unfrozen-layers-against-metric",
+    "budget-spent-and-saved",
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A study with repeats and controls, as `run` has left it."""
+    home = tmp_path_factory.mktemp("made")
+    run_study(home, trials=6)
+    return home
+
+
+@pytest.fixture
+def home(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "home")
+
+
+@pytest.fixture
+def storage(home):
+    storage = open_storage(str(home / "studies.db"))
+    publish(storage, "s")  # The commands in the notes name where the database is now.
+    return storage
+
+
+def trial_notes(storage, name):
+    study = load_study(storage, name)
+    return [get_note(optuna.trial.Trial(study, t._trial_id)) for t in study.get_trials()]
+
+
+def system_attributes(storage, name="s"):
+    study_id = storage.database.get_study_id_from_name(name)
+    return storage.database.get_study_system_attrs(study_id)
+
+
+def test_every_study_and_every_trial_has_a_note(storage):
+    for name, title in (
+        ("s", "# s\\: fine-tuning or fixed feature extractor?"),
+        ("s/confirm", "# s/confirm\\: the best of each strategy over seeds"),
+        ("s/controls", "# s/controls\\: what must be beaten"),
+    ):
+        assert get_note(load_study(storage, name)).startswith(title)
+        notes = trial_notes(storage, name)
+        assert notes and all(note.startswith("**") for note in notes)
+
+
+def test_trials_have_their_course_and_predictions(home):
+    with running(home / "studies.db") as server:
+        found = [json.loads(ask(server, f"api/studies/{number}")[2]) for number in (1, 2, 3)]
+    for study in found:
+        for trial in study["trials"]:
+            names = {artifact["filename"] for artifact in trial["artifacts"]}
+            assert {"history.csv", "predictions.npz"} <= names
+
+
+def test_repeats_and_the_best_of_a_strategy_have_pictures_and_not_every_trial(home):
+    with running(home / "studies.db") as server:
+        search, confirm = (json.loads(ask(server, f"api/studies/{n}")[2]) for n in (1, 2))
+
+    def has_pictures(trial):
+        names = {artifact["filename"] for artifact in trial["artifacts"]}
+        return {"learning_curve.png", "confusion_matrix.png"} <= names
+
+    def strategy(trial):
+        return next(p["param_external_value"] for p in trial["params"] if p["name"] == "strategy")
+
+    assert all(map(has_pictures, confirm["trials"]))
+    assert has_pictures(search["best_trials"][0])
+    for name in ("feature_extraction", "fine_tuning"):
+        mine = [t for t in search["trials"] if strategy(t) == name and t["state"] == "Complete"]
+        best = max(mine, key=lambda trial: trial["values"][0])
+        worse = [
+            trial
+            for trial in mine
+            if any(t["number"] < trial["number"] and t["values"] > trial["values"] for t in mine)
+        ]
+        assert has_pictures(best) and not any(map(has_pictures, worse))
+
+
+def test_figures_have_fixed_ids_and_can_be_read(home):
+    with running(home / "studies.db") as server:
+        found = detail(server)
+    figures = {f["id"]: json.loads(f["graph_object"]) for f in found["plotly_graph_objects"]}
+    assert set(figures) == FIGURES
+    assert all(figure["data"] for figure in figures.values())
+
+
+def test_to_publish_again_changes_nothing(storage):
+    before = system_attributes(storage)
+    publish(storage, "s")
+    assert system_attributes(storage) == before
+
+
+def test_a_new_trial_gets_its_note_and_the_note_of_the_study_follows(storage):
+    study = load_study(storage, "s")
+    write_totals(study, 9, None)
+    trial = study.ask()
+    write_claim(trial, worker="host:1:ab", logical_number=trial.number)
+    publish(storage, "s")
+    assert trial_notes(storage, "s")[-1] == ""
+    assert "1 running" in get_note(study) and "6 of 9" in get_note(study)
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    publish(storage, "s")
+    assert "**Failed**" in trial_notes(storage, "s")[-1]
+    assert "7 of 9" in get_note(study) and "1 failed" in get_note(study)
+
+
+def test_a_note_that_a_person_has_edited_stays(storage):
+    study = load_study(storage, "s")
+    mine = get_note(study).replace("Which is better", "What is better")
+    assert mine != get_note(study) and len(mine) > 2045  # In pieces.
+    save_note(study, mine)
+    write_totals(study, 9, None)
+    publish(storage, "s")
+    assert get_note(study) == mine
+
+
+def test_a_note_that_was_emptied_or_never_there_is_written(storage):
+    study = load_study(storage, "s")
+    before = get_note(study)
+    save_note(study, "")
+    publish(storage, "s")
+    assert get_note(study) == before
+
+
+def test_a_note_of_a_trial_that_a_person_has_written_stays(storage):
+    study = load_study(storage, "s")
+    trial = study.ask()
+    save_note(trial, "mine")
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    publish(storage, "s")
+    assert trial_notes(storage, "s")[-1] == "mine"
+
+
+def test_the_dashboard_reads_the_newer_version_of_a_note(storage):
+    """An editor that was open meanwhile is told that it would overwrite something."""
+    study = load_study(storage, "s")
+    version = system_attributes(storage)["dashboard:note_ver"]
+    write_totals(study, 9, None)
+    publish(storage, "s")
+    assert system_attributes(storage)["dashboard:note_ver"] == version + 1
+
+
+def test_the_dashboard_completes_a_study_that_has_no_notes_yet(home):
+    storage = open_storage(str(home / "studies.db"))
+    with storage.database.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM study_system_attributes WHERE key LIKE 'dash%'")
+    assert get_note(load_study(storage, "s")) == ""
+    with running(home / "studies.db") as server:
+        found = detail(server)
+    assert found["note"]["body"].startswith("# s")
+    assert all(trial["note"]["body"] for trial in found["trials"])
+    assert len(found["plotly_graph_objects"]) == len(FIGURES)
+
+
+def test_reading_only_writes_no_note(home):
+    storage = open_storage(str(home / "studies.db"))
+    with storage.database.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM study_system_attributes WHERE key LIKE 'dash%'")
+    with running(home / "studies.db", read_only=True) as server:
+        assert detail(server)["note"]["body"] == ""
+    assert get_note(load_study(storage, "s")) == ""
+
+
+def test_a_study_that_cant_be_understood_is_told_and_the_dashboard_opens(home):
+    storage, said = open_storage(str(home / "studies.db")), []
+    study = optuna.create_study(storage=storage.database, study_name="odd")
+    study.set_user_attr("identity", {"schema": 1})
+    study.set_user_attr("totals", {"trials": 3, "timeout_seconds": None})
+    with running(home / "studies.db", said=said) as server:
+        assert detail(server)["note"]["body"].startswith("# s")
+    assert said[0].startswith("Notes and figures of the dashboard are not up to date: ")
+
+
+def test_a_study_of_another_program_is_left_alone(storage):
+    optuna.create_study(storage=storage.database, study_name="foreign")
+    said = []
+    publish_all(storage, said.append)
+    assert get_note(load_study(storage, "foreign")) == "" and said == []
+    with pytest.raises(UserError, match="not made by transfer-studies"):
+        publish(storage, "foreign")
+
+
+def test_while_another_process_publishes_it_is_left_to_that_one(storage):
+    write_totals(load_study(storage, "s"), 9, None)
+    before = get_note(load_study(storage, "s"))
+    with FileLock(storage.locks / "publish.lock"):
+        publish(storage, "s", wait=False)
+        assert get_note(load_study(storage, "s")) == before
+    publish(storage, "s", wait=False)
+    assert get_note(load_study(storage, "s")) != before
+
+
+def test_who_reads_meanwhile_gets_whole_figures_and_notes(storage, home):
+    """What optuna-dashboard's own functions write in pieces is one value here."""
+    study, stop, broken, seen = load_study(storage, "s"), threading.Event(), [], set()
+
+    def read():
+        other = open_storage(str(home / "studies.db"))
+        while not stop.is_set():
+            attributes = system_attributes(other)
+            seen.add(attributes["dashboard:note_ver"])
+            for key, value in attributes.items():
+                if key.startswith("dashboard:plot_data:"):
+                    try:
+                        json.loads(value)
+                    except ValueError:
+                        broken.append(key)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for total in range(20, 40):
+        write_totals(study, total, None)
+        publish(storage, "s")
+    stop.set()
+    reader.join()
+    assert broken == [] and len(seen) > 1
+
+
+def test_a_publisher_waits_before_it_publishes_again(storage, monkeypatch):
+    times, clock = [], [100.0]
+
+    def slow(*arguments, **given):
+        times.append(clock[0])
+        clock[0] += 1.0
+
+    monkeypatch.setattr(publishing, "publish", slow)
+    monkeypatch.setattr(publishing, "perf_counter", lambda: clock[0])
+    publisher = Publisher(storage, "s", print)
+    for _ in range(200):
+        publisher.publish_if_due()
+        clock[0] += 1.0
+    # It took a second: no more often than in fifty.
+    assert times == [100.0, 151.0, 202.0, 253.0]
+
+
+def test_a_publisher_that_is_quick_still_leaves_seconds_between(storage, monkeypatch):
+    times, clock = [], [100.0]
+    monkeypatch.setattr(publishing, "publish", lambda *_, **__: times.append(clock[0]))
+    monkeypatch.setattr(publishing, "perf_counter", lambda: clock[0])
+    publisher = Publisher(storage, "s", print)
+    for _ in range(12):
+        publisher.publish_if_due()
+        clock[0] += 1.0
+    assert times == [100.0, 105.0, 110.0]
+
+
+def test_a_failure_is_told_once_and_ends_nothing(storage, monkeypatch):
+    def fail(*arguments, **given):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(publishing, "publish", fail)
+    said = []
+    publisher = Publisher(storage, "s", said.append)
+    publisher.publish()
+    publisher.publish()
+    assert said == ["Notes and figures of the dashboard are not up to date: disk full"]
+
+
+def test_a_run_whose_notes_fail_is_a_run_all_the_same(tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **given):
+        raise RuntimeError("no notes today")
+
+    monkeypatch.setattr(publishing, "publish", fail)
+    (tmp_path / "cache").mkdir()
+    code = main(
+        [
+            *("run", "--name", "s", "--data", "phantom:train=40,test=20,size=32"),
+            *("--weights", "random", "--backbones", "resnet18", "--trials", "2"),
+            *("--epochs", "2", "--no-confirm", "--no-report"),
+            *("--storage", str(tmp_path / "studies.db"), "--cache-dir", str(tmp_path / "cache")),
+        ]
+    )
+    assert code == 0 and "no notes today" in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""The notes of a study, its repeats and its controls: what a person must know of them."""
+
+import re
+
+import pytest
+
+from studies.control_rows import alarms
+from studies.dashboard.study_notes import METRICS, confirm_note, controls_note, search_note
+from studies.report.evidence import read_evidence
+from studies.report.numbers import NAMES
+from studies.storage import create_study, open_storage
+from studies.study_record import write_confirm
+from tests.bundles import run_study
+from transfer.config import METRICS as SEARCHED
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    return run_study(tmp_path_factory.mktemp("made"), trials=6)
+
+
+@pytest.fixture(scope="module")
+def evidence(database):
+    return read_evidence(open_storage(database), "s")
+
+
+@pytest.fixture
+def unconfirmed(tmp_path):
+    return read_evidence(open_storage(run_study(tmp_path, trials=2, confirm=False)), "s")
+
+
+def shown(note):
+    """As Markdown shows it."""
+    return re.sub(r"\\(.)", r"\1", note)
+
+
+def test_the_note_has_question_data_space_and_commands(evidence, database):
+    note = shown(search_note(evidence))
+    assert "Which is better on these images" in note
+    assert "| NORMAL | 24 | 6 | 10 |" in note and "source phantom:train=60" in note
+    assert "| learning_rate | feature extraction | 0.001 to 0.01, logarithmic |" in note
+    assert "tiny: 4 combinations" in note or "tiny:" in note
+    assert "Sampled by TPE, seed 0; at most 3 epochs, patience 5" in note
+    for command in ("run --name s", "status s", "confirm s", "report s", "export s"):
+        assert f"    python -m studies {command} --storage {database}" in note
+
+
+def test_the_note_names_the_metric_and_says_how_far_the_study_is(evidence):
+    note = shown(search_note(evidence))
+    assert "trials: 6 of 6: 6 complete, 0 pruned" in note
+    assert f"value of a trial: accuracy: {METRICS['accuracy']}" in note
+    assert "the test images: are sealed" in note
+
+
+def test_every_metric_of_a_study_is_explained():
+    assert set(METRICS) == set(SEARCHED)
+
+
+def test_the_best_of_each_strategy_stand_there_with_what_they_are_worth(evidence):
+    note = shown(search_note(evidence))
+    for strategy, words in NAMES.items():
+        best = max(trial.value for trial in evidence.trials if trial.strategy == strategy)
+        assert re.search(rf"best of \d by {words}: trial \d+, {100 * best:.1f} %", note)
+    assert "too good, both" in note
+
+
+def test_before_confirming_there_is_no_verdict(unconfirmed):
+    note = shown(search_note(unconfirmed))
+    assert "No verdict yet: the best trials were not trained again over seeds" in note
+
+
+def test_after_confirming_the_verdict_stands_in_both_notes(evidence):
+    sentence = evidence.comparison.sentence
+    assert sentence in shown(search_note(evidence))
+    assert sentence in shown(confirm_note(evidence, 4, 4))
+
+
+def test_repeats_say_why_which_seeds_and_what_each_gave(evidence):
+    note = shown(confirm_note(evidence, 4, 4))
+    assert "trainings: 4 of 4 finished" in note and "seeds: 1, 2" in note
+    for candidate in evidence.confirmed.candidates:
+        values = ", ".join(f"{100 * value:.1f} %" for value in candidate.values)
+        assert f"| {candidate.number} (chosen) |" in note and values in note
+    assert "These trials never feed the sampler" in note
+
+
+def test_repeats_that_are_not_finished_give_no_verdict(evidence):
+    note = shown(confirm_note(evidence, 3, 4))
+    assert "3 of 4 finished" in note and "## Verdict" not in note
+
+
+def test_repeats_before_the_first_is_complete_are_explained_as_well(unconfirmed):
+    confirm = create_study(unconfirmed.storage, "s/confirm", "accuracy")
+    write_confirm(confirm, {"candidates": [0], "seeds": [1], "resplit": True, "choose": "best"})
+    note = shown(confirm_note(read_evidence(unconfirmed.storage, "s"), 0, 1))
+    assert "drawn anew for every seed" in note and "(chosen)" not in note
+
+
+def test_controls_stand_there_with_their_values(evidence):
+    note = shown(controls_note(evidence))
+    assert "| majority |   |   | 50.0 % |" in note
+    for control in evidence.controls[1:]:
+        name, value = control.params["control"], f"{100 * control.value:.1f} %"
+        assert f"| {name} | resnet18 | random | {value} |" in note
+    assert "What the search must beat" in note
+
+
+def test_an_alarm_stands_in_the_note_of_the_controls(evidence):
+    """Random weights and a dozen images: nothing was learned."""
+    lines = alarms(evidence.confirmed, evidence.counts, NAMES)
+    assert lines and all(line in shown(controls_note(evidence)) for line in lines)
