@@ -27,6 +27,7 @@ READERS = (
     "studies.comparison",
     "studies.confirm",
     "studies.control_rows",
+    "studies.dashboard.plots",
     "studies.dashboard.serve",
     "studies.data_card",
     "studies.data_check",
