@@ -29,6 +29,7 @@ READERS = (
     "studies.control_rows",
     "studies.dashboard.attributes",
     "studies.dashboard.pictures",
+    "studies.dashboard.plots",
     "studies.dashboard.publish",
     "studies.dashboard.serve",
     "studies.dashboard.serving",
