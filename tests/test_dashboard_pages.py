@@ -172,7 +172,7 @@ def test_a_running_study_explains_itself_and_its_figures_follow(tmp_path, read_o
             read_trial(page, server.url, 1, 1, "Validation accuracy")
             page.goto(f"{server.url}dashboard/studies/1/note")
             page.get_by_text("No verdict yet").first.wait_for()
-            page.get_by_text("1 running").first.wait_for()
+            page.get_by_text(" of 500: ").first.wait_for()
             before = figure(server)
             end = time.monotonic() + 90
             while figure(server) == before:
