@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         options = read_options(
             {
-                "data": "phantom:train=60,test=20,size=32",
+                "data": f"phantom:train={5 * NUM_VAL},test=20,size=32",
                 "space": "default",
                 "weights": "random",
                 "trials": num_trials,

@@ -235,7 +235,7 @@ class Objective:
                 labels_N=data.val.labels_N,
                 classes=data.classes,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:
             # A trial is worth more than its pictures.
             self.progress.message(f"No pictures of trial {handout.trial.number}: {error}")
 

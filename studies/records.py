@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
 INTERRUPTED = "interrupted"
+FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 PREDICTIONS = "predictions.npz"
 WEIGHTS = "trained.safetensors"
 # Under which a repeat stores whose configuration it has, and by which seed it trained.
@@ -91,8 +92,7 @@ class TrialRecord:
     @property
     def counts(self) -> bool:
         """Whether the trial is one of the study's total: finished, for a reason of its own."""
-        finished = self.state in ("COMPLETE", "PRUNED", "FAIL")
-        return finished and not self.is_interrupted and self.duplicate_of is None
+        return self.state in FINISHED and not self.is_interrupted and self.duplicate_of is None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -186,9 +186,19 @@ def _trial_id(storage: StudyStorage, study: optuna.Study, number: int) -> int:
     return storage.database.get_trial_id_from_study_id_trial_number(study_id, number)
 
 
-def read_trials(study: optuna.Study) -> list[TrialRecord]:
-    """All trials of a study in the order of their numbers, waiting ones left out."""
-    return records_of(study.get_trials(deepcopy=False))
+def read_trials(study: optuna.Study, known: Iterable[TrialRecord] = ()) -> list[TrialRecord]:
+    """All trials of a study in the order of their numbers, waiting ones left out.
+
+    Args:
+        known: read before from the same study. Those that were finished are taken as they are:
+            they can't change, and to read a thousand again takes longer than to store a trial.
+    """
+    finished = {record.number: record for record in known if record.state in FINISHED}
+    return [
+        finished.get(trial.number) or _read_trial(trial)
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state != TrialState.WAITING
+    ]
 
 
 def records_of(trials: Iterable[FrozenTrial]) -> list[TrialRecord]:

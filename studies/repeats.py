@@ -61,9 +61,9 @@ def run_repeats(
     while True:
         workplace.signals.check()
         with hand_out_lock(storage):
-            records = read_trials(study)
+            records = read_trials(study, records)
             if fail_orphans(storage, study, records, workplace.worker):
-                records = read_trials(study)
+                records = read_trials(study, records)
             taken = [r for r in records if r.counts or r.state == "RUNNING"]
             left = [repeat for repeat in repeats if not any(map(repeat.is_of, taken))]
             handout = None
@@ -75,7 +75,7 @@ def run_repeats(
             time.sleep(POLL_SECONDS)  # Others are at it.
             continue
         objective(left[0].seed).run(handout)
-        records = read_trials(study)
+        records = read_trials(study, records)
         done = next(r for r in records if r.number == handout.trial.number)
         progress.trial_finished(done, records)
         workplace.publisher.publish_if_due()

@@ -238,15 +238,16 @@ def _work(workplace: Workplace, study: optuna.Study, between: "_BetweenTrials") 
     )
     probes = num_probes(plan.opening)
     num_val = len(prepared.data.val)
-    progress.study(settings.name, settings.metric, settings.trials, read_trials(study))
+    records = read_trials(study)
+    progress.study(settings.name, settings.metric, settings.trials, records)
     objective = workplace.objective(study)
     while True:
         workplace.signals.check()
         between.started()
         with hand_out_lock(storage):
-            records = read_trials(study)
+            records = read_trials(study, records)
             if fail_orphans(storage, study, records, worker):
-                records = read_trials(study)
+                records = read_trials(study, records)
             handout = _next(study, plan, records, prepared, worker)
         if isinstance(handout, str):
             return handout or None
@@ -254,7 +255,7 @@ def _work(workplace: Workplace, study: optuna.Study, between: "_BetweenTrials") 
             time.sleep(POLL_SECONDS)
             continue
         objective.run(handout)
-        records = read_trials(study)
+        records = read_trials(study, records)
         done = next(r for r in records if r.number == handout.trial.number)
         workplace.publisher.publish_if_due()
         between.ended(done.timing.get("total", 0.0))

@@ -161,6 +161,18 @@ def test_a_trial_that_was_only_created_is_read_as_well(study):
     assert record.params == {} and record.best is None and record.strategy is None
 
 
+def test_finished_trials_that_are_known_are_taken_as_they_are_and_others_are_read(study, storage):
+    add(study, storage)
+    running = study.ask()
+    known = read_trials(study)
+    assert [record.state for record in known] == ["COMPLETE", "RUNNING"]
+    study.tell(running, state=TrialState.FAIL)
+    add(study, storage)
+    records = read_trials(study, known)
+    assert records == read_trials(study)
+    assert records[0] is known[0] and [r.state for r in records[1:]] == ["FAIL", "COMPLETE"]
+
+
 def test_waiting_trials_are_left_out(study):
     study.enqueue_trial({"strategy": "fine_tuning"})
     assert read_trials(study) == []
