@@ -314,7 +314,7 @@ def test_time_adds_up_in_the_order_of_ends_by_strategy_and_saved_time_as_elsewhe
     assert traces[LOOKS[TUNED].label]["y"] == [0, 20, 20, 25]
     saved = seconds_saved(records, 15)
     assert saved == 13 * 4.0
-    assert traces["saved by pruning (upper bound)"]["y"] == [0, saved, saved, saved]
+    assert traces["saved by pruning"]["y"] == [0, saved, saved, saved]
     assert {trace["stackgroup"] for trace in traces.values()} == {"time"}
 
 

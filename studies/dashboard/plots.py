@@ -94,8 +94,8 @@ def budget_plot(records: Records, epochs: int) -> go.Figure:
         if any(own):
             figure.add_trace(_area(look.label, own, unit, look.colour))
     if total_saved:
-        name = "saved by pruning (upper bound)"
-        figure.add_trace(_area(name, saved, unit, GREY).update(fillpattern={"shape": "/"}))
+        area = _area("saved by pruning", saved, unit, GREY)
+        figure.add_trace(area.update(fillpattern={"shape": "/"}))
     kept = f"at most {seconds_text(total_saved)}" if total_saved else "nothing so far"
     trials = "1 trial" if len(counted) == 1 else f"{len(counted)} trials"
     subtitle = f"{seconds_text(total)} spent in {trials}; pruning saved {kept}"
