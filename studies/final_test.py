@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from studies.bundle import Bundle, read_bundle
 from studies.bundle_config import CARD, MODEL
+from studies.dashboard.publish import Publisher
 from studies.errors import UserError
 from studies.final_result import evaluated
 from studies.final_words import card_paragraphs, forecast_sentence, overlap, refusal
@@ -118,13 +119,15 @@ def evaluate_bundle(
             with signals.interruptible():
                 said = open_test_images(storage, bundle, found, ready, progress)
                 result = evaluated(storage, bundle, found, said, options.margin, progress)
+            result["artifacts"] = store(storage, found, ready, said)
+            close_entry(storage, opening, result)
         except Interrupted:
             progress.message(
                 "Stopped with the opening recorded; the same command goes on with it."
             )
             raise
-        result["artifacts"] = store(storage, found, ready, said)
-        close_entry(storage, opening, result)
+        finally:  # The dashboard's notes say of test images that were opened that they were.
+            Publisher(storage, found.name, progress.message).publish()
     every = openings(storage, found.bundle.data.test_fingerprint)
     _write_card(options.bundle, card_paragraphs(every, bundle.config), progress)
     return Evaluated(

@@ -98,7 +98,7 @@ class Objective:
                 similarity = self._similarity(config, result)
             state = TrialState.PRUNED if course.pruned else TrialState.COMPLETE
             if course.pruned:
-                reason = f"below the median at epoch {len(course.history)}"
+                reason = f"worse than the median at epoch {len(course.history)}"
         except Interrupted:
             reason = INTERRUPTED
             raise

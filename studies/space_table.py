@@ -67,7 +67,7 @@ def print_space(console: Console, space: SearchSpace) -> None:
     if space.baselines:
         console.print(f"\nRun first, on {space.backbones[0]}:")
     for baseline in space.baselines:
-        console.print(Padding(baseline_words(baseline), (0, 0, 0, 2)))
+        console.print(Padding(_baseline(baseline), (0, 0, 0, 2)))
     for key, value in space.suggested.items():
         console.print(
             f"Suggests {value} {key}." if key != "image_size" else f"Suggests {value} px."
@@ -77,8 +77,9 @@ def print_space(console: Console, space: SearchSpace) -> None:
 
 def parameter_rows(space: SearchSpace) -> list[tuple[str, str, str]]:
     """Name, strategy and values of every parameter that is in use."""
+    all_of_them = space.strategies[0] if len(space.strategies) == 1 else None
     return [
-        (parameter.name, WORDS[parameter.strategy], _values(parameter, space))
+        (parameter.name, WORDS[parameter.strategy or all_of_them], _values(parameter, space))
         for parameter in space.parameters
         if parameter.strategy in (None, *space.strategies)
     ]
@@ -115,8 +116,7 @@ def _number(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def baseline_words(baseline: Baseline) -> str:
-    """A recipe that is run first, in one line."""
+def _baseline(baseline: Baseline) -> str:
     given = {k: _number(v) for k, v in (baseline.model_extra or {}).items()}
     if baseline.depth_share is not None:
         given["num_unfrozen_layers"] = f"{baseline.depth_share:.0%} of the depth"

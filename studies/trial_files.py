@@ -22,6 +22,7 @@ from studies.uploads import upload
 from transfer.data.loading import Split
 
 HISTORY = "history.csv"
+MOST_CLASSES = 50  # Of a confusion matrix.
 LEARNING_CURVE, CONFUSION_MATRIX = "learning_curve.png", "confusion_matrix.png"
 
 
@@ -74,11 +75,13 @@ def upload_pictures(
     labels_N: Labels,
     classes: Sequence[str],
 ) -> None:
-    """Store the learning curve, and the confusion matrix of the best epoch, as PNG."""
-    pictures = {
-        LEARNING_CURVE: learning_curve_png(history, metric=metric, strategy=strategy),
-        CONFUSION_MATRIX: confusion_matrix_png(logits_NC, labels_N, classes),
-    }
+    """Store the learning curve, and the confusion matrix of the best epoch, as PNG.
+
+    No matrix of many classes: nobody could read it, and it takes a second or more.
+    """
+    pictures = {LEARNING_CURVE: learning_curve_png(history, metric=metric, strategy=strategy)}
+    if len(classes) <= MOST_CLASSES:
+        pictures[CONFUSION_MATRIX] = confusion_matrix_png(logits_NC, labels_N, classes)
     for name, png in pictures.items():
         upload(storage, trial, name, partial(_write, content=png))
 

@@ -95,7 +95,7 @@ def open_workplace(
     """
     publisher = Publisher(storage, prepared.settings.name, progress.message)
     with owner_lock(storage) as worker:
-        publisher.publish()
+        publisher.publish(wait_seconds=0)
         try:
             yield Workplace(
                 storage=storage,

@@ -86,6 +86,7 @@ def test_the_ratio_is_of_all_trainings_of_a_row_and_of_the_mean_of_our_runs():
     assert engine.compare(row, usual, runs)["ratio"] == (2 * 10 + 2 * 20) / 5
 
 
+@pytest.mark.slow
 def test_the_engine_and_the_usual_script_train_the_same_images_side_by_side(
     folders, tmp_path, capsys
 ):

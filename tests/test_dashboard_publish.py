@@ -155,13 +155,79 @@ def test_a_note_of_a_trial_that_a_person_has_written_stays(storage):
     assert trial_notes(storage, "s")[-1] == "mine"
 
 
-def test_the_dashboard_reads_the_newer_version_of_a_note(storage):
-    """An editor that was open meanwhile is told that it would overwrite something."""
+def test_a_note_that_is_renewed_keeps_its_version(storage):
+    """Whoever is editing could not save: the dashboard refuses texts of an earlier version."""
     study = load_study(storage, "s")
-    version = system_attributes(storage)["dashboard:note_ver"]
+    before, version = get_note(study), system_attributes(storage)["dashboard:note_ver"]
     write_totals(study, 9, None)
     publish(storage, "s")
-    assert system_attributes(storage)["dashboard:note_ver"] == version + 1
+    assert get_note(study) != before
+    assert system_attributes(storage)["dashboard:note_ver"] == version
+
+
+def test_a_note_that_was_saved_while_the_newer_one_was_made_stays_whole(storage, monkeypatch):
+    study, mine = load_study(storage, "s"), "mine " * 1000
+
+    def make(evidence):
+        save_note(study, mine)
+        return "another text"
+
+    monkeypatch.setattr(publishing, "search_note", make)
+    publish(storage, "s")
+    assert get_note(study) == mine
+
+
+def test_a_note_in_pieces_that_was_emptied_leaves_none_behind(storage):
+    study = load_study(storage, "s")
+    before = get_note(study)
+    save_note(study, "mine " * 1000)
+    for piece in range(3):
+        storage.database.set_study_system_attr(1, f"dashboard:note_str:{piece}", "")
+    publish(storage, "s")
+    assert get_note(study) == before
+
+
+@pytest.mark.parametrize("key", ["dashboard:note_ver", "dashboard:note_str:0"])
+def test_a_note_that_was_cut_short_by_a_kill_is_completed(storage, key):
+    study = load_study(storage, "s")
+    before = get_note(study)
+    with storage.database.engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM study_system_attributes WHERE key = '{key}'")
+    assert get_note(study) == ""
+    publish(storage, "s")
+    assert get_note(study) == before
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_a_note_of_a_trial_that_was_emptied_or_cut_short_comes_again(storage, emptied):
+    study = load_study(storage, "s")
+    first = study.get_trials()[0]._trial_id
+    before = trial_notes(storage, "s")
+    if emptied:
+        save_note(optuna.trial.Trial(study, first), "")
+    else:
+        with storage.database.engine.begin() as connection:
+            connection.exec_driver_sql(
+                f"DELETE FROM study_system_attributes WHERE key = 'dashboard:{first}:note_ver'"
+            )
+    assert trial_notes(storage, "s")[0] == ""
+    publish(storage, "s")
+    assert trial_notes(storage, "s") == before
+
+
+def test_one_odd_trial_keeps_nothing_else_from_being_written(storage):
+    """Somebody else's: complete, and without anything that a trial of ours has."""
+    study = load_study(storage, "s")
+    study.add_trial(optuna.trial.create_trial(value=0.5))
+    killed = study.ask()
+    study.tell(killed, state=optuna.trial.TrialState.FAIL)
+    with storage.database.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM study_system_attributes WHERE key LIKE '%plot%'")
+    failures = publish(storage, "s")
+    assert [told.partition(": A")[0] for told in failures] == ["note of the study"]
+    assert trial_notes(storage, "s")[-1].startswith("It ended before it had a configuration.")
+    figures = [key for key in system_attributes(storage) if key.startswith("dashboard:plot")]
+    assert len(figures) == len(FIGURES)
 
 
 def test_the_dashboard_completes_a_study_that_has_no_notes_yet(home):
@@ -204,25 +270,27 @@ def test_a_study_of_another_program_is_left_alone(storage):
         publish(storage, "foreign")
 
 
-def test_while_another_process_publishes_it_is_left_to_that_one(storage):
+def test_a_study_does_not_wait_for_a_process_that_publishes_and_stands_still(storage):
     write_totals(load_study(storage, "s"), 9, None)
     before = get_note(load_study(storage, "s"))
     with FileLock(storage.locks / "publish.lock"):
-        publish(storage, "s", wait=False)
+        assert publish(storage, "s", wait_seconds=0) == []
+        assert publish(storage, "s", wait_seconds=0.2) == ["another process is at them"]
         assert get_note(load_study(storage, "s")) == before
-    publish(storage, "s", wait=False)
+    publish(storage, "s", wait_seconds=0)
     assert get_note(load_study(storage, "s")) != before
 
 
 def test_who_reads_meanwhile_gets_whole_figures_and_notes(storage, home):
     """What optuna-dashboard's own functions write in pieces is one value here."""
     study, stop, broken, seen = load_study(storage, "s"), threading.Event(), [], set()
+    place = "dashboard:note_str:0"
 
     def read():
         other = open_storage(str(home / "studies.db"))
         while not stop.is_set():
             attributes = system_attributes(other)
-            seen.add(attributes["dashboard:note_ver"])
+            seen.add(attributes[place])
             for key, value in attributes.items():
                 if key.startswith("dashboard:plot_data:"):
                     try:
@@ -246,6 +314,7 @@ def test_a_publisher_waits_before_it_publishes_again(storage, monkeypatch):
     def slow(*arguments, **given):
         times.append(clock[0])
         clock[0] += 1.0
+        return []
 
     monkeypatch.setattr(publishing, "publish", slow)
     monkeypatch.setattr(publishing, "perf_counter", lambda: clock[0])
@@ -259,7 +328,7 @@ def test_a_publisher_waits_before_it_publishes_again(storage, monkeypatch):
 
 def test_a_publisher_that_is_quick_still_leaves_seconds_between(storage, monkeypatch):
     times, clock = [], [100.0]
-    monkeypatch.setattr(publishing, "publish", lambda *_, **__: times.append(clock[0]))
+    monkeypatch.setattr(publishing, "publish", lambda *_, **__: times.append(clock[0]) or [])
     monkeypatch.setattr(publishing, "perf_counter", lambda: clock[0])
     publisher = Publisher(storage, "s", print)
     for _ in range(12):
@@ -277,7 +346,14 @@ def test_a_failure_is_told_once_and_ends_nothing(storage, monkeypatch):
     publisher = Publisher(storage, "s", said.append)
     publisher.publish()
     publisher.publish()
-    assert said == ["Notes and figures of the dashboard are not up to date: disk full"]
+    assert said == ["Notes and figures of the dashboard are not up to date: OSError: disk full"]
+
+
+def test_of_many_failures_a_few_are_told(storage, monkeypatch):
+    monkeypatch.setattr(publishing, "publish", lambda *_, **__: [f"note {n}" for n in range(9)])
+    said = []
+    Publisher(storage, "s", said.append).publish()
+    assert said[0].endswith(": note 0; note 1; note 2; 6 more")
 
 
 def test_a_run_whose_notes_fail_is_a_run_all_the_same(tmp_path, monkeypatch, capsys):

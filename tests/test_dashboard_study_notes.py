@@ -1,6 +1,7 @@
 """The notes of a study, its repeats and its controls: what a person must know of them."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -64,6 +65,26 @@ def test_the_best_of_each_strategy_stand_there_with_what_they_are_worth(evidence
     assert "too good, both" in note
 
 
+def test_before_the_first_trial_there_is_nothing_to_judge(evidence):
+    note = shown(search_note(replace(evidence, trials=[], confirmed=None)))
+    assert "No verdict yet: no trial has ended." in note and "too good" not in note
+
+
+def test_what_ran_first_is_what_was_stored_as_the_opening(tmp_path):
+    given = {"space": "demo", "weights": "random", "epochs": 2, "confirm": False}
+    url = run_study(tmp_path, trials=4, data="phantom:train=40,test=20,size=32", **given)
+    evidence = read_evidence(open_storage(url), "s")
+    assert len(evidence.study.opening) == 1  # A quarter of the trials.
+    listed = shown(search_note(evidence)).partition("Run first:")[2].partition("##")[0]
+    assert listed.count("\n- ") == 1 and "learning_rate 0.0001" in listed
+
+
+@pytest.mark.parametrize(("pruner", "words"), [("median", "once 4 of them"), ("none", "no trial")])
+def test_pruning_is_explained(evidence, pruner, words):
+    evidence.study.identity["settings"]["pruner"] = pruner
+    assert words in shown(search_note(evidence))
+
+
 def test_before_confirming_there_is_no_verdict(unconfirmed):
     note = shown(search_note(unconfirmed))
     assert "No verdict yet: the best trials were not trained again over seeds" in note
@@ -72,11 +93,11 @@ def test_before_confirming_there_is_no_verdict(unconfirmed):
 def test_after_confirming_the_verdict_stands_in_both_notes(evidence):
     sentence = evidence.comparison.sentence
     assert sentence in shown(search_note(evidence))
-    assert sentence in shown(confirm_note(evidence, 4, 4))
+    assert sentence in shown(confirm_note(evidence))
 
 
 def test_repeats_say_why_which_seeds_and_what_each_gave(evidence):
-    note = shown(confirm_note(evidence, 4, 4))
+    note = shown(confirm_note(evidence))
     assert "trainings: 4 of 4 finished" in note and "seeds: 1, 2" in note
     for candidate in evidence.confirmed.candidates:
         values = ", ".join(f"{100 * value:.1f} %" for value in candidate.values)
@@ -85,14 +106,25 @@ def test_repeats_say_why_which_seeds_and_what_each_gave(evidence):
 
 
 def test_repeats_that_are_not_finished_give_no_verdict(evidence):
-    note = shown(confirm_note(evidence, 3, 4))
-    assert "3 of 4 finished" in note and "## Verdict" not in note
+    unfinished = replace(evidence, confirming=(3, 4))
+    note = shown(confirm_note(unfinished))
+    assert "3 of 4 finished" in note and "## Verdict" not in note and "(chosen)" not in note
+    note = shown(search_note(unfinished))
+    assert "No verdict yet: confirming is not finished (3 of 4 trainings)." in note
+    assert "Fine-tuning is" not in note and "Feature extraction is" not in note
+
+
+def test_where_all_seeds_of_a_strategy_failed_there_is_no_verdict(evidence):
+    mine = [c for c in evidence.confirmed.candidates if c.strategy == "fine_tuning"]
+    half = replace(evidence, confirmed=replace(evidence.confirmed, candidates=mine))
+    note = shown(search_note(half))
+    assert "No verdict: of one strategy no training over seeds is complete." in note
 
 
 def test_repeats_before_the_first_is_complete_are_explained_as_well(unconfirmed):
     confirm = create_study(unconfirmed.storage, "s/confirm", "accuracy")
     write_confirm(confirm, {"candidates": [0], "seeds": [1], "resplit": True, "choose": "best"})
-    note = shown(confirm_note(read_evidence(unconfirmed.storage, "s"), 0, 1))
+    note = shown(confirm_note(read_evidence(unconfirmed.storage, "s")))
     assert "drawn anew for every seed" in note and "(chosen)" not in note
 
 

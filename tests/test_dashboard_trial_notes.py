@@ -95,9 +95,15 @@ def test_it_says_where_memory_was_short(size, told):
 
 
 def test_a_pruned_trial_says_why():
-    said = note(trial(state="PRUNED", value=None, reason="below the median at epoch 3"))
-    assert "**Pruned** after epoch 3: below the median at epoch 3" in said
+    said = note(trial(state="PRUNED", value=None, reason="worse than the median at epoch 3"))
+    assert "**Pruned** after epoch 3: worse than the median at epoch 3 of the trials" in said
     assert "75.0 %" in said
+
+
+def test_a_reason_of_an_earlier_version_has_todays_words():
+    """Of a loss "below" would say the opposite."""
+    found = trial(state="PRUNED", value=None, reason="below the median at epoch 3")
+    assert "worse than the median at epoch 3" in note(found, metric="loss")
 
 
 @pytest.mark.parametrize(
@@ -106,13 +112,21 @@ def test_a_pruned_trial_says_why():
         ("out of memory", "**Failed**: out of memory. Smaller batches or images need less."),
         ("interrupted", "**Interrupted**: its process was stopped or died. It is not counted"),
         ("ValueError: no", r"**Failed**: ValueError\: no. It is counted"),
-        (None, "**Failed**: for an unknown reason."),
+        (None, "**Failed**: nobody knows why. It is counted"),
+        ("bad.", "**Failed**: bad. It is counted"),
     ],
 )
 def test_a_failed_trial_says_why(reason, words):
     found = trial(epochs=0, state="FAIL", value=None, reason=reason, seconds=None)
     said = note(found)
     assert words in said and "Validation" not in said and "Took" not in said
+
+
+def test_a_trial_that_was_killed_before_it_had_a_configuration_says_so():
+    found = trial(epochs=0, state="FAIL", keyed_params={}, reason="interrupted", seconds=None)
+    said = note(found)
+    assert said.startswith("It ended before it had a configuration.")
+    assert "None" not in said and "another trial takes its place" in said.replace("\n", " ")
 
 
 def test_a_value_that_is_none_is_not_shown():

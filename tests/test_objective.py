@@ -166,7 +166,7 @@ def test_a_trial_below_the_median_is_pruned_at_the_third_epoch(bench):
     for _ in range(4):
         bench.run(training(0.9, 0.9, 0.9, 0.9))
     record = bench.run(training(0.1, 0.1, 0.1, 0.1))
-    assert (record.state, record.reason) == ("PRUNED", "below the median at epoch 3")
+    assert (record.state, record.reason) == ("PRUNED", "worse than the median at epoch 3")
     assert len(record.history) == 3
 
 

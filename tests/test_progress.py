@@ -56,7 +56,10 @@ def test_a_configuration_fits_into_a_short_line():
 
 OUTCOMES = {
     "complete": (record(0), "complete accuracy 0.7500 in 30.0 s"),
-    "pruned": (record(0, state="PRUNED", reason="below the median"), "pruned (below the median)"),
+    "pruned": (
+        record(0, state="PRUNED", reason="worse than the median"),
+        "pruned (worse than the median)",
+    ),
     "failed": (
         record(0, state="FAIL", accuracy=None, reason="out of memory"),
         "fail (out of memory)",

@@ -94,14 +94,14 @@ def test_a_trial_is_read_back_as_it_was_written(study, storage):
 
 
 def test_what_people_look_at_are_columns_of_their_own(study, storage):
-    add(study, storage, reason="below the median at epoch 3")
+    add(study, storage, reason="worse than the median at epoch 3")
     attributes = study.get_trials()[0].user_attrs
     assert {k: v for k, v in attributes.items() if k not in RECORD_ATTRIBUTES} == {
         "seconds": 3.5,
         "num_trainable_parameters": 1026,
         "train_val_gap": 0.25,
         "peak_memory_mb": 662.5,
-        "reason": "below the median at epoch 3",
+        "reason": "worse than the median at epoch 3",
     }
 
 

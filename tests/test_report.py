@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import optuna
 import pytest
 from bundles import run_study
+from optuna_dashboard import get_note
 
 import studies
 from studies.cli import main
@@ -46,6 +47,15 @@ def folders(made, tmp_path_factory):
             "s", str(home / "studies.db"), out=out / name, figures=out / f"{name}_figures"
         )
     return out
+
+
+@pytest.mark.parametrize("name", ["s", "s/confirm"])
+def test_the_notes_of_the_dashboard_say_whether_the_test_images_were_opened(made, name):
+    sealed, opened = (
+        get_note(load_study(open_existing(str(home / "studies.db")), name)) for home in made
+    )
+    assert "are sealed" in sealed and "were opened" not in sealed
+    assert "are sealed" not in opened and "on the test images" in opened
 
 
 def read(folder):
@@ -253,7 +263,7 @@ SETTINGS = {
 
 def test_a_study_without_trials_has_a_report_that_says_so(empty, tmp_path):
     page = page_of(empty[0], tmp_path / "r")
-    assert "No verdict: none of 0 finished trials is complete" in page.text
+    assert "No verdict yet: no trial has ended." in page.text
     assert "0 of 3 trials" in page.text and set(TASKS) <= page.ids
 
 

@@ -34,8 +34,8 @@ def replace_test_by_noise(root: Path) -> None:
     (root / "test" / "held").rename(second)
 
 
-def run(folder: Path, data: Path) -> dict[str, object]:
-    arguments = command(folder, n_trials=8)
+def run(folder: Path, data: Path, n_trials: int = 8) -> dict[str, object]:
+    arguments = command(folder, n_trials=n_trials)
     arguments[arguments.index("--data") + 1] = str(data)
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -58,9 +58,9 @@ def test_noise_for_test_images_and_false_test_labels_change_no_digit(tmp_path: P
 
 def test_a_study_whose_test_images_changed_is_not_resumed(tmp_path: Path) -> None:
     write_folder(tmp_path / "images", "phantom:train=60,test=20,size=32")
-    run(tmp_path, tmp_path / "images")
+    run(tmp_path, tmp_path / "images", n_trials=2)
     replace_test_by_noise(tmp_path / "images")
-    arguments = command(tmp_path, n_trials=9)
+    arguments = command(tmp_path, n_trials=3)
     arguments[arguments.index("--data") + 1] = str(tmp_path / "images")
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=240)
     assert done.returncode == 2

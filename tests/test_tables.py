@@ -66,7 +66,7 @@ def record(number, strategy="fine_tuning", value=0.8125, state="COMPLETE", **cha
 RECORDS = [
     record(100),
     record(101, "feature_extraction", value=0.75),
-    record(102, state="PRUNED", reason="below the median at epoch 3"),
+    record(102, state="PRUNED", reason="worse than the median at epoch 3"),
     record(103, state="FAIL", value=None, seconds=None, reason=REASON),
     record(104, duplicate_of=100, seconds=None),
     record(105, state="RUNNING", value=None, keyed_params={}, seconds=None),
@@ -225,8 +225,8 @@ def test_the_recipe_of_the_best_trials_is_shown_where_it_is_not_plain():
             "trial 100: in micro-batches of 16: out of memory",
         ),
         (
-            {"micro_batch_size": 1, "batch_norm_trains": False, "reason": "below the median"},
-            "trial 100: below the median; in micro-batches of 1: out of memory",
+            {"micro_batch_size": 1, "batch_norm_trains": False, "reason": "worse than the median"},
+            "trial 100: worse than the median; in micro-batches of 1: out of memory",
         ),
         ({"micro_batch_size": 64, "batch_norm_trains": True}, None),
         ({"micro_batch_size": None, "batch_norm_trains": None}, None),

@@ -10,6 +10,7 @@ import torch
 
 from studies.storage import open_storage
 from studies.trial_files import (
+    MOST_CLASSES,
     upload_history,
     upload_pictures,
     upload_predictions,
@@ -53,6 +54,14 @@ def test_weights_are_read_back_whatever_their_layout(storage, trial):
     upload_weights(storage, trial, {"w": tensor})
     path = files(storage, trial)["trained.safetensors"]
     assert torch.equal(safetensors.torch.load_file(path)["w"], tensor)
+
+
+def test_a_matrix_of_many_classes_is_not_drawn(storage, trial):
+    given = {"metric": "accuracy", "strategy": "fine_tuning", "labels_N": VAL.labels_N}
+    classes = [f"class {number}" for number in range(MOST_CLASSES + 1)]
+    logits_NC = np.zeros((3, len(classes)), np.float32)
+    upload_pictures(storage, trial, HISTORY, logits_NC=logits_NC, classes=classes, **given)
+    assert set(files(storage, trial)) == {"learning_curve.png"}
 
 
 def test_the_course_is_a_table_and_pictures_are_two(storage, trial):

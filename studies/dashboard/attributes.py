@@ -5,7 +5,6 @@ optuna-dashboard shows a trial's attributes as they are: the record of all epoch
 here, in studies of any age. Knows HTTP, and optuna-dashboard's answers.
 """
 
-import csv
 import io
 import json
 import re
@@ -18,7 +17,6 @@ from studies.study_record import STUDY_ATTRIBUTES
 
 HIDDEN = frozenset((*RECORD_ATTRIBUTES, *STUDY_ATTRIBUTES))
 HIDDEN_COLUMNS = frozenset(f"UserAttribute {name}" for name in HIDDEN)
-LONGEST_CELL = 1 << 30  # Characters; the csv module's own limit is 131,072.
 ATTRIBUTES = ("user_attrs", "union_user_attrs")
 
 _STUDIES, _TABLE = re.compile(r"/api/studies(/\d+)?"), re.compile(r"/csv/\d+")
@@ -80,9 +78,9 @@ def _parts(found: dict[str, Any]) -> Iterable[dict[str, Any]]:
 
 
 def _without_in_csv(content: bytes) -> bytes:
-    csv.field_size_limit(LONGEST_CELL)
-    head, *rows = csv.reader(io.StringIO(content.decode(), newline=""))
-    kept = [i for i, name in enumerate(head) if name not in HIDDEN_COLUMNS]
-    written = io.StringIO(newline="")
-    csv.writer(written).writerows([row[i] for i in kept] for row in (head, *rows))
-    return written.getvalue().encode()
+    import pandas as pd
+
+    # The csv module would refuse long cells, or let the whole process read them.
+    table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    kept = [name for name in table.columns if name not in HIDDEN_COLUMNS]
+    return table.to_csv(columns=kept, index=False, lineterminator="\r\n").encode()

@@ -44,16 +44,6 @@ class _Mark:
     y: float
 
 
-def plots(records: Records, metric: str, epochs: int) -> dict[str, go.Figure]:
-    """Every figure that has something to show, by its id; trials may run ``epochs`` epochs."""
-    figures = {
-        "metric-against-seconds": seconds_plot(records, metric),
-        "unfrozen-layers-against-metric": layers_plot(records, metric),
-        "budget-spent-and-saved": budget_plot(records, epochs),
-    }
-    return {name: figure for name, figure in figures.items() if figure.data}
-
-
 def seconds_plot(records: Records, metric: str) -> go.Figure:
     """Seconds of each complete or pruned trial against its metric at the best epoch."""
     marks = _marks(records, metric, lambda record: record.seconds)
@@ -294,3 +284,12 @@ def _short(value: float) -> float:
 def _text(text: object, width: int = 40) -> str:
     """A text that plotly shows as it is. It knows no ``&quot;``, and quotes do no harm there."""
     return html.escape(plain(text, width), quote=False)
+
+
+# By their ids; each is made of the trials, the metric, and how many epochs a trial may run. One
+# that has nothing to show has no data.
+PLOTS: Mapping[str, Callable[[Records, str, int], go.Figure]] = {
+    "metric-against-seconds": lambda records, metric, _: seconds_plot(records, metric),
+    "unfrozen-layers-against-metric": lambda records, metric, _: layers_plot(records, metric),
+    "budget-spent-and-saved": lambda records, _, epochs: budget_plot(records, epochs),
+}

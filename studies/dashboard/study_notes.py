@@ -11,13 +11,14 @@ from studies.comparison import compare, seconds_saved
 from studies.confirm import Candidate
 from studies.control_rows import alarms, control_rows
 from studies.ledger import seal_sentence
+from studies.pruning import MIN_PEERS, WARMUP_EPOCHS
 from studies.records import count_states
 from studies.report.blocks import Block, Code, Listing, Paragraph, Report, Section, Table, Words
 from studies.report.evidence import Evidence
 from studies.report.head import QUESTION, data_blocks, verdict
 from studies.report.markdown import to_markdown
 from studies.report.numbers import NAMES, configuration_text, metric_text, seconds_text
-from studies.space_table import baseline_words, parameter_rows, size_words
+from studies.space_table import parameter_rows, size_words
 from studies.storage import storage_option
 
 METRICS = {
@@ -30,8 +31,8 @@ METRICS = {
     "loss": "cross-entropy on validation images, nats an image, at the best epoch; less is better",
 }
 ON_THE_PAGES = (
-    "History, importance, timeline, intermediate values: Optuna's. Importance is over both "
-    "strategies here; the report has it within each.",
+    "History, importance, timeline, intermediate values: Optuna's. Importance is over all trials "
+    "here; the report has it within each strategy.",
     "Metric against seconds, unfrozen layers against metric, budget spent and saved by pruning: "
     "drawn by this program, renewed while the study runs.",
     "Trials (list): a note on every trial, history.csv with all metrics of every epoch, "
@@ -49,8 +50,8 @@ CANDIDATES_ARE = (
 )
 CONTROLS_ARE = (
     "What the search must beat to mean anything: the most frequent class; nearest neighbours and "
-    "logistic regression on frozen features, pretrained and random; the default recipe of each "
-    "strategy without a search. These trials never feed the search."
+    "logistic regression on frozen features, {weights}; default recipes without a search. These "
+    "trials never feed the search."
 )
 
 
@@ -80,13 +81,9 @@ def search_note(evidence: Evidence) -> str:
     )
 
 
-def confirm_note(evidence: Evidence, done: int, wanted: int) -> str:
-    """The note of ``NAME/confirm``: why these trainings, and what they gave so far.
-
-    Args:
-        done: finished trainings, of those ``wanted``.
-    """
-    confirmed = evidence.confirmed
+def confirm_note(evidence: Evidence) -> str:
+    """The note of ``NAME/confirm``: why these trainings, and what they gave so far."""
+    confirmed, (done, wanted) = evidence.confirmed, evidence.confirming
     assert confirmed is not None
     how = "the best mean" if confirmed.how == "best" else "the cheapest within one standard error"
     facts = [
@@ -100,7 +97,7 @@ def confirm_note(evidence: Evidence, done: int, wanted: int) -> str:
     blocks: list[Block] = [Paragraph(content=CANDIDATES_ARE)]
     if confirmed.candidates:
         blocks.append(_candidates(evidence, confirmed.candidates))
-    result = [] if done < wanted else verdict(evidence)
+    result = verdict(evidence) if evidence.is_confirmed else []
     return to_markdown(
         Report(
             title=f"{evidence.name}/confirm: the best of each strategy over seeds",
@@ -148,11 +145,13 @@ def controls_note(evidence: Evidence) -> str:
         ]
         for row in control_rows(evidence.controls)
     ]
-    blocks: list[Block] = [Paragraph(content=CONTROLS_ARE)]
+    weights = evidence.study.settings["weights"]
+    kinds = "random" if weights == "random" else "pretrained and random"
+    blocks: list[Block] = [Paragraph(content=CONTROLS_ARE.format(weights=kinds))]
     if rows:
         columns = ["control", "backbone", "weights", f"validation {metric}"]
         blocks.append(Table(name="controls", caption="", columns=columns, rows=rows))
-    if evidence.confirmed is not None:
+    if evidence.confirmed is not None and evidence.is_confirmed:
         blocks += [
             Paragraph(content=line, kind="warning")
             for line in alarms(evidence.confirmed, evidence.counts, NAMES)
@@ -218,7 +217,8 @@ def _space(evidence: Evidence) -> list[Block]:
     space = SearchSpace.model_validate(evidence.study.identity["space"])
     sampler = "TPE" if settings["sampler"] == "tpe" else "random draws"
     pruned = (
-        "a trial below the median of its own strategy is pruned, from the third epoch on"
+        f"after {WARMUP_EPOCHS} epochs a trial is pruned that is worse than the median of the "
+        f"trials of its own strategy, once {MIN_PEERS} of them have got as far"
         if settings["pruner"] == "median"
         else "no trial is pruned"
     )
@@ -235,13 +235,19 @@ def _space(evidence: Evidence) -> list[Block]:
             rows=[list(row) for row in parameter_rows(space)],
         ),
     ]
-    if space.baselines:
-        blocks.append(Paragraph(content=f"Run first, on {space.backbones[0]}:"))
-        blocks.append(Listing(items=[baseline_words(b) for b in space.baselines]))
+    opening = evidence.study.opening
+    if opening:
+        blocks.append(Paragraph(content="Run first:"))
+        blocks.append(Listing(items=[configuration_text(given) for given in opening]))
     return blocks
 
 
 def _sisters(evidence: Evidence) -> list[str]:
+    if evidence.confirmed is None:
+        return [
+            f"Two more studies come with confirming: {evidence.name}/confirm, the best of each "
+            f"strategy trained again over seeds, and {evidence.name}/controls."
+        ]
     return [
         f"{evidence.name}/confirm: the best of each strategy trained again over seeds, with "
         "pictures of each training.",
@@ -251,7 +257,9 @@ def _sisters(evidence: Evidence) -> list[str]:
 
 def _candidates(evidence: Evidence, found: Sequence[Candidate]) -> Table:
     metric = evidence.metric
-    chosen = {c.number for c in evidence.confirmed.chosen.values()} if evidence.confirmed else ()
+    chosen: set[int] = set()
+    if evidence.confirmed is not None and evidence.is_confirmed:  # Before that one only leads.
+        chosen = {candidate.number for candidate in evidence.confirmed.chosen.values()}
     rows: list[list[Words]] = []
     for candidate in found:
         error = candidate.standard_error

@@ -51,6 +51,8 @@ def _trained(record: TrialRecord, depths: Mapping[str, int], purpose: str) -> st
     params = record.params
     if KEYS[0] in params:
         return _control(params)
+    if "strategy" not in params:
+        return "It ended before it had a configuration."
     backbone, strategy = str(params.get("backbone")), str(params.get("strategy"))
     layers, depth = params.get("num_unfrozen_layers"), depths.get(backbone)
     if strategy == "feature_extraction":
@@ -96,7 +98,9 @@ def _control(params: Mapping[str, Any]) -> str:
 
 def _outcome(record: TrialRecord) -> list[str]:
     """What became of a trial that is not complete."""
-    reason = record.reason or "for an unknown reason"
+    # What was stored before a loss could be meant as well.
+    reason = (record.reason or "nobody knows why").replace("below the", "worse than the")
+    reason = reason.rstrip(".")
     if record.state == "PRUNED":
         epochs = len(record.history)
         return [
@@ -107,8 +111,8 @@ def _outcome(record: TrialRecord) -> list[str]:
         return []
     if reason == INTERRUPTED:
         return [
-            "**Interrupted**: its process was stopped or died. It is not counted; its "
-            "configuration is tried again by another trial."
+            "**Interrupted**: its process was stopped or died. It is not counted; another trial "
+            "takes its place."
         ]
     hint = " Smaller batches or images need less." if reason == OUT_OF_MEMORY else ""
     return [f"**Failed**: {escaped(reason)}.{hint} It is counted, and the study goes on."]

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from studies.artifacts import artifact_bytes, read_predictions
 from studies.calibration import Floats, Labels, probabilities
-from studies.confirm import CONFIRM, Candidate, Confirmed, read_confirmed
+from studies.confirm import CONFIRM, Candidate, Confirmed, confirm_progress, read_confirmed
 from studies.control_rows import CONTROLS_STUDY
 from studies.data_card import SAMPLES
 from studies.errors import UserError
@@ -31,6 +31,7 @@ class Evidence:
     """A study with all that was stored beside it; what is not there is None or empty.
 
     ``stored`` are Optuna's own trials of the search, read once: it takes a second for a thousand.
+    ``confirming`` is how many trainings over seeds are finished, of how many that are wanted.
     """
 
     storage: StudyStorage
@@ -41,6 +42,7 @@ class Evidence:
     stored: Sequence[FrozenTrial]
     trials: Sequence[TrialRecord]
     confirmed: Confirmed | None
+    confirming: tuple[int, int]
     controls: Sequence[TrialRecord]
     openings: Sequence[Opening]
 
@@ -149,12 +151,18 @@ class Evidence:
                 continue
         return found
 
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether every training over seeds is finished: before that nothing is chosen."""
+        done, wanted = self.confirming
+        return self.confirmed is not None and done == wanted
+
     @cached_property
     def comparison(self) -> Comparison | None:
-        """The two choices on validation images."""
-        return (
-            None if self.confirmed is None else compare_on_validation(self.storage, self.confirmed)
-        )
+        """The two choices on validation images; None before confirming is finished."""
+        if self.confirmed is None or not self.is_confirmed:
+            return None
+        return compare_on_validation(self.storage, self.confirmed)
 
 
 def read_evidence(storage: StudyStorage, name: str) -> Evidence:
@@ -181,6 +189,7 @@ def read_evidence(storage: StudyStorage, name: str) -> Evidence:
         stored=stored,
         trials=trials,
         confirmed=None if confirm is None else read_confirmed(confirm, trials, metric),
+        confirming=(0, 0) if confirm is None else confirm_progress(confirm, read_trials(confirm)),
         controls=[] if controls is None else [r for r in read_trials(controls) if r.best],
         openings=openings(storage, record.identity["data"]["test_fingerprint"]),
     )

@@ -123,6 +123,8 @@ def _cost(evidence: Evidence) -> list[str | Cell]:
 
 def _no_verdict(evidence: Evidence) -> str:
     counts = count_states(evidence.trials)
+    if not any(counts[state] for state in ("complete", "pruned", "fail")):
+        return "No verdict yet: no trial has ended."
     if not counts["complete"]:
         return (
             f"No verdict: none of {counts['fail'] + counts['pruned']} finished trials is complete "
@@ -137,12 +139,15 @@ def _no_verdict(evidence: Evidence) -> str:
             "No verdict yet: the best trials were not trained again over seeds "
             "(`python -m studies confirm`), and the best of many on one seed is no evidence."
         )
+    if not evidence.is_confirmed:
+        done, wanted = evidence.confirming
+        return f"No verdict yet: confirming is not finished ({done} of {wanted} trainings)."
     if evidence.confirmed.resplit:
         return (
             "No verdict yet: every seed had validation images of its own; the test images, which "
             "are sealed, will compare the two on the same images."
         )
-    return "No verdict yet: confirming is not finished."
+    return "No verdict: of one strategy no training over seeds is complete."
 
 
 def _unfinished(evidence: Evidence) -> str:
@@ -152,7 +157,8 @@ def _unfinished(evidence: Evidence) -> str:
     if done < total:
         parts.append(f"The search is not finished: {done} of {total} trials.")
     if counts["running"]:
-        parts.append(f"{counts['running']} trials are running.")
+        trials = "1 trial is" if counts["running"] == 1 else f"{counts['running']} trials are"
+        parts.append(f"{trials} running.")
     return " ".join(parts)
 
 

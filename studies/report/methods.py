@@ -64,7 +64,7 @@ def _search(evidence: Evidence) -> list[str]:
     ]
     if settings["pruner"] == "median":
         sentences.append(
-            "Trials below the median of their own strategy were stopped early "
+            "Trials worse than the median of their own strategy were stopped early "
             f"({counts['pruned']} of them)."
         )
     return sentences
