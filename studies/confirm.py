@@ -16,7 +16,7 @@ import optuna
 
 from studies.errors import UserError
 from studies.records import CANDIDATE, SEED, TrialRecord, best_trials, read_trials
-from studies.storage import DEFAULT_STORAGE, StudyStorage
+from studies.storage import StudyStorage, storage_option
 from studies.strategies_compared import Comparison
 from studies.study_record import read_confirm
 from transfer.config import Strategy, is_better
@@ -243,7 +243,4 @@ def confirm_progress(confirm: optuna.Study, runs: Sequence[TrialRecord]) -> tupl
 
 def confirm_command(name: str, storage: StudyStorage) -> str:
     """What confirms a study, or goes on with it."""
-    command = f"python -m studies confirm {shlex.quote(name)}"
-    if storage.url == DEFAULT_STORAGE:
-        return command
-    return f"{command} --storage {shlex.quote(storage.url)}"
+    return f"python -m studies confirm {shlex.quote(name)}{storage_option(storage)}"

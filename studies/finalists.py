@@ -87,8 +87,8 @@ def find_finalists(storage: StudyStorage, bundle: BundleConfig) -> Finalists:
     run = next((r for r in runs if r.number == origin.confirm_trial), None)
     if record is None or confirm is None or run is None or not _is_of(bundle, record, run):
         raise UserError(
-            f"Study '{origin.name}' in {storage.url} is not the one that the bundle comes from; "
-            "name its database with --storage."
+            f"Study '{origin.name}' in {storage.shown_url} is not the one that the bundle comes "
+            "from; name its database with --storage."
         )
     # A provisional choice is not the one that was declared.
     refuse_unfinished(confirm, runs, confirm_command(origin.name, storage))

@@ -63,7 +63,7 @@ def _overview(storage: StudyStorage, name: str) -> dict[str, Any]:
 
 
 def _overview_table(storage: StudyStorage) -> Table:
-    table = Table(title=f"Studies in {storage.url}", title_justify="left")
+    table = Table(title=f"Studies in {storage.shown_url}", title_justify="left")
     states = ("complete", "pruned", "fail", "running")
     for column in ("study", "metric", *states):
         table.add_column(column, justify="left" if column in ("study", "metric") else "right")

@@ -40,6 +40,11 @@ class StudyStorage:
     database: RDBStorage
 
     @property
+    def shown_url(self) -> str:
+        """The URL for people to read: without its password."""
+        return without_password(self.url)
+
+    @property
     def artifacts(self) -> FileSystemArtifactStore:
         folder = self.files / "artifacts"
         folder.mkdir(parents=True, exist_ok=True)
@@ -222,10 +227,13 @@ def storage_option(storage: StudyStorage) -> str:
     """``--storage`` for a command that others will read: a password is left out of it."""
     if storage.url == DEFAULT_STORAGE:
         return ""
-    url = storage.url
-    if storage.path is None:
-        url = make_url(url).render_as_string(hide_password=True)
-    return f" --storage {shlex.quote(url)}"
+    return f" --storage {shlex.quote(storage.shown_url)}"
+
+
+def without_password(url: str) -> str:
+    """A database URL as it may be shown and stored."""
+    parts = make_url(url)
+    return url if parts.password is None else parts.render_as_string(hide_password=True)
 
 
 def study_names(storage: StudyStorage) -> list[str]:
@@ -244,7 +252,9 @@ def latest_study(storage: StudyStorage) -> str:
     """
     names = study_names(storage)
     if not names:
-        raise UserError(f"No study in {storage.url}; start one with `python -m studies run`.")
+        raise UserError(
+            f"No study in {storage.shown_url}; start one with `python -m studies run`."
+        )
     return names[-1]
 
 
@@ -258,7 +268,7 @@ def load_study(storage: StudyStorage, name: str) -> optuna.Study:
         return optuna.load_study(study_name=name, storage=storage.database)
     except KeyError:
         names = ", ".join(study_names(storage)) or "none yet"
-        raise UserError(f"No study '{name}' in {storage.url}; there are: {names}.") from None
+        raise UserError(f"No study '{name}' in {storage.shown_url}; there are: {names}.") from None
 
 
 def beside(storage: StudyStorage, name: str, purpose: str) -> optuna.Study | None:

@@ -165,6 +165,19 @@ def test_a_note_that_is_renewed_keeps_its_version(storage):
     assert system_attributes(storage)["dashboard:note_ver"] == version
 
 
+def test_who_is_editing_while_the_note_is_renewed_can_save(storage, home):
+    study = load_study(storage, "s")
+    with running(home / "studies.db") as server:
+        opened = detail(server)["note"]["version"]
+        write_totals(study, 9, None)
+        publish(storage, "s")
+        mine = {"version": opened + 1, "body": "mine"}
+        assert ask(server, "api/studies/1/note", "PUT", mine)[0] == 204
+        assert ask(server, "api/studies/1/note", "PUT", mine)[0] == 409  # It could be refused.
+    publish(storage, "s")
+    assert get_note(study) == "mine"
+
+
 def test_a_note_that_was_saved_while_the_newer_one_was_made_stays_whole(storage, monkeypatch):
     study, mine = load_study(storage, "s"), "mine " * 1000
 

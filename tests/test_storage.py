@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+import shlex
 import sqlite3
 import time
 from contextlib import closing
+from pathlib import Path
 
 import optuna
 import pytest
@@ -15,10 +17,13 @@ from sqlalchemy.schema import CreateTable
 
 from studies.errors import UserError
 from studies.storage import (
+    DEFAULT_STORAGE,
+    StudyStorage,
     has_database,
     load_study,
     open_existing,
     open_storage,
+    storage_option,
     study_names,
 )
 
@@ -256,3 +261,22 @@ def test_an_empty_or_missing_file_is_no_database_yet(tmp_path):
     assert not has_database(url(tmp_path / "none.db"))
     (tmp_path / "empty.db").touch()
     assert not has_database(url(tmp_path / "empty.db"))
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("sqlite:///a folder/x.db", "sqlite:///a folder/x.db"),
+    ],
+)
+def test_a_password_is_never_shown(given, shown):
+    storage = StudyStorage(url=given, path=None, files=Path("f"), database=None)
+    assert storage.shown_url == shown
+    assert storage_option(storage) == f" --storage {shlex.quote(shown)}"
+
+
+def test_the_usual_database_needs_no_option():
+    storage = StudyStorage(url=DEFAULT_STORAGE, path=None, files=Path("f"), database=None)
+    assert storage_option(storage) == ""

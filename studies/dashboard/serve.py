@@ -16,7 +16,7 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from optuna.artifacts import FileSystemArtifactStore
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from studies.dashboard.attributes import without_records
 from studies.dashboard.publish import publish_all
@@ -24,7 +24,13 @@ from studies.dashboard.serving import Place, Server, find_place, listen, refuse,
 from studies.dashboard.snapshot import RENEW_SECONDS, Snapshot
 from studies.errors import UserError
 from studies.signals import StopSignals
-from studies.storage import StudyStorage, database_file, open_existing, open_storage
+from studies.storage import (
+    StudyStorage,
+    database_file,
+    open_existing,
+    open_storage,
+    without_password,
+)
 
 SANDBOX = (("Content-Security-Policy", "sandbox"),)
 Say = Callable[[str], None]
@@ -66,7 +72,7 @@ def open_server(
     if read_only and database_file(storage_text) is None:
         raise UserError(
             "--read-only needs a SQLite database, but got "
-            f"{_shown(storage_text)}; serve it as a database user who may only read."
+            f"{without_password(storage_text)}; serve it as a database user who may only read."
         )
     place = find_place(host)
     # Refuses what isn't there: a dashboard of nothing helps nobody.
@@ -141,7 +147,7 @@ def announcement(
 ) -> Iterator[str]:
     """What is served, where, and whom it is shown to."""
     moved = f"port {port} is taken; " if server.server_port != port else ""
-    yield f"Dashboard of {_shown(url)}: {server.url} ({moved}Ctrl-C ends it)"
+    yield f"Dashboard of {without_password(url)}: {server.url} ({moved}Ctrl-C ends it)"
     if read_only:
         yield (
             f"It shows a snapshot, renewed at most every {RENEW_SECONDS} s; "
@@ -160,9 +166,3 @@ def announcement(
     )
     if not read_only:
         yield "`--read-only` serves a snapshot instead, in which nothing can be changed."
-
-
-def _shown(url: str) -> str:
-    """The URL without its password."""
-    parts = make_url(url)
-    return url if parts.password is None else parts.render_as_string()
