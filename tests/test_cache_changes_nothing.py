@@ -81,6 +81,7 @@ def table(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_the_table_is_the_same_with_a_cache_without_one_and_with_one_that_is_cleared(table):
     rows, kept = table("kept")
     assert len(rows) == 6 and {row[3]["strategy"] for row in rows} == {

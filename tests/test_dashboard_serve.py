@@ -272,6 +272,7 @@ PAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read_only", [False, True])
 def test_pages_ask_this_machine_alone_and_complain_of_nothing(database, read_only):
     with running(database, read_only=read_only) as server, visited(server.url) as (page, told):

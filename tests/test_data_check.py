@@ -59,6 +59,7 @@ def test_a_leak_is_refused_with_the_pairs_and_the_ways_out(leaking, capsys):
     assert not Path("studies.db").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "num_test"), [("--allow-leakage", 32), ("--drop-duplicates", 30)]
 )
@@ -82,6 +83,7 @@ def test_a_leak_that_is_allowed_stands_in_every_later_output(leaking, capsys, fl
     assert sum(read_data_card(study)["counts"]["test"].values()) == num_test
 
 
+@pytest.mark.slow
 def test_going_on_takes_what_was_allowed_and_no_more(leaking, capsys):
     assert run(capsys, leaking, "--drop-duplicates")[0] == 0
     assert run(capsys, leaking, trials=2)[0] == 0

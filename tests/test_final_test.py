@@ -246,6 +246,7 @@ def test_an_opening_that_was_cut_off_goes_on_as_the_same_one(home, monkeypatch):
     assert ended.is_finished and ended.number == 1
 
 
+@pytest.mark.slow
 def test_another_study_of_the_same_test_images_finds_them_opened(home):
     evaluate(home)
     run_study(home, name="t", trials=2)
@@ -294,6 +295,7 @@ def test_one_strategy_alone_is_evaluated_without_a_difference(tmp_path):
     assert set(found.result["by_strategy"]) == {"feature_extraction"}
 
 
+@pytest.mark.slow
 def test_seeds_with_validation_images_of_their_own_are_evaluated(tmp_path):
     run_study(tmp_path, strategies=["feature_extraction"], trials=1, resplit=True)
     export(tmp_path, tmp_path / "fine_tuning")
@@ -408,6 +410,7 @@ def test_a_study_made_anew_under_its_name_is_not_taken_for_it(home):
     assert ledger(home) == []
 
 
+@pytest.mark.slow
 def test_the_same_images_under_other_class_names_are_known_again(tmp_path):
     for name, classes in (("a", ("NORMAL", "OPACITY")), ("b", ("fine", "ill"))):
         images = {}

@@ -163,6 +163,7 @@ def test_the_x_rays_as_folder_manifest_and_arrays_give_the_same_table(tmp_path):
     assert tables[0] == tables[1] == tables[2]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared data beside the checkout")
 def test_pneumoniamnist_runs_with_its_own_splits(tmp_path):
     (row,) = table_of(

@@ -65,6 +65,7 @@ def script(folder, cache, *given):
     )
 
 
+@pytest.mark.slow
 def test_the_script_of_a_moved_bundle_gives_the_same_metric_without_any_cache(folder, tmp_path):
     done = script(folder, tmp_path / "cache")
     assert done.returncode == 0, done.stderr

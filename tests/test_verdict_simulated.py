@@ -75,6 +75,7 @@ def test_one_model_each_would_call_twins_different_far_more_often():
     assert differing >= binom.ppf(0.001, 300, 0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_seeds", "spread", "power"),
     [(3, 0.0, 0.8), (3, 0.01, 0.8), (5, 0.02, 0.8), (5, 0.02, 0.5), (3, 0.01, 0.95)],
