@@ -66,6 +66,7 @@ def predictions(home, run):
         return stored["logits_ENC"][run.best_epoch - 1], stored["labels_N"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_first_declared_seed_is_exported_whatever_the_others_gave(
     bundles, confirmed, strategy

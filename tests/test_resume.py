@@ -131,6 +131,7 @@ def test_a_study_killed_at_random_moments_ends_with_the_table_of_an_uninterrupte
     assert table(tmp_path) == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_at_once_and_leaves_nothing_running(
     tmp_path: Path, uninterrupted: list[tuple[object, ...]]
 ) -> None:

@@ -134,6 +134,7 @@ def test_run_prints_one_json_object_and_its_log_on_stderr(home, capsys):
     assert sum(line.startswith("[") for line in log.splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_the_same_again_adds_nothing_and_a_higher_total_adds_the_rest(home, capsys):
     run_json(capsys, *RUN, "--trials", "3")
     before = table()

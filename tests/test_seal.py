@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from test_resume import command, table
 
@@ -43,6 +44,7 @@ def run(folder: Path, data: Path, n_trials: int = 8) -> dict[str, object]:
     return result
 
 
+@pytest.mark.slow
 def test_noise_for_test_images_and_false_test_labels_change_no_digit(tmp_path: Path) -> None:
     true, noisy = tmp_path / "true", tmp_path / "noisy"
     true.mkdir()
