@@ -70,6 +70,9 @@ FIELDS: dict[str, Field] = {
     "weight_decay": number(float, 0.0, ">= 0", default=0.01),
     "dropout": number(float, 0.0, "in [0, 1)", below=1.0, default=0.2),
     "head_init": one_of("random", "probe", default="random", fine_tuning_only=True),
+    "head_rate_factor": number(
+        float, 0.0, "> 0", open_low=True, default=1.0, fine_tuning_only=True
+    ),
     "layer_decay": number(
         float, 0.0, "in (0, 1]", open_low=True, at_most=1.0, default=1.0, fine_tuning_only=True
     ),

@@ -78,7 +78,11 @@ class Parameter(BaseModel):
 
 
 class Baseline(BaseModel):
-    """A recipe to run first: ``depth_share`` says how much of the backbone is unfrozen."""
+    """A recipe that is run beside what is sampled.
+
+    ``depth_share`` says how much of the backbone is unfrozen. Where the space has a continuous
+    range, a baseline may lie outside it: what others use need not be worth searching.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, Scalar]
@@ -246,12 +250,38 @@ class SearchSpace(BaseModel):
             value = only[0]
         else:
             value = self._default(baseline, parameter)
-        if not parameter.contains(value):
+        is_continuous = parameter.values() is None and not isinstance(value, str)
+        if not parameter.contains(value) and not is_continuous:
             raise SpaceError(
                 f"baseline value {parameter.name}={value!r} lies outside the space",
                 (parameter.name,),
             )
+        if not isinstance(value, str) and not FIELDS[parameter.name].holds(value):
+            law = FIELDS[parameter.name].law
+            raise SpaceError(
+                f"baseline value {parameter.name}={value!r} must be {law}", (parameter.name,)
+            )
         return value
+
+    def stored(self, parameter: Parameter) -> Parameter:
+        """The parameter with a continuous range that is wide enough for the baselines as well.
+
+        In a database every value must lie in its range.
+        """
+        if parameter.values() is not None:
+            return parameter
+        assert parameter.low is not None and parameter.high is not None
+        stated = [
+            (b.model_extra or {}).get(parameter.name)
+            for b in self.baselines
+            if parameter.strategy in (None, b.strategy)
+        ]
+        values = [value for value in stated if value is not None and not isinstance(value, str)]
+        bounds = {
+            "low": min(parameter.low, *values) if values else parameter.low,
+            "high": max(parameter.high, *values) if values else parameter.high,
+        }
+        return parameter.model_copy(update=bounds)
 
     def _default(self, baseline: Baseline, parameter: Parameter) -> Value:
         default = FIELDS[parameter.name].default

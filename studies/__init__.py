@@ -1,7 +1,7 @@
 """Studies of transfer learning on small image data sets: search, compare, explain.
 
 The command line is ``python -m studies``; the same things from Python: ``run``, ``trials``,
-``export_bundle``, ``evaluate_bundle``, ``predict_images``.
+``export_bundle``, ``evaluate_bundle``, ``predict_images``, ``rename_study``, ``delete_study``.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from studies.predict import Prediction
     from studies.records import trials
     from studies.runner import RunSummary
+    from studies.upkeep import delete_study, rename_study
 
-__all__ = ["evaluate_bundle", "export_bundle", "predict_images", "run", "trials"]
+__all__ = [
+    "delete_study",
+    "evaluate_bundle",
+    "export_bundle",
+    "predict_images",
+    "rename_study",
+    "run",
+    "trials",
+]
 
 
 def run(**options: Any) -> "RunSummary":
@@ -79,11 +88,12 @@ def predict_images(
     from studies.progress import LineProgress
     from transfer.device import choose_device, make_deterministic, num_threads
 
-    make_deterministic(num_threads())
+    chosen = choose_device(device)
+    make_deterministic(num_threads(), chosen)
     progress = LineProgress()
     paths = image_paths([Path(image) for image in images])
     loaded = read_bundle(Path(bundle), backbone_module=backbone_module, progress=progress)
-    return predict(loaded, paths, choose_device(device), progress)
+    return predict(loaded, paths, chosen, progress)
 
 
 def _with_places(options: dict[str, Any]) -> dict[str, Any]:
@@ -101,4 +111,8 @@ def __getattr__(name: str) -> Any:
         from studies.records import trials
 
         return trials
+    if name in ("delete_study", "rename_study"):
+        from studies import upkeep
+
+        return getattr(upkeep, name)
     raise AttributeError(f"module 'studies' has no attribute '{name}'")

@@ -21,8 +21,9 @@ class Accounting:
 
     ``seconds`` has an entry for each of ``WORK``, decoding and the bookkeeping between trials over
     all runs of the study;
-    ``peak_memory_bytes`` is the highest of any trial: anonymous memory of the process on a CPU,
-    allocated memory on a GPU. ``kept_bytes`` counts the activations that trials started from,
+    ``peak_memory_bytes`` is the highest of any trial, beyond what was held before it trained:
+    anonymous memory of the process on a CPU, allocated memory on a GPU; None where it is unknown.
+    ``kept_bytes`` counts the activations that trials started from,
     each once; ``num_reused`` the trials that found theirs computed, of ``num_trials``.
     """
 
@@ -44,9 +45,8 @@ class Accounting:
     def lines(self) -> list[str]:
         """The same in words, a line each."""
         seconds = ", ".join(f"{work} {self.seconds[work]:.1f}" for work in WORK)
-        lines = [f"Seconds: {seconds}."]
-        if self.peak_memory_bytes is not None:
-            lines.append(f"Peak memory of a trial: {show_size(self.peak_memory_bytes)}.")
+        peak = "unknown" if self.peak_memory_bytes is None else show_size(self.peak_memory_bytes)
+        lines = [f"Seconds: {seconds}.", f"Peak memory of a trial: {peak}."]
         kept = f"{show_size(self.kept_bytes)} kept" if self.kept_bytes else "none kept"
         lines.append(
             f"Activations: {kept}; {self.num_reused} of {self.num_trials} trials found theirs "

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.calibration import Labels
+from studies.calibration import Floats, Labels, uncalibrated
 from studies.errors import UserError
 from studies.records import TrialRecord
 from studies.storage import StudyStorage
@@ -24,10 +24,14 @@ TEST_PREDICTIONS, TEST_FEATURES, TEST_THUMBNAILS = (
 
 
 class StoredPredictions(NamedTuple):
-    """Logits (E, N, C) of every epoch for the validation images, and the labels (N,)."""
+    """Logits (E, N, C) of every epoch for the validation images, labels and groups (N,).
+
+    Groups are None where nobody knows whose pictures they are.
+    """
 
     logits_ENC: NDArray[np.float32]
     labels_N: Labels
+    groups_N: Labels | None = None
 
 
 def artifact_bytes(storage: StudyStorage, artifact: str | None, what: str) -> bytes:
@@ -67,4 +71,20 @@ def read_predictions(storage: StudyStorage, run: TrialRecord) -> StoredPredictio
         UserError: it is missing.
     """
     stored = read_arrays(storage, run.predictions, f"predictions of trial {run.number}")
-    return StoredPredictions(stored["logits_ENC"], stored["labels_N"])
+    return StoredPredictions(stored["logits_ENC"], stored["labels_N"], stored.get("groups_N"))
+
+
+def best_epoch(
+    storage: StudyStorage, run: TrialRecord
+) -> tuple[Labels, Floats, Labels | None] | None:
+    """Labels (N,), probabilities (N, C) at a training's best epoch, groups; None without any.
+
+    Before temperature, as validation metrics are.
+    """
+    try:
+        stored = read_predictions(storage, run)
+    except UserError:
+        return None
+    assert run.best_epoch is not None
+    of_best_NC = uncalibrated(stored.logits_ENC[run.best_epoch - 1])
+    return stored.labels_N, of_best_NC, stored.groups_N

@@ -69,7 +69,9 @@ class Bundle:
 
     def probabilities(self, logits_NC: NDArray[np.float32]) -> Floats:
         """Calibrated probabilities of the classes."""
-        return calibration.probabilities(logits_NC, self.config.temperature)
+        scaling = self.config.calibration
+        mended = calibration.Calibration(scale=scaling.scale, biases=scaling.biases)
+        return mended.probabilities(logits_NC)
 
     def called(self, probabilities_NC: Floats) -> Labels:
         """The class that each image is called: by the threshold, or the most probable one."""
@@ -183,9 +185,11 @@ def read_bundle(
         kinds = kinds_of(config.backbone, len(config.classes))
     except ValueError as error:
         raise UserError(f"{folder / CONFIG}: {error}") from None
-    if (config.preprocessing.mean, config.preprocessing.std) != (spec.mean, spec.std):
+    pre = config.preprocessing
+    if (pre.mean, pre.std, pre.interpolation) != (spec.mean, spec.std, spec.interpolation):
         raise UserError(
-            f"{folder / CONFIG}: mean and std are not those of backbone '{config.backbone}' here; "
+            f"{folder / CONFIG}: mean, std or interpolation are not those of backbone "
+            f"'{config.backbone}' here; "
             "use the version of its package that is named in the bundle's versions."
         )
     tensors = _checked_tensors(path, kinds)

@@ -114,15 +114,10 @@ def evaluate(
         bool, typer.Option("--again", help="Open test images that were opened before.")
     ] = False,
     reason: Annotated[str | None, option("Why again; stays in the ledger.")] = None,
-    margin: Annotated[
-        float,
-        typer.Option(
-            min=0.001,
-            max=0.5,
-            help="Difference that would matter, 0.02 for 2 points (nats of loss): how many test "
-            "images would show it?",
-        ),
-    ] = 0.02,
+    prevalence: Annotated[
+        float | None,
+        option("Share of the second of two classes where the model will be used: adds PPV, NPV."),
+    ] = None,
     data: Data = None,
     storage: Annotated[
         str | None, option("Database URL, or a SQLite file.", "the bundle's")
@@ -145,7 +140,7 @@ def evaluate(
         bundle=bundle,
         again=again,
         reason=reason,
-        margin=margin,
+        prevalence=prevalence,
         storage=storage,
         backbone_module=backbone_module,
         places=Places(data=data, weights_dir=weights_dir, cache_dir=cache_dir, device=device),
@@ -183,11 +178,12 @@ def predict(
     from studies.progress import start_progress
     from transfer.device import choose_device, make_deterministic, num_threads
 
-    make_deterministic(num_threads())
+    chosen = choose_device(device)
+    make_deterministic(num_threads(), chosen)
     with start_progress() as progress:
         paths = image_paths(images)
         loaded = read_bundle(bundle, backbone_module=backbone_module, progress=progress)
-        predictions = predict(loaded, paths, choose_device(device), progress)
+        predictions = predict(loaded, paths, chosen, progress)
     if csv is not None:
         write_csv(csv, loaded, predictions)
     if json_:

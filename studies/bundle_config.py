@@ -24,11 +24,13 @@ from pydantic import (
 )
 
 from studies.errors import UserError, one_line
+from transfer.catalog import Interpolation
 from transfer.config import METRICS, TransferConfig
+from transfer.data.decoding import Resize
 from transfer.messages import printable
 
 # Raise it when a field changes its meaning or its name.
-FORMAT = 1
+FORMAT = 2
 CONFIG, MODEL, CARD, SCRIPT, ONNX = (
     "config.json",
     "model.safetensors",
@@ -61,20 +63,31 @@ class Preprocessing(_Part):
     mean: Colours
     std: Colours
     window: tuple[SixteenBit, SixteenBit] | None
-    resize: Literal["bilinear, antialias, squeezed to a square"] = (
-        "bilinear, antialias, squeezed to a square"
-    )
+    resize: Resize
+    interpolation: Interpolation
     grey: Literal["repeated to 3 channels"] = "repeated to 3 channels"
+
+
+class Scaling(_Part):
+    """Calibration: probabilities are the softmax of ``scale`` * logits + ``biases``, of C classes.
+
+    The first bias is 0.
+    """
+
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    biases: Annotated[tuple[Finite, ...], Field(min_length=2)]
 
 
 class StudyOrigin(_Part):
     """Which training this is: ``trial`` of the search, ``confirm_trial`` of NAME/confirm.
 
     ``seeds`` were declared before any of them trained and ``seed`` is the first. ``split_seed``
-    drew the validation images, ``threads`` changes last bits.
+    drew the validation images, ``threads`` changes last bits. ``search_id`` stays when the study
+    is renamed; a bundle of a study that is older than ids has none.
     """
 
     name: str
+    search_id: str | None = None
     storage: str
     trial: Count
     confirm_trial: Count
@@ -114,11 +127,15 @@ class DataOrigin(_Part):
 
 
 class WeightsOrigin(_Part):
-    """The weights that training started from: of ``random`` ones the hash is ``random-SEED``."""
+    """The weights that training started from: of ``random`` ones the hash is ``random-SEED``.
+
+    ``path`` is where their file last was, None where they come from none.
+    """
 
     kind: Literal["imagenet", "random"]
     sha256: str
     seed: Seed
+    path: str | None = None
 
 
 class Validation(_Part):
@@ -153,12 +170,12 @@ class ModuleOrigin(_Part):
 class BundleConfig(_Part):
     """A model with all that is needed to use it, to trace it and to train it again."""
 
-    format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
     created: str
     configuration: dict[str, str | int | float]
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     preprocessing: Preprocessing
-    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    calibration: Scaling
     threshold: Annotated[float, Field(ge=0, le=1)] | None
     refit: bool
     validation: Validation
@@ -192,6 +209,8 @@ class BundleConfig(_Part):
     def _fits_together(self) -> Self:
         if (self.threshold is None) != (len(self.classes) > 2):
             raise ValueError("two classes have a threshold, more have none")
+        if len(self.calibration.biases) != len(self.classes):
+            raise ValueError("calibration has a bias for each class")
         if self.study.seed != self.study.seeds[0]:
             raise ValueError("the seed must be the first that was declared")
         if not {MODEL, SCRIPT} <= self.files.keys() <= set(HASHED):
@@ -233,7 +252,7 @@ def read_config(folder: Path) -> BundleConfig:
     """Read and check ``config.json`` of a bundle, and nothing else of it.
 
     Raises:
-        UserError: no bundle, damaged, edited, malformed, or of a newer version.
+        UserError: no bundle, damaged, edited, malformed, or of another version.
     """
     path = folder / CONFIG
     if not folder.is_dir():
@@ -243,6 +262,11 @@ def read_config(folder: Path) -> BundleConfig:
         raise UserError(
             f"{path} was written by a newer version of transfer-studies (format "
             f"{values['format']}, this one knows {FORMAT}); update it."
+        )
+    if isinstance(values.get("format"), int) and 0 < values["format"] < FORMAT:
+        raise UserError(
+            f"{path} was written by an older version of transfer-studies (format "
+            f"{values['format']}, this one knows {FORMAT}); export it again."
         )
     told = values.pop("checksum", None)
     if told != checksum(values):

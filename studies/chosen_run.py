@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from studies.artifacts import artifact_bytes, read_predictions
+from studies.beside import beside
 from studies.calibration import Labels
 from studies.confirm import (
     CONFIRM,
@@ -20,11 +21,12 @@ from studies.confirm import (
     Confirmed,
     confirm_command,
     read_confirmed,
+    read_repeats,
     refuse_unfinished,
 )
 from studies.errors import UserError
-from studies.records import CANDIDATE, SEED, TrialRecord, read_trials
-from studies.storage import StudyStorage, beside, load_study
+from studies.records import SEED, TrialRecord, read_trials
+from studies.storage import StudyStorage, load_study
 from studies.study_record import StudyRecord, read_study
 from transfer.config import Strategy, TransferConfig
 
@@ -60,32 +62,31 @@ def find_chosen_run(storage: StudyStorage, name: str, strategy: str | None) -> C
         raise UserError(f"Unknown strategy '{strategy}'; choose from {', '.join(Strategy)}.")
     command = confirm_command(name, storage)
     records = read_trials(study)
-    confirm = beside(storage, name, CONFIRM)
+    confirm = beside(storage, name, CONFIRM, record.search_id)
     metric = str(record.settings["metric"])
     confirmed = None if confirm is None else read_confirmed(confirm, records, metric)
     if confirm is None or confirmed is None:
         raise UserError(f"Study '{name}' is not confirmed: run `{command}` first.")
-    runs = read_trials(confirm)
+    runs = read_repeats(confirm, records)
     refuse_unfinished(confirm, runs, command)
     candidate = confirmed.best if strategy is None else confirmed.chosen.get(strategy)
     if candidate is None:
         of = "" if strategy is None else f" of {strategy}"
+        way_out = f"run `{command}`, which trains again what failed" if runs else "run more trials"
         raise UserError(
-            f"No configuration{of} of study '{name}' has a complete training over seeds; run more "
-            f"trials, then `{command}`."
+            f"No configuration{of} of study '{name}' has a complete training over seeds; "
+            f"{way_out}."
         )
     seed = confirmed.seeds[0]
-    run = next((r for r in candidate.runs if r.params[SEED] == seed), None)
+    run = _run_of(candidate, seed)
     if run is None:
-        failed = next(
-            (r for r in runs if (r.params[CANDIDATE], r.params[SEED]) == (candidate.number, seed)),
-            None,
-        )
-        reason = failed.reason if failed else "it is missing"
+        reasons = candidate.failures.get(seed, ["it is missing"])
+        others = [c.strategy for c in confirmed.chosen.values() if _run_of(c, seed)]
+        instead = f", or export the other strategy with --strategy {others[0]}" if others else ""
         raise UserError(
-            f"The training of trial {candidate.number} with seed {seed} failed ({reason}), and no "
-            "other seed may take its place: it was declared beforehand; export the other strategy "
-            "with --strategy."
+            f"The training of trial {candidate.number} with seed {seed} failed ({reasons[-1]}), "
+            "and no other seed may take its place: it was declared beforehand. Run "
+            f"`{command}` to train it again with that seed{instead}."
         )
     return ChosenRun(
         study=record,
@@ -95,6 +96,10 @@ def find_chosen_run(storage: StudyStorage, name: str, strategy: str | None) -> C
         candidate=candidate,
         run=run,
     )
+
+
+def _run_of(candidate: Candidate, seed: int) -> TrialRecord | None:
+    return next((run for run in candidate.runs if run.params[SEED] == seed), None)
 
 
 def read_trained(storage: StudyStorage, run: TrialRecord) -> dict[str, Tensor]:

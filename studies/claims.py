@@ -7,48 +7,61 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from scipy.stats import t as student_t
-
+from studies.measurements import Measurement, difference_of
+from studies.paired_tests import holm
 from studies.statistics import Interval
 
-ClaimVerdict = Literal["holds here", "does not hold here", "not shown"]
+ClaimVerdict = Literal[
+    "holds here",
+    "does not hold here",
+    "not shown",
+    "not judged",
+    "does not apply here",
+    "not measured",
+]
+CHOSE = "these images chose it"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One claim. ``evidence`` are sentences; ``measured`` what the verdict follows from."""
+    """One claim. ``evidence`` are sentences; ``measured`` what the verdict follows from.
+
+    ``reason`` says why there is no other verdict, or is empty.
+    """
 
     strategy: str
     is_advantage: bool
     text: str
     evidence: Sequence[str]
-    measured: Interval | None
+    measured: Measurement | None
     verdict: ClaimVerdict
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """What was measured of both strategies; None where it was not.
 
-    Differences are of the metric (positive: the first is better); ``gap`` is training minus
-    validation accuracy; ratios are fine-tuning over feature extraction. ``images`` says on which
-    images ``tuned_over_extracted`` rests. ``similarity`` is of the features before and after
-    fine-tuning, of the pretrained ones and those of random weights (linear CKA, 1: the same).
+    Differences are of the metric (positive: the first is better), on ``images``; a gap is training
+    minus validation accuracy, a harm is in nats (``training_harm``); ratios are of the two
+    choices, fine-tuning over feature extraction. ``similarity`` is of the features before and
+    after fine-tuning, of the pretrained ones and those of random weights (linear CKA, 1: the
+    same).
     """
 
     images: str
     num_train: int
-    tuned_over_extracted: Interval | None = None
-    tuned_over_probe: Interval | None = None
-    tuned_over_majority: Interval | None = None
-    pretrained_over_random: Interval | None = None
-    seconds_ratio: Interval | None = None
-    memory_ratio: Interval | None = None
+    tuned_over_extracted: Measurement | None = None
+    tuned_over_probe: Measurement | None = None
+    pretrained_over_random: Measurement | None = None
+    seconds_ratio: Measurement | None = None
+    seconds_to_best_ratio: Measurement | None = None
+    memory_ratio: Measurement | None = None
     parameters: tuple[int, int] | None = None
     tuned_gap: Interval | None = None
     extracted_gap: Interval | None = None
-    gap_difference: Interval | None = None
+    tuned_harm: Measurement | None = None
+    extracted_harm: Measurement | None = None
     similarity: float | None = None
     random_similarity: float | None = None
 
@@ -56,145 +69,152 @@ class Measured:
 def claims(found: Measured) -> list[Claim]:
     """The eight claims, with their verdicts."""
     tuned, extracted = "fine_tuning", "feature_extraction"
-    over_extracted = _points("fine-tuning over feature extraction", found.tuned_over_extracted)
-    ratios = [
+    costs = [
         *_ratio("seconds of training, fine-tuning over feature extraction", found.seconds_ratio),
+        *_ratio("seconds to the best epoch", found.seconds_to_best_ratio),
         *_ratio("peak memory", found.memory_ratio),
     ]
+    if found.seconds_ratio is not None and found.memory_ratio is None:
+        costs.append("peak memory unknown")
     parameters = [] if found.parameters is None else [_parameters(*found.parameters)]
+    over_extracted = _points(
+        f"fine-tuning over feature extraction ({found.images})", found.tuned_over_extracted
+    )
+    less_harm = difference_of(found.tuned_harm, found.extracted_harm)
     return [
-        Claim(
-            strategy=tuned,
-            is_advantage=True,
-            text="learns task-specific features",
-            evidence=[
+        _claim(
+            tuned,
+            True,
+            "learns task-specific features",
+            [
                 *_points(
-                    "fine-tuning over logistic regression on frozen features (validation)",
+                    f"fine-tuning over logistic regression on frozen features ({found.images})",
                     found.tuned_over_probe,
                 ),
                 *_similarity(found),
             ],
-            measured=found.tuned_over_probe,
-            verdict=judge(found.tuned_over_probe),
+            found.tuned_over_probe,
         ),
-        Claim(
-            strategy=tuned,
-            is_advantage=True,
-            text="works with small data",
-            evidence=[
-                f"{found.num_train:,} training images",
-                *_points("over the majority class (validation)", found.tuned_over_majority),
+        # Better than the majority class is anything that learns at all. Both strategies on fewer
+        # of the training images would measure it, and nobody trains them here.
+        _claim(
+            tuned,
+            True,
+            "works with small data",
+            [f"{found.num_train:,} training images; neither strategy was trained on fewer"],
+            None,
+        ),
+        _claim(tuned, False, "is costly to train", costs, found.seconds_ratio, at=1.0),
+        _claim(
+            tuned,
+            False,
+            "overfits small data",
+            [*_harm("", found.tuned_harm), *_gap(found.tuned_gap)],
+            found.tuned_harm,
+        ),
+        _claim(
+            extracted, True, "is efficient", [*costs, *parameters], found.seconds_ratio, at=1.0
+        ),
+        _claim(
+            extracted,
+            True,
+            "overfits less",
+            [
+                *_harm("", found.extracted_harm),
+                *_harm("that of fine-tuning minus that: ", less_harm),
+                *_gap(found.extracted_gap),
             ],
-            measured=found.tuned_over_majority,
-            verdict=judge(found.tuned_over_majority),
+            less_harm,
         ),
-        Claim(
-            strategy=tuned,
-            is_advantage=False,
-            text="is costly to train",
-            evidence=ratios,
-            measured=found.seconds_ratio,
-            verdict=judge(found.seconds_ratio, at=1.0),
+        _claim(
+            extracted,
+            False,
+            "can't learn task-specific features, and loses by it",
+            over_extracted,
+            found.tuned_over_extracted,
         ),
-        Claim(
-            strategy=tuned,
-            is_advantage=False,
-            text="overfits small data",
-            evidence=_points("training minus validation accuracy", found.tuned_gap),
-            measured=found.tuned_gap,
-            verdict=judge(found.tuned_gap),
-        ),
-        Claim(
-            strategy=extracted,
-            is_advantage=True,
-            text="is efficient",
-            evidence=[*ratios, *parameters],
-            measured=found.seconds_ratio,
-            verdict=judge(found.seconds_ratio, at=1.0),
-        ),
-        Claim(
-            strategy=extracted,
-            is_advantage=True,
-            text="overfits less",
-            evidence=[
-                *_points("training minus validation accuracy", found.extracted_gap),
-                *_points("that of fine-tuning minus that", found.gap_difference),
-            ],
-            measured=found.gap_difference,
-            verdict=judge(found.gap_difference),
-        ),
-        Claim(
-            strategy=extracted,
-            is_advantage=False,
-            text="can't learn task-specific features, and loses by it",
-            evidence=[*over_extracted, *([f"on {found.images}"] if over_extracted else [])],
-            measured=found.tuned_over_extracted,
-            verdict=judge(found.tuned_over_extracted),
-        ),
-        Claim(
-            strategy=extracted,
-            is_advantage=False,
-            text="is worse where pretrained features don't suit",
-            evidence=_points(
-                "logistic regression on pretrained features over that on features of random "
-                "weights (validation)",
-                found.pretrained_over_random,
-            ),
-            measured=found.pretrained_over_random,
-            # Where pretraining gives the better features they suit, and there is nothing to lose.
-            verdict=judge(found.pretrained_over_random, above="does not hold here"),
-        ),
+        _where_features_do_not_suit(found, over_extracted),
     ]
 
 
-def judge(
-    found: Interval | None, *, at: float = 0.0, above: ClaimVerdict = "holds here"
-) -> ClaimVerdict:
-    """What an interval says of a claim: nothing unless it lies on one side of ``at``."""
-    below: ClaimVerdict = "holds here" if above == "does not hold here" else "does not hold here"
-    if found is None or found.low <= at <= found.high:
-        return "not shown"
-    return above if found.low > at else below
+def _claim(
+    strategy: str,
+    is_advantage: bool,
+    text: str,
+    evidence: Sequence[str],
+    measured: Measurement | None,
+    at: float = 0.0,
+) -> Claim:
+    verdict = judge(measured, at=at)
+    return Claim(
+        strategy=strategy,
+        is_advantage=is_advantage,
+        text=text,
+        evidence=evidence,
+        measured=measured,
+        verdict=verdict,
+        reason=CHOSE if verdict == "not judged" else "",
+    )
 
 
-def geometric_ratio(
-    first: Sequence[float], second: Sequence[float], confidence: float = 0.95
-) -> Interval | None:
-    """Ratio of geometric means of positive values, with Welch's interval of their logarithms.
+def _where_features_do_not_suit(found: Measured, over_extracted: Sequence[str]) -> Claim:
+    """A claim with a condition: where pretrained features suit, nothing can be said of it."""
+    suit = found.pretrained_over_random
+    evidence = _points(
+        "logistic regression on pretrained features over that on features of random weights "
+        f"({found.images})",
+        suit,
+    )
+    claim = _claim(
+        "feature_extraction",
+        False,
+        "is worse where pretrained features don't suit",
+        [*evidence, *over_extracted],
+        None if suit is None else found.tuned_over_extracted,
+    )
+    if suit is None or judge(suit) != "holds here":
+        return claim
+    return Claim(
+        strategy=claim.strategy,
+        is_advantage=claim.is_advantage,
+        text=claim.text,
+        evidence=evidence,
+        measured=None,
+        verdict="does not apply here",
+        reason=f"pretrained features suit ({100 * suit.value:+.1f} points)",
+    )
 
-    None with fewer than two values of each.
 
-    Source: B. L. Welch, "The generalization of Student's problem when several different population
-    variances are involved", Biometrika 34 (1947), 28-35.
+def judge(found: Measurement | None, *, at: float = 0.0) -> ClaimVerdict:
+    """What an interval says of a claim: nothing unless it lies on one side of ``at``.
+
+    On images that chose what they measure it must lie beyond what that choice may have added.
     """
-    a, b = (np.log([v for v in values if v > 0]) for values in (first, second))
-    if min(len(a), len(b)) < 2:
-        return None
-    parts = np.array([a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)])
-    difference, variance = float(a.mean() - b.mean()), float(parts.sum())
-    half = 0.0
-    if variance > 0:
-        freedom = variance**2 / float((parts**2 / [len(a) - 1, len(b) - 1]).sum())
-        half = float(student_t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
-    low, value, high = np.exp([difference - half, difference, difference + half])
-    return Interval(value=float(value), low=float(low), high=float(high))
+    if found is None:
+        return "not measured"
+    first, second = found.optimism or (0.0, 0.0)
+    if found.low > at + first:
+        return "holds here"
+    if found.high < at - second:
+        return "does not hold here"
+    return "not shown" if found.optimism is None else "not judged"
 
 
-def gap_interval(training: float, validation: Interval) -> Interval:
-    """Training minus validation accuracy: what is unsure is that of few validation images."""
-    return Interval(
-        value=training - validation.value,
-        low=training - validation.high,
-        high=training - validation.low,
-    )
+def holm_adjusted(found: Sequence[Claim]) -> list[float | None]:
+    """p of every claim, adjusted for the number of measurements that were judged; else None.
 
-
-def gap_difference(training: tuple[float, float], difference: Interval) -> Interval:
-    """The gap of the first minus that of the second, from their difference in validation."""
-    more = training[0] - training[1]
-    return Interval(
-        value=more - difference.value, low=more - difference.high, high=more - difference.low
-    )
+    What several claims rest on is one test. On images that chose what they measure p means
+    nothing.
+    """
+    judged = {
+        claim.measured: claim.measured.p
+        for claim in found
+        if claim.measured is not None
+        and claim.measured.p is not None
+        and claim.measured.optimism is None
+    }
+    adjusted = dict(zip(judged, holm([p for p in judged.values() if p is not None]), strict=True))
+    return [None if claim.measured is None else adjusted.get(claim.measured) for claim in found]
 
 
 def points_text(found: Interval) -> str:
@@ -204,6 +224,18 @@ def points_text(found: Interval) -> str:
 
 def _points(what: str, found: Interval | None) -> list[str]:
     return [] if found is None else [f"{what}: {points_text(found)}"]
+
+
+def _harm(what: str, found: Interval | None) -> list[str]:
+    if found is None:
+        return []
+    what = what or "loss of the last epoch minus that of an epoch chosen on other images: "
+    return [f"{what}{found.value:+.3f} nats [{found.low:+.3f}, {found.high:+.3f}]"]
+
+
+def _gap(found: Interval | None) -> list[str]:
+    what = "training minus validation accuracy of the kept network"
+    return [f"{what}: not measured"] if found is None else _points(what, found)
 
 
 def _ratio(what: str, found: Interval | None) -> list[str]:

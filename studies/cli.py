@@ -1,6 +1,7 @@
 """The command line: argv -> options -> one call. No logic; errors become one line and a code.
 
-The commands that only look stand in `look`, those around a bundle in `bundle_commands`.
+The commands that only look stand in `look`, those around a bundle in `bundle_commands`, those that
+delete and rename in `upkeep_commands`.
 """
 
 import sys
@@ -22,10 +23,13 @@ from studies.flags import (
     CacheDir,
     CacheLimit,
     Choose,
+    ChooseBy,
     Debug,
     DropDuplicates,
+    Flip,
     GroupPattern,
     ImageSize,
+    Margin,
     Metric,
     Name,
     Named,
@@ -33,9 +37,12 @@ from studies.flags import (
     NoReport,
     NumViews,
     Precision,
+    Resize,
     Resplit,
+    RetryFailed,
     Seeds,
     Set,
+    Share,
     SkipUnreadable,
     Storage,
     Strategies,
@@ -48,6 +55,7 @@ from studies.output import print_json, stderr, stdout
 from studies.settings import DEFAULTS
 from studies.signals import Interrupted
 from studies.storage import DEFAULT_STORAGE
+from studies.upkeep_commands import upkeep
 
 app = typer.Typer(
     add_completion=False,
@@ -81,8 +89,11 @@ def run(
         int | None, option("Epochs without a better one that end a trial.", DEFAULTS["patience"])
     ] = None,
     metric: Metric = None,
+    choose_by: ChooseBy = None,
     image_size: ImageSize = None,
+    resize: Resize = None,
     num_views: NumViews = None,
+    flip: Flip = None,
     seed: Annotated[int | None, option("Seed of search and training.", DEFAULTS["seed"])] = None,
     storage: Storage = DEFAULT_STORAGE,
     weights: Annotated[
@@ -93,14 +104,17 @@ def run(
     precision: Precision = None,
     cache_dir: CacheDir = None,
     cache_limit: CacheLimit = None,
+    share: Share = None,
     sampler: Annotated[str | None, option("tpe or random.", DEFAULTS["sampler"])] = None,
     pruner: Annotated[str | None, option("median or none.", DEFAULTS["pruner"])] = None,
+    retry_failed: RetryFailed = False,
     no_confirm: NoConfirm = False,
     no_report: NoReport = False,
     top: Top = None,
     seeds: Seeds = None,
     choose: Choose = None,
     resplit: Resplit = None,
+    margin: Margin = None,
     config: Annotated[Path | None, option("TOML file with these options; flags win.")] = None,
     json_: AsJson = False,
     debug: Debug = False,
@@ -126,7 +140,7 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, with_repo
     from studies.runner import run_study
     from studies.tables import print_summary, summary_json
 
-    summary = _work(given, config, run_study, as_json=as_json)
+    summary = _work(given, config, run_study, as_json=as_json, command="run")
     written = _report(summary) if with_report else None
     if as_json:
         report = None if written is None else written.as_json()
@@ -148,7 +162,9 @@ def _report(summary: Any) -> Any:
         return None
 
 
-def _work(given: dict[str, Any], config: Path | None, work: Any, *, as_json: bool) -> Any:
+def _work(
+    given: dict[str, Any], config: Path | None, work: Any, *, as_json: bool, command: str
+) -> Any:
     """Do long work with its progress shown; say how to go on where it was stopped."""
     from studies.data_check import DataRefusedError
     from studies.progress import start_progress
@@ -167,7 +183,7 @@ def _work(given: dict[str, Any], config: Path | None, work: Any, *, as_json: boo
         raise
     except Interrupted:
         name = named[0] if named else options.name
-        again = resume_command(name, options.storage) if name else "the same command again"
+        again = resume_command(name, options, command) if name else "the same command again"
         stderr(f"Stopped; what is finished is stored. Go on with: {again}")
         raise
 
@@ -179,6 +195,7 @@ def confirm(
     seeds: Seeds = None,
     choose: Choose = None,
     resplit: Resplit = None,
+    margin: Margin = None,
     data: Annotated[str | None, option(SOURCES, "the study's")] = None,
     storage: Storage = DEFAULT_STORAGE,
     backbone_module: BackboneModule = None,
@@ -199,6 +216,7 @@ def confirm(
         top=top,
         seeds=seeds,
         choose=choose,
+        margin=margin,
         data=data,
         storage=None if storage == DEFAULT_STORAGE else storage,
         backbone_module=backbone_module,
@@ -209,7 +227,7 @@ def confirm(
     )
     if resplit is not None:
         given["resplit"] = resplit
-    found = _work(given, None, confirm_stored, as_json=json_)
+    found = _work(given, None, confirm_stored, as_json=json_, command="confirm")
     if json_:
         print_json(verdict_json(found))
     else:
@@ -236,6 +254,7 @@ def status(
 # Their commands stand beside these.
 app.add_typer(look)
 app.add_typer(bundles)
+app.add_typer(upkeep)
 
 
 @app.command()

@@ -1,10 +1,14 @@
 """Task D as data: the best trial of each strategy side by side. Knows records alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from studies.records import TrialRecord, best_trials
+from studies.scores import METRICS, Floats, Labels
 from studies.statistics import wilson_interval
+from studies.verdict import difference_over_seeds
+
+Predicted = Callable[[TrialRecord], tuple[Labels, Floats, Labels | None] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,11 @@ class StrategySummary:
 def compare(
     records: Sequence[TrialRecord], metric: str, num_val: int
 ) -> dict[str, StrategySummary]:
-    """A summary of every strategy with a complete trial; the better value first."""
+    """A summary of every strategy with a complete trial; the better value first.
+
+    Args:
+        num_val: independent validation images, which is subjects where they are known.
+    """
     summaries: dict[str, StrategySummary] = {}
     for record in best_trials(records, metric):
         strategy = str(record.strategy)
@@ -64,8 +72,15 @@ def seconds_saved(records: Sequence[TrialRecord], epochs: int) -> float:
     return saved
 
 
-def interim_verdict(records: Sequence[TrialRecord], metric: str, num_val: int) -> str | None:
-    """One sentence on the backbones as fixed feature extractors, or None before one is done."""
+def interim_verdict(
+    records: Sequence[TrialRecord], metric: str, num_val: int, predicted: Predicted
+) -> str | None:
+    """One sentence on the backbones as fixed feature extractors, or None before one is done.
+
+    Args:
+        predicted: labels (N,), probabilities (N, C) of a trial's best epoch and groups of the
+            validation images, which all trials share; None where they are gone.
+    """
     probes: dict[str, TrialRecord] = {}
     for record in best_trials(records, metric):
         if record.strategy == "feature_extraction":
@@ -80,11 +95,22 @@ def interim_verdict(records: Sequence[TrialRecord], metric: str, num_val: int) -
         parts.append(f"{backbone} {accuracy:.1%} [{low:.1%}, {high:.1%}]")
     text = f"So far, as fixed feature extractor (validation accuracy): {', '.join(parts)}"
     if len(probes) > 1:
-        (first_low, _), (_, second_high) = (
-            _interval(r, num_val) for r in list(probes.values())[:2]
-        )
-        text += "" if first_low > second_high else "; the intervals of the first two overlap"
+        first, second = list(probes.items())[:2]
+        text += _first_over_second(first, second, predicted)
     return f"{text}."
+
+
+def _first_over_second(
+    first: tuple[str, TrialRecord], second: tuple[str, TrialRecord], predicted: Predicted
+) -> str:
+    """How the best two differ on the same images: one model of each, by one seed."""
+    a, b = predicted(first[1]), predicted(second[1])
+    if a is None or b is None:
+        return ""
+    found = difference_over_seeds(METRICS["accuracy"], a[0], a[1][None], b[1][None], groups_N=a[2])
+    value, low, high = (f"{100 * v:+.1f}" for v in (found.value, found.low, found.high))
+    verdict = "not shown to differ" if found.verdict == "undecided" else found.verdict
+    return f"; {first[0]} over {second[0]} {value} points [{low}, {high}]: {verdict}"
 
 
 def _interval(record: TrialRecord, num_val: int) -> tuple[float, float]:

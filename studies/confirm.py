@@ -9,7 +9,7 @@ traced, and never feed the search. Knows nothing of the test split.
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import optuna
@@ -19,7 +19,10 @@ from studies.records import CANDIDATE, SEED, TrialRecord, best_trials, read_tria
 from studies.storage import StudyStorage, storage_option
 from studies.strategies_compared import Comparison
 from studies.study_record import read_confirm
-from transfer.config import Strategy, is_better
+from transfer.config import Strategy
+
+if TYPE_CHECKING:
+    from studies.control_rows import Learned
 
 CONFIRM = "confirm"
 Choose = Literal["best", "cheapest"]
@@ -29,18 +32,45 @@ Choose = Literal["best", "cheapest"]
 class Candidate:
     """A configuration of the search and its trainings over seeds, those that are complete.
 
-    ``number`` is its trial in the search.
+    ``number`` is its trial in the search; ``seeds`` are those that were declared; ``failures``
+    says by seed why trainings failed, those that were done again included.
     """
 
     number: int
     strategy: str
     configuration: Mapping[str, Any]
     runs: Sequence[TrialRecord]
+    seeds: Sequence[int]
+    failures: Mapping[int, Sequence[str]]
+
+    @property
+    def missing(self) -> list[int]:
+        """The declared seeds without a complete training."""
+        complete = {run.params[SEED] for run in self.runs}
+        return [seed for seed in self.seeds if seed not in complete]
+
+    @property
+    def failed(self) -> dict[int, Sequence[str]]:
+        """Why trainings failed, by seed, of the seeds that have no complete one."""
+        return {seed: self.failures[seed] for seed in self.missing if seed in self.failures}
+
+    @property
+    def retried(self) -> dict[int, Sequence[str]]:
+        """The same of the seeds that were trained again, and are complete."""
+        return {seed: why for seed, why in self.failures.items() if seed not in self.missing}
 
     @property
     def values(self) -> list[float]:
         """The validation metric of every seed."""
         return [float(run.value) for run in self.runs if run.value is not None]
+
+    def scores(self, metric: str) -> dict[int, float]:
+        """What each seed is chosen by, larger the better: the metric, or what replaces it."""
+        return {int(run.params[SEED]): run.score(metric) for run in self.runs}
+
+    def score(self, metric: str) -> float:
+        """The mean over seeds."""
+        return float(np.mean(list(self.scores(metric).values())))
 
     @property
     def mean(self) -> float:
@@ -67,7 +97,13 @@ class Candidate:
             "values": self.values,
             "mean": self.mean,
             "standard_error": error if np.isfinite(error) else None,
+            "failed": self.failures_json(),
+            "retried": [{"seed": s, "reasons": list(why)} for s, why in self.retried.items()],
         }
+
+    def failures_json(self) -> list[dict[str, Any]]:
+        """The seeds without a complete training, and why."""
+        return [{"seed": s, "reasons": list(why)} for s, why in self.failed.items()]
 
     @property
     def mean_seconds(self) -> float:
@@ -81,7 +117,9 @@ class Confirmed:
     """What confirming gave: the candidates with their runs, and the one chosen of each strategy.
 
     ``metric`` is the search's, on validation images; ``resplit`` says that every seed had a
-    validation split of its own.
+    validation split of its own. ``lost`` are candidates without a complete training. ``margin`` is
+    the difference between strategies that would matter, as it was declared before; None in a study
+    that is older than that.
     """
 
     metric: str
@@ -89,18 +127,23 @@ class Confirmed:
     resplit: bool
     how: Choose
     candidates: Sequence[Candidate]
+    lost: Sequence[Candidate] = ()
+    margin: float | None = None
 
     @property
     def chosen(self) -> dict[str, Candidate]:
-        """The choice within each strategy, the better mean first."""
+        """The choice within each strategy, the better mean first; one that lacks seeds last."""
         of_strategy = {
             strategy: [c for c in self.candidates if c.strategy == strategy]
             for strategy in Strategy
         }
         choices = (choose(found, self.metric, self.how) for found in of_strategy.values())
         found = [choice for choice in choices if choice is not None]
-        sign = 1.0 if self.metric == "loss" else -1.0
-        return {c.strategy: c for c in sorted(found, key=lambda c: (sign * c.mean, c.mean_loss))}
+
+        def rank(candidate: Candidate) -> tuple[int, float, float]:
+            return len(candidate.missing), -candidate.score(self.metric), candidate.mean_loss
+
+        return {c.strategy: c for c in sorted(found, key=rank)}
 
     @property
     def best(self) -> Candidate | None:
@@ -113,7 +156,9 @@ class Confirmed:
             "seeds": list(self.seeds),
             "resplit": self.resplit,
             "choose": self.how,
+            "margin": self.margin,
             "candidates": [candidate.as_json() for candidate in self.candidates],
+            "lost": [{"trial": c.number, "failed": c.failures_json()} for c in self.lost],
             "chosen": {strategy: c.number for strategy, c in self.chosen.items()},
             "best": None if self.best is None else self.best.number,
         }
@@ -123,13 +168,14 @@ class Confirmed:
 class Verdict:
     """What is known on validation images: the confirmed candidates, and what they must beat.
 
-    ``controls`` are the trials of ``NAME/controls``, ``counts`` images by split and class;
-    ``comparison`` is of the two strategies' choices, None where there is nothing to compare.
+    ``controls`` are the trials of ``NAME/controls``, ``learned`` says of each strategy's choice
+    whether it learned anything; ``comparison`` is of the two strategies' choices, None where there
+    is nothing to compare.
     """
 
     confirmed: Confirmed
     controls: Sequence[TrialRecord]
-    counts: Mapping[str, Mapping[str, int]]
+    learned: Mapping[str, "Learned"]
     comparison: Comparison | None = None
 
 
@@ -151,7 +197,7 @@ def candidates(records: Sequence[TrialRecord], metric: str, top: int) -> list[Tr
 def confirmed(
     chosen: Sequence[TrialRecord], records: Sequence[TrialRecord], seeds: Sequence[int]
 ) -> list[Candidate]:
-    """Candidates with at least one complete training.
+    """The candidates that were trained at all, complete or not.
 
     Args:
         chosen: trials of the search.
@@ -159,42 +205,91 @@ def confirmed(
     """
     found = []
     for trial in chosen:
-        runs = [
-            record
-            for record in records
-            if record.state == "COMPLETE"
-            and record.params.get("candidate") == trial.number
-            and record.params.get("seed") in seeds
-        ]
-        if runs:
+        by_seed: dict[int, TrialRecord] = {}
+        failures: dict[int, list[str]] = {}
+        for record in records:
+            if not record.counts or not is_repeat_of(trial, record):
+                continue
+            seed = int(record.params[SEED])
+            if seed not in seeds:
+                continue
+            if record.state == "COMPLETE":
+                by_seed.setdefault(seed, record)
+            else:
+                failures.setdefault(seed, []).append(record.reason or "for an unknown reason")
+        if by_seed or failures:
             found.append(
                 Candidate(
                     number=trial.number,
                     strategy=str(trial.strategy),
                     configuration=trial.keyed_params,
-                    runs=sorted(runs, key=lambda run: int(run.params["seed"])),
+                    runs=[by_seed[seed] for seed in sorted(by_seed)],
+                    seeds=list(seeds),
+                    failures={seed: failures[seed] for seed in sorted(failures)},
                 )
             )
     return found
 
 
-def choose(found: Sequence[Candidate], metric: str, how: Choose = "best") -> Candidate | None:
-    """The candidate with the best mean; ties go to the lower loss, then to the earlier trial.
+def is_repeat_of(trial: TrialRecord, run: TrialRecord) -> bool:
+    """Whether ``run`` trained the configuration of ``trial``, on the same data and by the same
+    settings, from the same weights: all but the seed.
 
-    ``cheapest``: of those within one standard error of that mean the one that trains fastest (the
-    rule of L. Breiman et al., "Classification and Regression Trees", 1984, section 3.4.3).
+    A run that failed at once has stored no more than its configuration.
+    """
+    given = {key: value for key, value in run.keyed_params.items() if key not in (CANDIDATE, SEED)}
+    if run.params.get(CANDIDATE) != trial.number or given != trial.keyed_params:
+        return False
+    if not run.config:
+        return True
+    pairs = ((trial.config, run.config), (trial.fingerprints, run.fingerprints))
+    # What only one has stored, the version that made the other did not know.
+    return all(
+        mine[key] == its[key] for mine, its in pairs for key in mine.keys() & its.keys() - {SEED}
+    )
+
+
+def read_repeats(confirm: optuna.Study, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials of ``NAME/confirm`` that are repeats of the search's ``trials`` as they are."""
+    by_number = {trial.number: trial for trial in trials}
+    runs = [(by_number.get(run.params.get(CANDIDATE, -1)), run) for run in read_trials(confirm)]
+    return [run for trial, run in runs if trial is not None and is_repeat_of(trial, run)]
+
+
+def choose(found: Sequence[Candidate], metric: str, how: Choose = "best") -> Candidate | None:
+    """The candidate with the best mean score; ties go to the lower loss, then the earlier trial.
+
+    The score is the metric, or what replaces it where the study chooses by something else.
+
+    Only those with all their seeds compete: the mean of the seeds that did not fail would favour
+    what fails. Where none has them all, those that lack the fewest do.
+
+    ``cheapest``: the one that trains fastest of those that are worse by at most one standard error
+    of the paired difference over the seeds that both have (after the rule of L. Breiman et al.,
+    "Classification and Regression Trees", 1984, section 3.4.3). Paired, as what moves a seed's
+    trainings all alike says nothing of the difference between them.
     """
     if not found:
         return None
-    sign = 1.0 if metric == "loss" else -1.0
-    best = min(found, key=lambda c: (sign * c.mean, c.mean_loss, c.number))
+    fewest = min(len(c.missing) for c in found)
+    found = [c for c in found if len(c.missing) == fewest]
+    best = min(found, key=lambda c: (-c.score(metric), c.mean_loss, c.number))
     if how == "best":
         return best
-    # Of one seed the error is unknown, not infinite: only equals are within it.
-    error = best.standard_error if np.isfinite(best.standard_error) else 0.0
-    limit = best.mean + (error if metric == "loss" else -error)
-    within = [c for c in found if not is_better(metric, limit, c.mean)]
+    within = [c for c in found if c is best or _is_as_good(c, best, metric)]
     return min(within, key=lambda c: (c.mean_seconds, c.number))
+
+
+def _is_as_good(candidate: Candidate, best: Candidate, metric: str) -> bool:
+    """Whether it is worse by one standard error of the paired difference at most."""
+    values, of_best = candidate.scores(metric), best.scores(metric)
+    seeds = sorted(values.keys() & of_best.keys())
+    if not seeds:
+        return False
+    worse_S = np.array([of_best[seed] - values[seed] for seed in seeds])
+    # Of one seed the error is unknown, not infinite: only equals are within it.
+    error = float(worse_S.std(ddof=1)) / len(seeds) ** 0.5 if len(seeds) > 1 else 0.0
+    return float(worse_S.mean()) <= error + 1e-12
 
 
 def read_confirmed(
@@ -211,13 +306,41 @@ def read_confirmed(
         return None
     numbers = stored["candidates"]
     chosen = [record for number in numbers for record in records if record.number == number]
+    trained = confirmed(chosen, read_trials(study), stored["seeds"])
     return Confirmed(
         metric=metric,
         seeds=stored["seeds"],
         resplit=stored["resplit"],
         how=stored["choose"],
-        candidates=confirmed(chosen, read_trials(study), stored["seeds"]),
+        candidates=[candidate for candidate in trained if candidate.runs],
+        lost=[candidate for candidate in trained if not candidate.runs],
+        margin=stored.get("margin"),
     )
+
+
+def seed_remarks(found: Confirmed, strategies: Mapping[str, str]) -> list[str]:
+    """What is to be said of trainings over seeds that failed, a sentence each.
+
+    Args:
+        strategies: what they are called.
+    """
+    lines = []
+    for strategy, choice in found.chosen.items():
+        if choice.missing:
+            lines.append(
+                f"No configuration of {strategies[strategy]} has a complete training with "
+                f"each of its seeds: trial {choice.number}, which lacks the fewest, is no choice "
+                "to rely on."
+            )
+    for candidate in [*found.candidates, *found.lost]:
+        for seed, reasons in candidate.failures.items():
+            times = {1: "once", 2: "twice"}.get(len(reasons), f"{len(reasons)} times")
+            line = f"Trial {candidate.number}: seed {seed} failed {times} ({reasons[-1]})"
+            if seed in candidate.missing:
+                lines.append(f"{line}; `confirm` trains it again, with the same seed.")
+            else:
+                lines.append(f"{line} and was trained again.")
+    return lines
 
 
 def refuse_unfinished(confirm: optuna.Study, runs: Sequence[TrialRecord], command: str) -> None:

@@ -5,17 +5,27 @@ Knows the workplace of a study; which candidates, and what follows, is `confirm`
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import optuna
 
-from studies.confirm import CONFIRM, Confirmed, candidates, confirm_seeds, confirmed
+from studies.beside import beside, open_beside
+from studies.confirm import CONFIRM, Confirmed, candidates, confirm_seeds, read_confirmed
 from studies.errors import UserError
 from studies.objective import Objective
 from studies.records import TrialRecord
 from studies.repeats import Repeat, run_repeats
+from studies.scores import METRICS
 from studies.settings import StudyOptions
-from studies.storage import create_study
-from studies.study_record import read_confirm, write_confirm
+from studies.storage import StudyStorage, load_study
+from studies.study_record import (
+    read_confirm,
+    read_margin,
+    read_study,
+    write_confirm,
+    write_margin,
+)
+from studies.verdict_words import default_margin
 from studies.workplace import Workplace
 from transfer.data.loading import load_data
 
@@ -23,42 +33,95 @@ DEFAULT_TOP, DEFAULT_SEEDS = 2, 3
 
 
 def confirm_study(
-    workplace: Workplace, options: StudyOptions, records: Sequence[TrialRecord]
+    workplace: Workplace,
+    options: StudyOptions,
+    records: Sequence[TrialRecord],
+    *,
+    retry_failed: bool = False,
 ) -> Confirmed:
     """Train the best configurations of each strategy over seeds, those that are not done yet.
 
     Args:
         records: the trials of the search.
+        retry_failed: train those that have failed once more, with the same seed.
 
     Raises:
         UserError: validation splits were drawn otherwise before, or can't be drawn anew.
         Interrupted: a signal came; what is finished is stored.
     """
     settings, storage = workplace.prepared.settings, workplace.storage
-    study = create_study(storage, f"{settings.name}/{CONFIRM}", settings.metric)
+    study = open_beside(
+        storage,
+        settings.name,
+        CONFIRM,
+        workplace.search_id,
+        metric=settings.metric,
+        say=workplace.progress.message,
+    )
     before = read_confirm(study) or {}
     resplit = bool(before.get("resplit") if options.resplit is None else options.resplit)
     _check_resplit(workplace, before, resplit)
-    top = options.top or workplace.prepared.space.suggested.get("top", DEFAULT_TOP)
+    suggested = workplace.prepared.space.suggested.get("top", DEFAULT_TOP)
+    top = options.top or before.get("top") or suggested
     seeds = confirm_seeds(settings.seed, options.seeds or before.get("num_seeds", DEFAULT_SEEDS))
     how = options.choose or before.get("choose", "best")
     chosen = candidates(records, settings.metric, top)
-    stored = {"num_seeds": len(seeds), "resplit": resplit, "choose": how, "seeds": seeds}
-    # Written first: the seeds are declared before any of them has given a number.
+    margin = _margin(workplace, before)
+    stored = {
+        "top": top,
+        "num_seeds": len(seeds),
+        "resplit": resplit,
+        "choose": how,
+        "margin": margin,
+        "seeds": seeds,
+    }
+    # Written first: seeds and margin are declared before any of them has given a number.
     write_confirm(study, {**stored, "candidates": [trial.number for trial in chosen]})
     repeats = [
         Repeat(candidate=trial.number, configuration=trial.keyed_params, seed=seed)
         for trial in chosen
         for seed in seeds
     ]
-    done = run_repeats(workplace, study, repeats, _objectives(workplace, study, resplit))
-    return Confirmed(
-        metric=settings.metric,
-        seeds=seeds,
-        resplit=resplit,
-        how=how,
-        candidates=confirmed(chosen, done, seeds),
-    )
+    objectives = _objectives(workplace, study, resplit)
+    run_repeats(workplace, study, repeats, objectives, retry_failed=retry_failed)
+    found = read_confirmed(study, records, settings.metric)
+    assert found is not None
+    return found
+
+
+def declare_margin(storage: StudyStorage, study: optuna.Study, margin: float | None) -> None:
+    """Store the difference that would matter with a study that is not confirmed yet.
+
+    Args:
+        study: the search.
+        margin: None where none was asked for.
+
+    Raises:
+        UserError: the study was confirmed with another one, or without one.
+    """
+    if margin is None:
+        return
+    name, record = study.study_name, read_study(study)
+    confirm = beside(storage, name, CONFIRM, None if record is None else record.search_id)
+    before = None if confirm is None else read_confirm(confirm)
+    if before is not None and before.get("margin") != margin:
+        was = before.get("margin")
+        with_it = "no margin" if was is None else f"margin {was:g}"
+        raise UserError(
+            f"Study '{name}' was confirmed with {with_it}, which is declared beforehand; leave "
+            f"--margin {margin:g} out, or choose another --name."
+        )
+    write_margin(study, margin)
+
+
+def _margin(workplace: Workplace, before: dict[str, Any]) -> float | None:
+    """The margin of a study that is confirmed now; None if it was begun when there was none."""
+    if before:
+        return before.get("margin")
+    settings = workplace.prepared.settings
+    asked = read_margin(load_study(workplace.storage, settings.name))
+    counts = list(workplace.prepared.data.counts["train"].values())
+    return default_margin(METRICS[settings.metric], counts) if asked is None else asked
 
 
 def _check_resplit(workplace: Workplace, before: dict[str, object], resplit: bool) -> None:
@@ -90,6 +153,9 @@ def _objectives(
                 image_size=prepared.settings.image_size,
                 seed=seed,
                 cache_dir=prepared.cache_dir,
+                resize=prepared.settings.resize,
+                interpolations=tuple(prepared.data.resized),
+                with_views=prepared.data.large_NHWC is not None,
                 skip_unreadable=True,
                 drop_duplicates=bool(prepared.checked.allowed.get("drop_duplicates")),
                 on_progress=workplace.progress.work,

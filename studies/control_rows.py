@@ -1,16 +1,25 @@
 """Controls as rows of a table, and the alarm where a strategy has learned nothing.
 
 Knows stored trials of ``NAME/controls`` and confirmed candidates. Never imports torch.
+
+Legend: N validation images, S seeds, C classes.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from studies.artifacts import read_predictions
+from studies.calibration import probabilities
 from studies.confirm import Confirmed
+from studies.errors import UserError
 from studies.records import CANDIDATE, TrialRecord
-from studies.statistics import wilson_interval
+from studies.scores import METRICS, Floats, Labels
+from studies.statistics import Interval, bootstrap_over_seeds
+from studies.storage import StudyStorage
+from studies.verdict import difference_over_seeds
 
 # The study beside the search that has them.
 CONTROLS_STUDY = "controls"
@@ -18,6 +27,19 @@ NONE = "none"
 # Of what is stored of a control; a recipe has the names of its configuration beside these.
 KEYS = ("control", "features_of", "features_by")
 RECIPE = "default_recipe"
+# Of the images of all classes but the one called most often, so few are called right.
+FEW = 0.25
+
+
+class Predictions(NamedTuple):
+    """What seeds said of the same images: labels and groups (N,), probabilities (S, N, C).
+
+    Groups are None where nobody knows whose pictures they are.
+    """
+
+    labels_N: Labels
+    probabilities_SNC: Floats
+    groups_N: Labels | None = None
 
 
 def control_rows(records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
@@ -53,24 +75,147 @@ def _metrics(runs: Sequence[TrialRecord]) -> dict[str, float]:
     return {name: float(np.mean([values[name] for values in best])) for name in best[0]}
 
 
-def alarms(
-    confirmed: Confirmed, counts: Mapping[str, Mapping[str, int]], strategies: Mapping[str, str]
-) -> list[str]:
-    """A sentence for each strategy that stands at the rate of the majority class.
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What a choice shows on validation images of having learned anything, and how it calls them.
 
-    That is: the Wilson interval of its mean validation accuracy holds that rate, or lies below.
+    ``gain`` is its loss less that of the majority class, for each set of validation images:
+    one, or one a seed where each had its own. AUROC is None where it is not defined.
+    ``most`` is the class that it calls most often, on ``share`` of the images; ``recall`` is of
+    all the other classes' images together. All are means over seeds.
     """
-    val, train = counts["val"], counts["train"]
-    num_val = sum(val.values())
-    rate = val[max(train, key=lambda name: train[name])] / num_val
-    lines = []
-    for strategy, candidate in confirmed.chosen.items():
-        mean = float(np.mean([run.best["val"]["accuracy"] for run in candidate.runs if run.best]))
-        low, _ = wilson_interval(round(mean * num_val), num_val)
-        if low <= rate:
-            lines.append(
-                f"Alarm: {strategies[strategy]} stands at the rate of the majority class "
-                f"({mean:.1%} against {rate:.1%} of {num_val} validation images): nothing shows "
-                "that it has learned anything."
+
+    gains: tuple[Interval, ...]
+    aurocs: tuple[Interval | None, ...]
+    num_images: int
+    most: str
+    share: float
+    recall: float
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it learned: its loss is the lower one, or AUROC lies above 0.5."""
+        ranks = any(auroc is not None and auroc.low > 0.5 for auroc in self.aurocs)
+        return ranks or any(gain.high < 0 for gain in self.gains)
+
+
+def measure_learned(
+    sets: Sequence[Predictions],
+    classes: Sequence[str],
+    shares_C: Floats,
+    *,
+    num_resamples: int = 2000,
+) -> Learned:
+    """Compare a choice with the majority class, which says ``shares_C`` of every image.
+
+    By the loss and by AUROC, not by accuracy: with one image in ten ill, a good and calibrated
+    model may call all of them healthy. Several sets are judged with Bonferroni's correction.
+
+    Args:
+        sets: the predictions of the seeds that share validation images.
+    """
+    confidence = 1 - 0.05 / len(sets)
+    gains, aurocs, called = [], [], []
+    for given in sets:
+        labels_N, probabilities_SNC, groups_N = given
+        majority_1NC = np.tile(shares_C, (1, len(labels_N), 1))
+        gains.append(
+            difference_over_seeds(
+                METRICS["loss"],
+                labels_N,
+                probabilities_SNC,
+                majority_1NC,
+                num_resamples=num_resamples,
+                confidence=confidence,
+                groups_N=groups_N,
             )
-    return lines
+        )
+        aurocs.append(_auroc(given, num_resamples, confidence))
+        called.append(probabilities_SNC.argmax(axis=2))
+    counts_C = np.bincount(np.concatenate([each.ravel() for each in called]), minlength=2)
+    most = int(counts_C.argmax())
+    right = [
+        (called_SN == labels_N)[:, labels_N != most]
+        for called_SN, (labels_N, _, _) in zip(called, sets, strict=True)
+    ]
+    others = np.concatenate([each.ravel() for each in right])
+    return Learned(
+        gains=tuple(gains),
+        aurocs=tuple(aurocs),
+        num_images=len(sets[0].labels_N),
+        most=classes[most],
+        share=float(counts_C[most] / counts_C.sum()),
+        recall=float(others.mean()) if len(others) else 1.0,
+    )
+
+
+def _auroc(given: Predictions, num_resamples: int, confidence: float) -> Interval | None:
+    try:
+        return bootstrap_over_seeds(
+            METRICS["auroc"],
+            given.labels_N,
+            given.probabilities_SNC,
+            num_resamples=num_resamples,
+            confidence=confidence,
+            groups_N=given.groups_N,
+        )
+    except ValueError:
+        return None
+
+
+def read_learned(
+    storage: StudyStorage, confirmed: Confirmed, counts: Mapping[str, Mapping[str, int]]
+) -> dict[str, Learned]:
+    """Of each strategy's choice; one whose predictions are gone is left out."""
+    classes = list(counts["train"])
+    counts_C = np.array([counts["train"][name] for name in classes], np.float64)
+    found = {}
+    for strategy, candidate in confirmed.chosen.items():
+        try:
+            sets = [_best_epoch(storage, run) for run in candidate.runs]
+        except UserError:
+            continue
+        if not confirmed.resplit:
+            together_SNC = np.concatenate([each.probabilities_SNC for each in sets])
+            sets = [sets[0]._replace(probabilities_SNC=together_SNC)]
+        found[strategy] = measure_learned(sets, classes, counts_C / counts_C.sum())
+    return found
+
+
+def _best_epoch(storage: StudyStorage, run: TrialRecord) -> Predictions:
+    assert run.best_epoch is not None
+    stored = read_predictions(storage, run)
+    said_NC = probabilities(stored.logits_ENC[run.best_epoch - 1], 1.0)
+    return Predictions(stored.labels_N, said_NC[None], stored.groups_N)
+
+
+def alarms(learned: Mapping[str, Learned], strategies: Mapping[str, str]) -> list[str]:
+    """A sentence for each strategy of which nothing shows that it has learned anything."""
+    return [
+        f"Alarm: nothing shows that {strategies[strategy]} has learned anything: on "
+        f"{found.num_images} validation images its loss is not shown to be lower than that of the "
+        f"majority class ({_intervals(found.gains, '+.3f')} nats), nor its AUROC to be above 0.5 "
+        f"({_intervals(found.aurocs, '.3f')})."
+        for strategy, found in learned.items()
+        if not found.is_shown
+    ]
+
+
+def call_notes(learned: Mapping[str, Learned], strategies: Mapping[str, str]) -> list[str]:
+    """A sentence for each strategy that has learned, but calls nearly all images one class."""
+    return [
+        f"{strategies[strategy]} calls {found.share:.0%} of the validation images {found.most} by "
+        f"the most probable class, and {found.recall:.0%} of the others right: use a threshold, "
+        "such as the one in the bundle, or train with balanced classes."
+        for strategy, found in learned.items()
+        if found.is_shown and found.recall < FEW
+    ]
+
+
+def _intervals(intervals: Sequence[Interval | None], digits: str) -> str:
+    """The first of them, and that there are more."""
+    first = intervals[0]
+    if first is None:
+        return "not defined"
+    text = f"{first.value:{digits}} [{first.low:{digits}}, {first.high:{digits}}]"
+    return text if len(intervals) == 1 else f"{text} with the first of {len(intervals)} seeds"

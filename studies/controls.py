@@ -1,7 +1,7 @@
 """Controls: what a study's result must beat to mean anything, in ``NAME/controls``.
 
 The majority class; nearest neighbours and logistic regression on each backbone's frozen features,
-pretrained and random; the default recipe without a search, by the first seed of confirming. Knows
+pretrained and random; the default recipe without a search, by every seed of confirming. Knows
 validation images alone; the test split is `final_test`'s to open.
 """
 
@@ -15,11 +15,11 @@ import optuna
 import torch
 from numpy.typing import NDArray
 
+from studies.beside import open_beside
 from studies.control_rows import CONTROLS_STUDY, KEYS, NONE
 from studies.handout import fixed_sampler
 from studies.records import TrialRecord, read_trials, write_claim, write_result
 from studies.repeats import Repeat, run_repeats
-from studies.storage import create_study
 from studies.trial_files import upload_history, upload_predictions
 from studies.workers import hand_out_lock
 from studies.workplace import Workplace, make_activations
@@ -55,17 +55,27 @@ def controls_of(backbones: Sequence[str], weights: str) -> list[Control]:
     return found
 
 
-def run_controls(workplace: Workplace, seeds: Sequence[int]) -> list[TrialRecord]:
+def run_controls(
+    workplace: Workplace, seeds: Sequence[int], *, retry_failed: bool = False
+) -> list[TrialRecord]:
     """Fit and store the controls that are not there yet.
 
     Args:
         seeds: by which the default recipes are trained.
+        retry_failed: train recipes that have failed once more, with the same seed.
 
     Raises:
         Interrupted: a signal came; what is finished is stored.
     """
     settings, space = workplace.prepared.settings, workplace.prepared.space
-    study = create_study(workplace.storage, f"{settings.name}/{CONTROLS_STUDY}", settings.metric)
+    study = open_beside(
+        workplace.storage,
+        settings.name,
+        CONTROLS_STUDY,
+        workplace.search_id,
+        metric=settings.metric,
+        say=workplace.progress.message,
+    )
     wanted = controls_of(space.backbones, settings.weights)
     for number, control in enumerate(wanted, start=1):
         workplace.signals.check()
@@ -81,6 +91,7 @@ def run_controls(workplace: Workplace, seeds: Sequence[int]) -> list[TrialRecord
             for seed in seeds
         ],
         lambda seed: workplace.objective(study, seed=seed, keep_weights=True),
+        retry_failed=retry_failed,
     )
 
 
@@ -100,7 +111,10 @@ def _run(
     num_classes = len(data.classes)
     similarity = _similarity(workplace, control, features_ND)
     predict = CONTROLS[control.name](
-        features_ND[data.train.positions_N], data.train.labels_N, num_classes
+        features_ND[data.train.positions_N],
+        data.train.labels_N,
+        num_classes,
+        data.train.groups_N,
     )
     logits = {
         name: log_probabilities(predict(features_ND[split.positions_N]))
@@ -136,6 +150,7 @@ def _run(
             timing={"total": seconds, "training": seconds, "validation": 0.0, "activations": 0.0},
             predictions=upload_predictions(workplace.storage, trial, [logits["val"]], data.val),
             similarity=similarity,
+            train_metrics=metrics["train"],
         )
         study.tell(trial, value)
 

@@ -39,8 +39,8 @@ TILE, GAP, NAME_WIDTH = 128, 4, 160  # pixels
 def describe(source: Source, data: ImageData, findings: Sequence[Finding] = ()) -> dict[str, Any]:
     """The card as JSON: what the data are, and how sure a study of them can be.
 
-    ``interval_width`` is the width of the 95 % Wilson interval at 90 % accuracy; ``findings``
-    are those of the data check in short.
+    ``interval_width`` is the width of the 95 % Wilson interval at 90 % accuracy, of as many images
+    as there are subjects, where they are known; ``findings`` are those of the data check in short.
     """
     num_images = {split: sum(data.counts[split].values()) for split in SPLITS}
     groups = {"num_groups": data.num_groups, "num_matched": source.num_matched}
@@ -58,7 +58,9 @@ def describe(source: Source, data: ImageData, findings: Sequence[Finding] = ()) 
         "pixels_fingerprint": data.pixels_fingerprint,
         "fingerprint": data.fingerprint,
         "test_fingerprint": data.test_fingerprint,
-        "interval_width": {split: _width(num_images[split]) for split in ("val", "test")},
+        "interval_width": {
+            split: _width((data.subjects or num_images)[split]) for split in ("val", "test")
+        },
         "findings": [{"level": f.level, "kind": f.kind, "text": f.text} for f in findings],
     }
 

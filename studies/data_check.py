@@ -13,6 +13,7 @@ from rich.console import Console
 from studies.check_record import left_out_lines
 from studies.errors import UserError
 from transfer.data.checks import check, unreadable_files
+from transfer.data.decoding import Interpolation, Resize
 from transfer.data.findings import Finding
 from transfer.data.items import OnProgress, Source
 from transfer.data.loading import ImageData, load_data
@@ -101,6 +102,9 @@ def load_checked(
     image_size: int,
     seed: int,
     cache_dir: Path,
+    resize: Resize = "squeeze",
+    interpolations: Sequence[Interpolation] = ("bilinear",),
+    with_views: bool = False,
     on_progress: OnProgress,
 ) -> Checked:
     """Load the data, leaving out what the flags say, and check them.
@@ -117,6 +121,9 @@ def load_checked(
             image_size=image_size,
             seed=seed,
             cache_dir=cache_dir,
+            resize=resize,
+            interpolations=interpolations,
+            with_views=with_views,
             skip_unreadable=True,
             drop_duplicates=bool(allowed.get("drop_duplicates")),
             on_progress=on_progress,
@@ -156,6 +163,7 @@ SIGNS = {
     "near_duplicates_across_splits": " ~ ",
     "near_duplicates_within_split": " ~ ",
     "groups_across_splits": ", ",
+    "shared_stems": ", ",
 }
 
 

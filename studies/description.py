@@ -14,6 +14,7 @@ from studies.bundle_config import (
     DataOrigin,
     ModuleOrigin,
     Preprocessing,
+    Scaling,
     Search,
     StudyOrigin,
     Validation,
@@ -21,10 +22,10 @@ from studies.bundle_config import (
     configuration_of,
 )
 from studies.calibration import (
+    Calibration,
     Labels,
     find_threshold,
     negative_log_likelihood,
-    probabilities,
 )
 from studies.chosen_run import ChosenRun
 from studies.data_check import ALLOWANCES
@@ -42,8 +43,10 @@ def recipe_of(found: ChosenRun, name: str, storage: str) -> Recipe:
     return Recipe(
         config=found.config,
         image_size=settings["image_size"],
+        resize=settings["resize"],
         study=StudyOrigin(
             name=name,
+            search_id=found.study.search_id,
             storage=storage,
             trial=found.candidate.number,
             confirm_trial=found.run.number,
@@ -54,7 +57,7 @@ def recipe_of(found: ChosenRun, name: str, storage: str) -> Recipe:
             threads=identity["threads"],
         ),
         data=DataOrigin(
-            source=data["source"],
+            source=found.study.data_place,
             group_pattern=data.get("group_pattern"),
             fingerprint=data["fingerprint"],
             test_fingerprint=data["test_fingerprint"],
@@ -68,6 +71,7 @@ def recipe_of(found: ChosenRun, name: str, storage: str) -> Recipe:
             kind=settings["weights"],
             sha256=identity["weights"][backbone],
             seed=settings["seed"],
+            path=found.study.weight_places.get(backbone),
         ),
     )
 
@@ -79,11 +83,11 @@ def config_of(
     labels_N: Labels,
     files: Mapping[str, str],
     *,
-    temperature: float,
+    calibration: Calibration,
     module: ModuleOrigin | None,
     refit: bool,
 ) -> BundleConfig:
-    """The bundle's config; the threshold is found on these logits at ``temperature``."""
+    """The bundle's config; the threshold is found on these logits, calibrated."""
     identity, run, confirmed = found.study.identity, found.run, found.confirmed
     assert run.best is not None and run.value is not None and run.best_epoch is not None
     window = identity["data"].get("window")
@@ -95,12 +99,14 @@ def config_of(
         classes=tuple(identity["data"]["classes"]),
         preprocessing=Preprocessing(
             image_size=recipe.image_size,
+            resize=recipe.resize,
+            interpolation=backbone["interpolation"],
             mean=tuple(backbone["mean"]),
             std=tuple(backbone["std"]),
             window=None if window is None else tuple(window),
         ),
-        temperature=temperature,
-        threshold=find_threshold(probabilities(logits_NC, temperature), labels_N),
+        calibration=Scaling(scale=calibration.scale, biases=calibration.biases),
+        threshold=find_threshold(calibration.probabilities(logits_NC), labels_N),
         refit=refit,
         validation=Validation(
             metric=confirmed.metric,
@@ -109,7 +115,7 @@ def config_of(
             metrics={k: v for k, v in run.best["val"].items() if np.isfinite(v)},
             best_epoch=run.best_epoch,
             num_images=len(labels_N),
-            loss_calibrated=negative_log_likelihood(logits_NC, labels_N, temperature),
+            loss_calibrated=negative_log_likelihood(logits_NC, labels_N, calibration),
         ),
         study=recipe.study,
         search=Search(

@@ -84,6 +84,9 @@ def _evidence(
         test_labels_N=looks["test_labels"],
         test_features_ND=looks[f"test_{which}"],
         test_logits_SNC=said[f"{strategy}_SNC"],
+        train_groups_M=looks.get("train_groups"),
+        val_groups_V=looks.get("val_groups"),
+        test_groups_N=looks.get("test_groups"),
     )
 
 

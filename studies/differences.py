@@ -53,7 +53,9 @@ def refuse_other_data(identity: Mapping[str, Any], stored: StudyRecord, name: st
     ]
     for backbone, sha256 in identity["weights"].items():
         if old["weights"].get(backbone, sha256) != sha256:
-            different.append(f"weights of {backbone} (another file)")
+            last = stored.weight_places.get(backbone)
+            where = "" if last is None else f", theirs was last at {last}; see --weights-dir"
+            different.append(f"weights of {backbone} (another file{where})")
     before = old.get("backbones", {})
     for backbone, computed_by in identity["backbones"].items():
         changed = [

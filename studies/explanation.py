@@ -6,14 +6,26 @@ Knows numbers; how they come about is `points_lost`'s to know, what they mean `e
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from scipy.stats import norm
+
 from studies.explanation_words import REMEDIES, sentences
 from studies.forecast import Forecast
+from studies.paired_tests import holm
+from studies.reliability import Recalibration
 from studies.statistics import Interval
 from studies.thresholds import Thresholds
 from studies.waterfall import ClassPath
 
 Cause = Literal["optimism", "class_prior", "shift", "rest", "calibration"]
 ALL = "all"
+
+
+def _p_value(change: Interval) -> float:
+    """Of a change whose normal 95 % interval this is."""
+    half = change.high - change.value
+    if half == 0:
+        return float(change.value == 0)
+    return float(2 * norm.sf(abs(change.value) / half * norm.ppf(0.975)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +61,16 @@ class Level:
     """How well features tell validation from test images (AUROC), of all or within a class.
 
     ``reference`` is how well they tell validation from training images, of as many as there are
-    test images. None where there are too few images.
+    test images. ``p`` and ``reference_p`` are those of a permutation test (of whole subjects
+    ``by_subject``, else of images). None where a set has fewer than five subjects, or images.
     """
 
     images: str
     test: Interval | None
     reference: Interval | None
+    p: float | None = None
+    reference_p: float | None = None
+    by_subject: bool = False
 
     @property
     def is_all(self) -> bool:
@@ -62,10 +78,8 @@ class Level:
 
     @property
     def is_told_apart(self) -> bool:
-        """Better than by chance, and than validation images are told from training images."""
-        if self.test is None:
-            return False
-        return self.test.low > max(0.5, self.reference.value if self.reference else 0.5)
+        """Better than chance would have it in 1 of 20 cases."""
+        return self.p is not None and self.p < 0.05
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "is_told_apart": self.is_told_apart}
@@ -76,6 +90,8 @@ class Explanation:
     """Part A for one strategy: ``forecast.naive`` and all ``steps`` add up to ``test``.
 
     ``levels`` are of all images, then of each class; ``paths`` of each class that both sets have.
+    The last three say how well probabilities hold before and after calibration; None where
+    nothing can be said of it.
     """
 
     metric: str
@@ -88,8 +104,9 @@ class Explanation:
     levels: tuple[Level, ...]
     paths: tuple[ClassPath, ...]
     thresholds: Thresholds | None
-    ece_validation: Interval
-    ece_test: Interval
+    validation_before: Recalibration | None
+    test_before: Recalibration | None
+    test_after: Recalibration | None
 
     @property
     def leading(self) -> Step | None:
@@ -99,8 +116,16 @@ class Explanation:
 
     @property
     def leading_class(self) -> ClassPath | None:
-        """The class in which shift lost most images' worth of recall, if its interval shows it."""
-        lost = [path for path in self.paths if path.shift.high < 0]
+        """The class in which shift lost most images' worth of recall, if that is shown.
+
+        It is the worst of all classes, so its p is adjusted for their number (Holm).
+        """
+        p_values = holm([_p_value(path.shift) for path in self.paths])
+        lost = [
+            path
+            for path, p in zip(self.paths, p_values, strict=True)
+            if path.shift.value < 0 and p < 0.05
+        ]
         return min(lost, key=lambda path: path.share * path.shift.value, default=None)
 
     def step(self, cause: Cause) -> Step:
@@ -125,9 +150,13 @@ class Explanation:
                 {"class": self.classes[path.label], **asdict(path)} for path in self.paths
             ],
             "thresholds": None if self.thresholds is None else self.thresholds.as_json(),
-            "ece": {
-                "validation": asdict(self.ece_validation),
-                "test": asdict(self.ece_test),
+            "calibration": {
+                name: None if found is None else found.as_json(self.classes)
+                for name, found in (
+                    ("validation_before", self.validation_before),
+                    ("test_before", self.test_before),
+                    ("test_after", self.test_after),
+                )
             },
             "sentences": sentences(self),
         }

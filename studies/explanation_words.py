@@ -20,15 +20,15 @@ REMEDIES: Mapping[str, str] = {
         "in which every class counts the same (--metric balanced_accuracy)."
     ),
     "shift": (
-        "Get labelled images like the test images into training and validation, of the class "
-        "named first. Look at them for another device, cutting, exposure or wrong labels, and "
-        "vary in training what differs (--views)."
+        "Label images of use, which are like the test images, and put them into training and "
+        "validation, of the class named first: of what was tried against a shift, that helped "
+        "most. Look at them for another device, cutting, exposure or wrong labels."
     ),
     "rest": (
         "Compare how both sets were labelled. Where the interval is wide, more test images "
         "say more."
     ),
-    "calibration": "Find the temperature on labelled images of use.",
+    "calibration": "Calibrate on labelled images of use.",
     "threshold": "Find the threshold on labelled images of use, never on the test images.",
 }
 NAMES: Mapping[str, str] = {
@@ -36,7 +36,7 @@ NAMES: Mapping[str, str] = {
     "class_prior": "the class prior (other shares of the classes)",
     "shift": "shift (images of another kind)",
     "rest": "the rest (images of the same kind that came out otherwise)",
-    "calibration": "calibration (the validation images' temperature)",
+    "calibration": "calibration (found on the validation images)",
 }
 FEW = 0.05
 
@@ -47,6 +47,12 @@ def sentences(found: "Explanation") -> list[str]:
     if found.leading_class is not None:
         told.append(_of_class(found, found.leading_class))
     told += [_level(level) for level in found.levels if level.test is not None]
+    few = [level.images for level in found.levels if level.test is None and level.by_subject]
+    if few:
+        told.append(
+            f"Too few subjects (fewer than 5 in a set) to tell test from validation images: "
+            f"{', '.join(few)}."
+        )
     if found.thresholds is not None:
         told += _threshold(found.thresholds)
     if found.leading is not None:
@@ -99,12 +105,16 @@ def _level(level: "Level") -> str:
     where = "Over all images" if level.is_all else f"Within {level.images}"
     verdict = "can be told from" if level.is_told_apart else "are not shown to differ from"
     reference = level.reference
-    known = "unknown" if reference is None else _auroc(reference)
+    known = "unknown" if reference is None else f"{_auroc(reference)}{_p(level.reference_p)}"
     assert level.test is not None
     return (
         f"{where}, test images {verdict} validation images: AUROC {_auroc(level.test)} of a "
-        f"domain classifier, validation from training images {known}."
+        f"domain classifier{_p(level.p)}, validation from training images {known}."
     )
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else f" (permutation p = {value:.3g})"
 
 
 def _threshold(found: "Thresholds") -> list[str]:

@@ -5,7 +5,7 @@ whatever the others gave. Knows the study's database and what a bundle consists 
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,9 @@ from studies.bundle_config import (
     BundleConfig,
     ModuleOrigin,
 )
-from studies.calibration import (
-    find_temperature,
-)
+from studies.calibration import find_calibration
 from studies.chosen_run import ChosenRun, best_predictions, find_chosen_run, read_trained
+from studies.confirm import seed_remarks
 from studies.description import config_of, recipe_of
 from studies.final_words import card_paragraphs
 from studies.ledger import openings
@@ -47,6 +46,7 @@ from studies.storage import (
     latest_study,
     open_existing,
 )
+from studies.verdict_tables import SIGNS
 from transfer.data.loading import ImageData
 from transfer.weights import WeightFile
 from transfer.whole_networks import HEAD, whole_network
@@ -71,11 +71,15 @@ class ExportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """The bundle that was written; ``onnx_difference`` is the largest one of a probability."""
+    """The bundle that was written; ``onnx_difference`` is the largest one of a probability.
+
+    ``remarks`` say which trainings over seeds failed, and which of them were done again.
+    """
 
     folder: Path
     config: BundleConfig
     onnx_difference: float | None
+    remarks: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         values = self.config.model_dump(mode="json")
@@ -84,9 +88,10 @@ class Exported:
             "onnx_difference": self.onnx_difference,
             **{
                 key: values[key]
-                for key in ("study", "configuration", "temperature", "threshold", "validation")
+                for key in ("study", "configuration", "calibration", "threshold", "validation")
             },
             "refit": self.config.refit,
+            "remarks": list(self.remarks),
         }
 
     def lines(self) -> list[str]:
@@ -101,8 +106,9 @@ class Exported:
         if config.refit:
             lines.append(
                 f"Refit on training and validation images for {found.best_epoch} epochs; these "
-                "numbers, temperature and threshold are of the model before."
+                "numbers, calibration and threshold are of the model before."
             )
+        lines += self.remarks
         if self.onnx_difference is not None:
             lines.append(f"ONNX: probabilities differ by {self.onnx_difference:.1e} at most.")
         folder = shlex.quote(str(self.folder))
@@ -141,14 +147,14 @@ def export_study(options: ExportOptions, progress: Progress) -> Exported:
         trained = read_trained(storage, found.run)
     tensors = whole_network(weight_file, trained)
     logits_NC, labels_N = best_predictions(storage, found.run)
-    temperature = find_temperature(logits_NC, labels_N)
+    calibration = find_calibration(logits_NC, labels_N)
     config = partial(
         config_of,
         found,
         recipe,
         logits_NC,
         labels_N,
-        temperature=temperature,
+        calibration=calibration,
         module=module,
         refit=options.refit,
     )
@@ -159,7 +165,7 @@ def export_study(options: ExportOptions, progress: Progress) -> Exported:
         images_BHWC = data.images(data.train.positions_N[:MOST_COMPARED])
         written = replace(weight_file, path=path.parent / MODEL, source="bundle")
         head = {key: tensors[key] for key in HEAD}
-        difference.append(write_onnx(path, written, head, images_BHWC, temperature))
+        difference.append(write_onnx(path, written, head, images_BHWC, calibration))
 
     written = write_bundle(
         out,
@@ -178,7 +184,10 @@ def export_study(options: ExportOptions, progress: Progress) -> Exported:
         add_onnx=add_onnx if options.onnx else None,
     )
     return Exported(
-        folder=out, config=written, onnx_difference=difference[0] if difference else None
+        folder=out,
+        config=written,
+        onnx_difference=difference[0] if difference else None,
+        remarks=seed_remarks(found.confirmed, SIGNS),
     )
 
 

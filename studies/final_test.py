@@ -39,20 +39,20 @@ from studies.ready import Ready, get_ready
 from studies.retraining import Places
 from studies.signals import Interrupted, StopSignals
 from studies.storage import StudyStorage, open_existing, open_storage
-from studies.strategies_compared import DEFAULT_MARGIN
-from transfer.device import make_deterministic
-
-LEAST_MARGIN, MOST_MARGIN = 0.001, 0.5
+from transfer.device import choose_device, make_deterministic
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """Which bundle, and why again. ``storage`` is the bundle's where it is None."""
+    """Which bundle, and why again. ``storage`` is the bundle's where it is None.
+
+    ``prevalence`` is the share of the second of two classes where the model will be used.
+    """
 
     bundle: Path
     again: bool = False
     reason: str | None = None
-    margin: float = DEFAULT_MARGIN
+    prevalence: float | None = None
     storage: str | None = None
     backbone_module: Path | None = None
     places: Places = field(default_factory=Places)
@@ -96,17 +96,19 @@ def evaluate_bundle(
         options.bundle, backbone_module=options.backbone_module, progress=progress
     )
     storage = _open(options, bundle)
+    if options.prevalence is not None and len(bundle.classes) != 2:
+        raise UserError(f"--prevalence is for two classes; this bundle has {len(bundle.classes)}.")
     found = find_finalists(storage, bundle.config)
     with _alone(storage, found):
         begun = _begun(storage, found, options)  # Refused before anything that takes time.
         _run_own(found, options, progress)
-        make_deterministic(bundle.config.study.threads)
+        make_deterministic(bundle.config.study.threads, choose_device(options.places.device))
         progress.message(
             f"Evaluating {options.bundle}: forecast from the validation images first."
         )
         with signals.interruptible():
             predicted = _predicted(storage, found)
-        if begun is not None and begun.predicted != predicted:
+        if begun is not None and begun.predicted not in (predicted, _without_id(predicted)):
             # Others have been confirmed since: it is not the evaluation that was begun.
             raise UserError(refusal(found.name, openings(storage, begun.test_fingerprint)))
         progress.message(forecast_sentence(found.metric, predicted))
@@ -118,7 +120,7 @@ def evaluate_bundle(
         try:
             with signals.interruptible():
                 said = open_test_images(storage, bundle, found, ready, progress)
-                result = evaluated(storage, bundle, found, said, options.margin, progress)
+                result = evaluated(storage, bundle, found, said, progress, options.prevalence)
             result["artifacts"] = store(storage, found, ready, said)
             close_entry(storage, opening, result)
         except Interrupted:
@@ -141,10 +143,8 @@ def _check(options: EvaluateOptions) -> None:
             '--again and --reason "..." belong together: a second look at test images is recorded '
             "with its reason."
         )
-    if not LEAST_MARGIN <= options.margin <= MOST_MARGIN:
-        raise UserError(
-            f"`{LEAST_MARGIN} <= margin <= {MOST_MARGIN}` must hold, but got {options.margin}."
-        )
+    if options.prevalence is not None and not 0 < options.prevalence < 1:
+        raise UserError(f"--prevalence must lie between 0 and 1, but is {options.prevalence:g}.")
 
 
 def _open(options: EvaluateOptions, bundle: Bundle) -> StudyStorage:
@@ -188,10 +188,16 @@ def _predicted(storage: StudyStorage, found: Finalists) -> dict[str, Any]:
     return {
         **forecast_of(storage, found, strategy, num_models=1).as_json(),
         "metric": found.metric,
+        "search": found.study.search_id,
         "by_strategy": {
             name: forecast_of(storage, found, name).as_json() for name in found.candidates
         },
     }
+
+
+def _without_id(predicted: Mapping[str, Any]) -> dict[str, Any]:
+    """As a version wrote it whose studies had none."""
+    return {key: value for key, value in predicted.items() if key != "search"}
 
 
 def _begun(storage: StudyStorage, found: Finalists, options: EvaluateOptions) -> Opening | None:

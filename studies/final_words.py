@@ -18,6 +18,10 @@ from studies.verdict_tables import SIGNS
 from transfer.messages import printable
 
 Json = Mapping[str, Any]
+PRECISION_NOTE = (
+    "Precision holds where classes are as frequent as in these images; where a class is rarer, as "
+    "in most clinics, fewer of the images that are called so are."
+)
 
 
 def forecast_sentence(metric: str, predicted: Json) -> str:
@@ -34,6 +38,14 @@ def forecast_sentence(metric: str, predicted: Json) -> str:
     )
 
 
+def images_text(result: Json) -> str:
+    """How many test images, and whose: groups are drawn whole where they are known."""
+    subjects = result.get("subjects")
+    if subjects is None:
+        return f"{result['n']} test images, taken as independent"
+    return f"{result['n']} test images of {subjects} subject{'' if subjects == 1 else 's'}"
+
+
 def interval_text(interval: Json, digits: int = 4) -> str:
     """``value [low, high]``, or a dash where it is not defined."""
     if interval["value"] is None:
@@ -43,8 +55,8 @@ def interval_text(interval: Json, digits: int = 4) -> str:
 
 
 def _cell(metric: str, interval: Json) -> str:
-    """For a table: per cent, but nats of a loss."""
-    scale, digits = (1, 2) if metric == "loss" else (100, 1)
+    """For a table: per cent, but nats of a loss, and squared errors as they are."""
+    scale, digits = {"loss": (1, 2), "brier": (1, 3)}.get(metric, (100, 1))
     if interval["value"] is None:
         return "-"
     scaled = {key: interval[key] * scale for key in ("value", "low", "high")}
@@ -88,10 +100,16 @@ def print_evaluation(console: Console, opening: Opening, every: Sequence[Opening
     metric = result["metric"]
     _print(console, forecast_sentence(metric, opening.predicted))
     console.print(_metrics_table(result))
+    _print(console, PRECISION_NOTE)
+    if "calibration" in result:
+        console.print(_calibration_table(result["calibration"]))
     console.print(_confusion_table(result["confusion"], list(result["counts"])))
     _print(console, forecast_result(opening.predicted, result))
     if result["at_threshold"]["threshold"] is not None:
         _print(console, _threshold_sentence(result))
+    predictive = predictive_sentence(result)
+    if predictive is not None:
+        _print(console, predictive)
     console.print(_controls_table(result))
     for line in [*verdict_lines(result), *opening_lines(every)]:
         _print(console, line)
@@ -103,7 +121,7 @@ def _print(console: Console, line: str) -> None:
 
 def _metrics_table(result: Json) -> Table:
     table = Table(
-        title=f"{result['n']} test images: per cent (loss: nats), 95 % intervals",
+        title=f"{images_text(result)}: per cent (loss: nats, brier: 0 to 1), 95 % intervals",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1),
@@ -115,10 +133,52 @@ def _metrics_table(result: Json) -> Table:
     for name in strategies:
         seeds = len(result["by_strategy"][name]["seeds"])
         table.add_column(f"{SIGNS[name]}, {seeds} seed{'s' if seeds > 1 else ''}")
-    for metric, interval in result["metrics"].items():
+    for metric, interval in shown_metrics(result["metrics"]).items():
         others = [result["by_strategy"][name]["metrics"][metric] for name in strategies]
         table.add_row(Text(metric), *(_cell(metric, found) for found in (interval, *others)))
     return table
+
+
+def shown_metrics(metrics: Json) -> Json:
+    """Those with an interval: older results hold one of ``ece``, which never held the truth."""
+    return {name: interval for name, interval in metrics.items() if name != "ece"}
+
+
+def _calibration_table(found: Json) -> Table:
+    table = Table(
+        title="Bundle: can its probabilities be trusted? Slope 1 and intercept 0 are right",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        show_edge=False,
+    )
+    table.add_column("", overflow="fold")
+    table.add_column("before calibration")
+    table.add_column("after")
+    columns = [calibration_cells(found[when]) for when in ("before", "after")]
+    for name in columns[0]:
+        table.add_row(Text(name), *(column[name] for column in columns))
+    return table
+
+
+def calibration_cells(found: Json) -> dict[str, str]:
+    """What is told of calibration, by its name: numbers with intervals, a dash for none."""
+    cells = {"slope": _or_dash(found["slope"])}
+    for name, interval in (found["intercepts"] or {"": None}).items():
+        cells[f"intercept of {name}" if name else "intercept"] = _or_dash(interval)
+    cells |= {"log loss, nats": _or_dash(found["loss"]), "Brier score": _or_dash(found["brier"])}
+    if "ece" in found:
+        cells["calibration error beyond chance"] = calibration_error_text(found["ece"])
+    return cells
+
+
+def calibration_error_text(error: Json) -> str:
+    """By how much the error exceeds that of a calibrated model on so many images."""
+    return f"{error['excess']:+.3f} (p = {error['p']:.2g})"
+
+
+def _or_dash(interval: Json | None) -> str:
+    return "-" if interval is None else interval_text(interval, 3)
 
 
 def _confusion_table(confusion: Json, classes: Sequence[str]) -> Table:
@@ -171,10 +231,29 @@ def _threshold_sentence(result: Json) -> str:
     )
 
 
+def predictive_sentence(result: Json) -> str | None:
+    """How often calls are right at the prevalence that was asked for; None where none was."""
+    found = result["at_threshold"].get("predictive_values")
+    if found is None:
+        return None
+    of_each = "; ".join(
+        f"of what the bundle calls {name} {_right(value)}"
+        for name, value in found["values"].items()
+    )
+    return f"Where {found['prevalence']:.3g} of all images are {found['of']}: {of_each}."
+
+
+def _right(value: Json) -> str:
+    if value["value"] is None:
+        return "nothing is known"
+    low, high = (f"{100 * value[bound]:.1f}" for bound in ("low", "high"))
+    return f"{value['value']:.1%} are [{low}, {high}]"
+
+
 def forecast_held(predicted: Json, result: Json) -> bool | None:
     """Whether the result lies in its forecast; None where the metric is not defined.
 
-    Both are before temperature, as validation is.
+    Both are before calibration, as validation is.
     """
     value = result["as_forecast"]["value"]
     return None if value is None else bool(predicted["low"] <= value <= predicted["high"])
@@ -187,7 +266,7 @@ def forecast_result(predicted: Json, result: Json) -> str:
         return f"The forecast can't be held against it: {metric} is not defined on these images."
     found = result["as_forecast"]
     same = found["value"] == result["metrics"][metric]["value"]
-    told = f"The test {metric}" + ("" if same else f" before temperature, {found['value']:.4f},")
+    told = f"The test {metric}" + ("" if same else f" before calibration, {found['value']:.4f},")
     if held:
         return f"{told} lies within the forecast."
     return (
@@ -197,7 +276,7 @@ def forecast_result(predicted: Json, result: Json) -> str:
 
 
 def verdict_lines(result: Json) -> list[str]:
-    """The difference of the strategies, and the tests of two models."""
+    """The difference of the strategies, and trainings that are missing in it."""
     found = result["difference"]
     if found is None:
         missing = set(SIGNS) - set(result["by_strategy"])
@@ -209,12 +288,8 @@ def verdict_lines(result: Json) -> list[str]:
         for name, each in result["by_strategy"].items()
         if each["num_failed"]
     ]
-    tests = {"mcnemar": "McNemar (accuracy)", "delong": "DeLong (AUROC)"}
-    p_values = [f"{tests[key]} p = {p:.3g}" for key, p in found["two_models"]["p_holm"].items()]
     return [
         f"{found['sentence']} Difference {interval_text(found)}, p = {found['p']:.3g}.",
-        f"These two models alone, the first seed of each: {', '.join(p_values)} (Holm). Another "
-        "seed may say otherwise.",
         *failed,
     ]
 
@@ -242,14 +317,15 @@ def card_paragraphs(every: Sequence[Opening], bundle: BundleConfig) -> list[str]
     assert result is not None
     rows = [
         f"| {escaped(name)} | {escaped(interval_text(interval))} |"
-        for name, interval in result["metrics"].items()
+        for name, interval in shown_metrics(result["metrics"]).items()
     ]
     lines = [
         forecast_sentence(result["metric"], opening.predicted),
-        f"Opened on {opening.opened:%Y-%m-%d %H:%M} UTC: {result['n']} images, 95 % intervals.",
+        f"Opened on {opening.opened:%Y-%m-%d %H:%M} UTC: {images_text(result)}, 95 % intervals.",
     ]
     table = "| metric | this model |\n|---|---|\n" + "\n".join(rows)
     behind = [
+        PRECISION_NOTE,
         forecast_result(opening.predicted, result),
         *verdict_lines(result),
         *opening_lines(every),
@@ -259,10 +335,11 @@ def card_paragraphs(every: Sequence[Opening], bundle: BundleConfig) -> list[str]
 
 def _not_this_one(every: Sequence[Opening], bundle: BundleConfig) -> list[str]:
     """What is known where this model itself has no result."""
-    strategy = str(bundle.config.strategy)
+    strategy, origin = str(bundle.config.strategy), bundle.study
     for opening in reversed(every):
         found = (opening.result or {}).get("by_strategy", {}).get(strategy)
-        if opening.study == bundle.study.name and found and found["trial"] == bundle.study.trial:
+        is_mine = opening.is_of(origin.name, origin.search_id)
+        if is_mine and found and found["trial"] == origin.trial:
             metric = (opening.result or {})["metric"]
             told = interval_text(found["metrics"][metric])
             return [

@@ -4,28 +4,31 @@ The trainings of both strategies over seeds, the controls, the forecast of each 
 validation predictions. Knows the database; opens no image. Never imports torch.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from studies.artifacts import check_artifact, read_predictions
-from studies.bundle_config import BundleConfig, configuration_of
-from studies.calibration import find_temperature, probabilities
+from studies.beside import beside
+from studies.bundle_config import BundleConfig, StudyOrigin, configuration_of
+from studies.calibration import Calibration, find_calibration, probabilities
 from studies.confirm import (
     CONFIRM,
     Candidate,
     Confirmed,
     confirm_command,
     read_confirmed,
+    read_repeats,
     refuse_unfinished,
 )
 from studies.control_rows import CONTROLS_STUDY, KEYS
 from studies.errors import UserError
 from studies.forecast import Forecast, Predicted, forecast
 from studies.records import TrialRecord, best_trials, read_trials
-from studies.scores import METRICS
-from studies.storage import StudyStorage, beside, load_study
+from studies.scores import CALIBRATED_LOSS, METRICS
+from studies.storage import StudyStorage, load_study, study_is_there, study_names
 from studies.study_record import StudyRecord, read_study
 from transfer.config import TransferConfig
 
@@ -35,17 +38,17 @@ MOST_TRIALS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Finalists:
-    """A bundle with its study. ``candidates`` are the confirmed choices, one a strategy."""
+    """A bundle with its study, by the name that it has now.
 
+    ``candidates`` are the confirmed choices, one a strategy.
+    """
+
+    name: str
     bundle: BundleConfig
     study: StudyRecord
     trials: Sequence[TrialRecord]
     confirmed: Confirmed
     controls: Sequence[TrialRecord]
-
-    @property
-    def name(self) -> str:
-        return self.bundle.study.name
 
     @property
     def metric(self) -> str:
@@ -79,30 +82,33 @@ def find_finalists(storage: StudyStorage, bundle: BundleConfig) -> Finalists:
             otherwise since, or its artifacts are missing.
     """
     origin = bundle.study
-    study = load_study(storage, origin.name)
+    name = _name_now(storage, origin)
+    study = load_study(storage, name)
     record = read_study(study)
     trials = read_trials(study)
-    confirm = beside(storage, origin.name, CONFIRM)
-    runs = [] if confirm is None else read_trials(confirm)
+    search_id = None if record is None else record.search_id
+    confirm = beside(storage, name, CONFIRM, search_id)
+    runs = [] if confirm is None else read_repeats(confirm, trials)
     run = next((r for r in runs if r.number == origin.confirm_trial), None)
     if record is None or confirm is None or run is None or not _is_of(bundle, record, run):
         raise UserError(
-            f"Study '{origin.name}' in {storage.shown_url} is not the one that the bundle comes "
+            f"Study '{name}' in {storage.shown_url} is not the one that the bundle comes "
             "from; name its database with --storage."
         )
     # A provisional choice is not the one that was declared.
-    refuse_unfinished(confirm, runs, confirm_command(origin.name, storage))
+    refuse_unfinished(confirm, runs, confirm_command(name, storage))
     confirmed = read_confirmed(confirm, trials, str(record.settings["metric"]))
     assert confirmed is not None
     strategy = str(bundle.config.strategy)
     now = confirmed.chosen.get(strategy)
     if now is None or now.number != origin.trial or tuple(confirmed.seeds) != origin.seeds:
         raise UserError(
-            f"Since this bundle was exported, study '{origin.name}' has confirmed otherwise; "
-            f"export it again: `python -m studies export {origin.name} --strategy {strategy}`."
+            f"Since this bundle was exported, study '{name}' has confirmed otherwise; export it "
+            f"again: `python -m studies export {shlex.quote(name)} --strategy {strategy}`."
         )
-    controls = beside(storage, origin.name, CONTROLS_STUDY)
+    controls = beside(storage, name, CONTROLS_STUDY, search_id)
     found = Finalists(
+        name=name,
         bundle=bundle,
         study=record,
         trials=trials,
@@ -116,6 +122,17 @@ def find_finalists(storage: StudyStorage, bundle: BundleConfig) -> Finalists:
     return found
 
 
+def _name_now(storage: StudyStorage, origin: StudyOrigin) -> str:
+    """The name of the study that a bundle comes from: it may have been renamed since."""
+    if origin.search_id is not None:
+        for name in [origin.name, *study_names(storage)]:
+            if study_is_there(storage, name):
+                record = read_study(load_study(storage, name), allow_older=True)
+                if record is not None and record.search_id == origin.search_id:
+                    return name
+    return origin.name
+
+
 def _is_of(bundle: BundleConfig, study: StudyRecord, run: TrialRecord) -> bool:
     """Whether this study, and this training of it, are those of the bundle."""
     identity, validation = study.identity, bundle.validation
@@ -123,7 +140,9 @@ def _is_of(bundle: BundleConfig, study: StudyRecord, run: TrialRecord) -> bool:
     return (
         (data["fingerprint"], data["test_fingerprint"])
         == (bundle.data.fingerprint, bundle.data.test_fingerprint)
+        and study.search_id == (bundle.study.search_id or study.search_id)
         and study.settings["image_size"] == bundle.preprocessing.image_size
+        and study.settings["resize"] == bundle.preprocessing.resize
         and identity["weights"].get(bundle.backbone) == bundle.weights.sha256
         and identity["threads"] == bundle.study.threads
         and configuration_of(TransferConfig(**run.config)) == configuration_of(bundle.config)
@@ -174,21 +193,22 @@ def forecast_of_candidate(
         METRICS[metric],
         num_test=num_test,
         num_models=num_models or len(candidate.runs),
+        chosen_by=CALIBRATED_LOSS if candidate.runs[0].chosen_by else None,
     )
 
 
 def _predicted(storage: StudyStorage, run: TrialRecord) -> Predicted:
     stored = read_predictions(storage, run)
     by_epoch = [probabilities(logits_NC, 1.0) for logits_NC in stored.logits_ENC]
-    return Predicted(stored.labels_N, np.stack(by_epoch))
+    return Predicted(stored.labels_N, np.stack(by_epoch), stored.groups_N)
 
 
-def temperature_of(storage: StudyStorage, run: TrialRecord) -> float:
-    """The temperature of a training, found as the bundle's: on its validation images.
+def calibration_of(storage: StudyStorage, run: TrialRecord) -> Calibration:
+    """The calibration of a training, found as the bundle's: on its validation images.
 
     Raises:
         UserError: its predictions are missing.
     """
     assert run.best_epoch is not None
     stored = read_predictions(storage, run)
-    return find_temperature(stored.logits_ENC[run.best_epoch - 1], stored.labels_N)
+    return find_calibration(stored.logits_ENC[run.best_epoch - 1], stored.labels_N)

@@ -12,16 +12,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from studies.clusters import find_clusters
 from studies.optimism import Optimism, selection_optimism
 from studies.scores import Floats, Labels, Score
 from studies.statistics import (
     Interval,
     design_images,
     effective_images,
+    part_of_groups,
     resampled,
     resampling_counts,
     score_interval,
     seed_variance,
+    share_that_counts,
     t_quantile,
 )
 
@@ -29,10 +32,14 @@ RESAMPLES = 500
 
 
 class Predicted(NamedTuple):
-    """Labels (N,) of validation images, and what every epoch of a training said: (E, N, C)."""
+    """Labels (N,) of validation images, and what every epoch of a training said: (E, N, C).
+
+    ``groups_N`` says whose picture each is; None where nobody knows.
+    """
 
     labels_N: Labels
     probabilities_ENC: Floats
+    groups_N: Labels | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +83,7 @@ def forecast(
     *,
     num_test: int,
     num_models: int,
+    chosen_by: Score | None = None,
     num_resamples: int = RESAMPLES,
     seed: int = 0,
     confidence: float = 0.95,
@@ -95,6 +103,7 @@ def forecast(
         trials: every trial of the search that could have been chosen, on the same images.
         runs: the trainings by seeds; each may have validation images of its own.
         num_models: how many trainings the result will be the mean of: 1 or ``len(runs)``.
+        chosen_by: what chose epochs and trials, where that is not the metric.
 
     Raises:
         ValueError: as `selection_optimism`, or there is no run.
@@ -105,7 +114,15 @@ def forecast(
     def best(among: Sequence[Predicted]) -> Optimism:
         labels_N = among[0].labels_N
         rows = [one.probabilities_ENC for one in among]
-        return selection_optimism(labels_N, rows, metric, num_resamples=num_resamples, seed=seed)
+        return selection_optimism(
+            labels_N,
+            rows,
+            metric,
+            num_resamples=num_resamples,
+            seed=seed,
+            chosen_by=chosen_by,
+            groups_N=among[0].groups_N,
+        )
 
     sign = 1.0 if metric.larger_is_better else -1.0
     found = [best([run]) for run in runs]
@@ -139,13 +156,15 @@ def forecast(
 class _Spread(NamedTuple):
     """Variances: of the mean over seeds by images, of one model by images, of that mean by seeds.
 
-    ``seen`` is the last one before the images' part in it is taken off.
+    ``seen`` is the last one before the images' part in it is taken off. ``share`` is that of the
+    images that count: less than 1 where they come in groups.
     """
 
     of_mean: float
     of_model: float
     of_seeds: float
     seen: float
+    share: float
 
 
 def _spread(
@@ -155,23 +174,30 @@ def _spread(
     num_resamples: int,
     seed: int,
 ) -> _Spread:
-    values_SB = np.array(
-        [
-            resampled(
-                metric,
-                run.labels_N,
-                run.probabilities_ENC[one.epoch],
-                resampling_counts(run.labels_N, num_resamples, seed),
-            )
-            for run, one in zip(runs, found, strict=True)
-        ]
-    )
+
+    def drawn(*, by_group: bool) -> Floats:
+        values = []
+        for run, one in zip(runs, found, strict=True):
+            groups_N = run.groups_N if by_group else None
+            counts_BN = resampling_counts(run.labels_N, num_resamples, seed, groups_N)
+            said_NC = run.probabilities_ENC[one.epoch]
+            values.append(resampled(metric, run.labels_N, said_NC, counts_BN, groups_N))
+        return np.array(values)
+
+    values_SB, share = drawn(by_group=True), 1.0
+    clusters = find_clusters(runs[0].labels_N, runs[0].groups_N)
+    if clusters is not None:
+        by_image, by_group = (
+            float(of_SB.mean(axis=0).var(ddof=1)) for of_SB in (drawn(by_group=False), values_SB)
+        )
+        share = share_that_counts(clusters, by_image, by_group)
     seen, excess = seed_variance(np.array([one.naive for one in found]), values_SB)
     return _Spread(
         of_mean=float(values_SB.mean(axis=0).var(ddof=1)),
         of_model=float(values_SB.var(axis=1, ddof=1).mean()),
         of_seeds=max(0.0, excess),
         seen=seen,
+        share=share,
     )
 
 
@@ -185,18 +211,25 @@ def _interval(
     num_models: int,
     confidence: float,
 ) -> Interval:
-    """What is unsure of the forecast, and what chance will do to the test images and seeds."""
+    """What is unsure of the forecast, and what chance will do to the test images and seeds.
+
+    Where validation images come in groups, test images are taken to come in such groups, too.
+    """
     labels_N, num_seeds = runs[0].labels_N, len(runs)
     of_image = len(labels_N) * (spread.of_model if num_models == 1 else spread.of_mean)
     of_seeds = spread.of_seeds * (1 + num_seeds / num_models)
     variance = spread.of_mean + of_image / num_test + of_seeds
-    width = t_quantile(variance, [(spread.seen, num_seeds)], confidence)
+    parts = [(spread.seen, num_seeds)]
+    clusters = find_clusters(labels_N, runs[0].groups_N)
+    if clusters is not None:
+        parts.append(part_of_groups(clusters, spread.of_mean + of_image / num_test))
+    width = t_quantile(variance, parts, confidence)
     if not metric.bounded:
         half = width * variance**0.5
         return Interval(value=value, low=max(0.0, value - half), high=value + half)
     # Seeds that err on images of their own tell more than one model; without errors they do not.
     val_models, test_models = (num_seeds, num_models) if 0 < naive < 1 else (1, 1)
     of_val, of_test = design_images(metric, labels_N) * val_models, num_test * test_models
-    most = 1 / (1 / of_val + 1 / of_test)
+    most = spread.share / (1 / of_val + 1 / of_test)
     images = effective_images(naive * (1 - naive), variance, most)
     return score_interval(min(max(value, 0.0), 1.0), images, width)

@@ -72,6 +72,14 @@ class Opening:
         """Whether its result was ever seen."""
         return self.result is not None
 
+    def is_of(self, name: str, search_id: str | None) -> bool:
+        """Whether it was of this study: by its id, by its name where it has none.
+
+        A name may have been another study's, and an id stays when a study is renamed.
+        """
+        known = self.predicted.get("search")
+        return bool(known == search_id) and (known is not None or self.study == name)
+
     def as_json(self) -> dict[str, Any]:
         """Without forecast and result."""
         return {

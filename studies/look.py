@@ -19,6 +19,7 @@ from studies.flags import (
     DropDuplicates,
     GroupPattern,
     ImageSize,
+    Resize,
     Set,
     SkipUnreadable,
     Strategies,
@@ -45,6 +46,7 @@ def data(
         Path | None, option("Save training images of every class as this PNG file.")
     ] = None,
     image_size: ImageSize = None,
+    resize: Resize = None,
     backbone_module: BackboneModule = None,
     weights_dir: WeightsDir = None,
     cache_dir: CacheDir = None,
@@ -65,6 +67,7 @@ def data(
         skip_unreadable=skip_unreadable,
         drop_duplicates=drop_duplicates,
         image_size=image_size,
+        resize=resize,
         backbone_module=backbone_module,
         weights_dir=weights_dir,
         cache_dir=cache_dir,

@@ -12,6 +12,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from studies.clusters import find_clusters
 from studies.domain import find_domains, matched, out_of_fold
 from studies.scores import Floats, Labels, check_predictions
 from studies.statistics import resampling_counts
@@ -27,11 +28,15 @@ class Stage(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Images and what the seeds' models say of them: labels (N,), (S, N, C), features (N, D)."""
+    """Images and what the seeds' models say of them: labels (N,), (S, N, C), features (N, D).
+
+    ``groups_N`` says whose picture each is; None where nobody knows.
+    """
 
     labels_N: Labels
     probabilities_SNC: Floats
     features_ND: NDArray[np.floating]
+    groups_N: Labels | None = None
 
 
 def check_seen(seen: Seen) -> None:
@@ -113,7 +118,7 @@ def match(val: Seen, test: Seen, *, num_resamples: int, add: bool, seed: int) ->
     is_test_U = np.concatenate([np.arange(num_real) >= num_val, added_test_P])
     counts_RU = np.ones((num_resamples + 1, len(labels_U)))
     counts_RU[0, num_real:] = 0
-    counts_RU[1:] = resampling_counts(2 * labels_U + is_test_U, num_resamples, seed)
+    counts_RU[1:] = _counts(val, test, labels_U, is_test_U, num_resamples, seed)
     features_UD = (val.features_ND, test.features_ND)
     matched_RU = np.ones_like(counts_RU)
     matched_RC = np.zeros((len(counts_RU), num_classes))
@@ -122,7 +127,12 @@ def match(val: Seen, test: Seen, *, num_resamples: int, add: bool, seed: int) ->
         if min(map(len, sides)) == 0:
             continue  # A class that one set does not have has nothing in common.
         real = [side[side < num_real] for side in sides]
-        domains = find_domains(features_UD[0][real[0]], features_UD[1][real[1] - num_val])
+        places = (real[0], real[1] - num_val)
+        domains = find_domains(
+            features_UD[0][places[0]],
+            features_UD[1][places[1]],
+            groups=(_chosen(val.groups_N, places[0]), _chosen(test.groups_N, places[1])),
+        )
         both = np.concatenate(real)
         for row, counts_U in enumerate(counts_RU[:, both] if domains is not None else ()):
             assert domains is not None
@@ -144,6 +154,35 @@ def match(val: Seen, test: Seen, *, num_resamples: int, add: bool, seed: int) ->
         matched_RU=matched_RU,
         matched_RC=matched_RC,
     )
+
+
+def _chosen(groups_N: Labels | None, places: NDArray[np.int64]) -> Labels | None:
+    return None if groups_N is None else groups_N[places]
+
+
+def _counts(
+    val: Seen,
+    test: Seen,
+    labels_U: Labels,
+    is_test_U: NDArray[np.bool_],
+    num_resamples: int,
+    seed: int,
+) -> NDArray[np.int64]:
+    """How often each image is drawn, of its class and set; groups are drawn whole. Shape BxU."""
+    if all(find_clusters(seen.labels_N, seen.groups_N) is None for seen in (val, test)):
+        return resampling_counts(2 * labels_U + is_test_U, num_resamples, seed)
+    counts_BU = np.empty((num_resamples, len(labels_U)), np.int64)
+    for which, seen in enumerate((val, test)):
+        of_set = np.flatnonzero(is_test_U == (which == 1))
+        # Images added stand at the end of each set, each a group of its own.
+        num_real = len(seen.labels_N)
+        groups_N = np.arange(num_real) if seen.groups_N is None else seen.groups_N
+        first = int(groups_N.max(initial=-1)) + 1
+        groups_n = np.append(groups_N, first + np.arange(len(of_set) - num_real))
+        counts_BU[:, of_set] = resampling_counts(
+            labels_U[of_set], num_resamples, seed + which, groups_n
+        )
+    return counts_BU
 
 
 def _sides(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from studies.bundle_config import ONNX, BundleConfig
 from studies.statistics import mean_interval
 from transfer.config import Strategy
+from transfer.data.decoding import RESIZED
 
 TEST_HEADING = "## Test"
 NOT_TESTED = "Not evaluated on the test data: when this card was written they were sealed."
@@ -16,6 +17,15 @@ NOT_TESTED = "Not evaluated on the test data: when this card was written they we
 STRATEGIES = {
     Strategy.FEATURE_EXTRACTION: "feature extraction: the pretrained layers are as they were",
     Strategy.FINE_TUNING: "fine-tuning: the last {k} layers were trained as well",
+}
+
+PROPORTIONS = {
+    "squeeze": "Whole pictures are squeezed to a square: other proportions than those of the "
+    "training images are distorted otherwise.",
+    "pad": "Pictures keep their proportions between bars of one grey value or colour; how wide "
+    "these are is something that the model can see.",
+    "crop": "Of a picture that is no square the model sees the square in the middle, and nothing "
+    "outside it.",
 }
 
 
@@ -82,9 +92,10 @@ def _model(bundle: BundleConfig) -> list[str]:
         "learning rate": f"{config.learning_rate:.3g}",
         "batch size": config.batch_size,
         "optimizer": config.optimizer,
-        "input": f"{pre.image_size} x {pre.image_size} pixels, {pre.resize}; grey {pre.grey}; "
+        "input": f"{pre.image_size} x {pre.image_size} pixels, {RESIZED[pre.resize]} by "
+        f"{pre.interpolation} interpolation with antialiasing; grey {pre.grey}; "
         f"(pixels / 255 - {_numbers(pre.mean)}) / {_numbers(pre.std)}",
-        "temperature": f"{bundle.temperature:.4g}",
+        "calibration": _calibration(bundle),
         "threshold": _threshold(bundle),
         "made": f"{bundle.created} with {_versions(bundle.versions)}",
     }
@@ -95,7 +106,7 @@ def _model(bundle: BundleConfig) -> list[str]:
     if ONNX in bundle.files:
         rows["ONNX"] = (
             f"{ONNX}: images (batch, 3, H, W), normalised as above, to logits; probabilities are "
-            "the softmax of the logits over the temperature"
+            "the softmax of the calibrated logits"
         )
     return [_table(rows), *_refit(bundle)]
 
@@ -106,7 +117,7 @@ def _refit(bundle: BundleConfig) -> list[str]:
     return [
         "**Refit.** The weights in this folder were trained once more on training and validation "
         f"images together, for {bundle.validation.best_epoch} epochs, the best epoch of the "
-        "training before. Nothing is left to measure them on: temperature, threshold and every "
+        "training before. Nothing is left to measure them on: calibration, threshold and every "
         "validation number below are of the training before."
     ]
 
@@ -163,13 +174,13 @@ def _validation(bundle: BundleConfig) -> list[str]:
         over += f" (95 % interval of the mean over seeds {low:.4f} to {high:.4f})"
     of_all = ", ".join(f"{value:.4f}" for value in values)
     rows = {name.replace("_", " "): f"{value:.4f}" for name, value in found.metrics.items()}
-    rows["loss after temperature"] = f"{found.loss_calibrated:.4f}"
+    rows["loss after calibration"] = f"{found.loss_calibrated:.4f}"
     return [
         f"{escaped(found.metric)}: {found.value:.4f} of this model on {found.num_images} images; "
         f"{over}; of each {of_all}.",
         _table(rows),
         "The interval says how much seeds differ, not how other images would do. Configuration, "
-        "epoch, temperature and threshold were chosen on these images: the numbers are too good.",
+        "epoch, calibration and threshold were chosen on these images: the numbers are too good.",
     ]
 
 
@@ -180,14 +191,21 @@ def _limits(bundle: BundleConfig) -> list[str]:
         "people nothing is known.",
         f"It knows {len(bundle.classes)} classes and says one of them of any picture, of what is "
         "none of them too.",
-        "Temperature and threshold hold where classes are about as frequent as in the validation "
+        "Calibration and threshold hold where classes are about as frequent as in the validation "
         "images.",
-        "Whole pictures are squeezed to a square: other proportions than those of the training "
-        "images are distorted otherwise.",
+        PROPORTIONS[bundle.preprocessing.resize],
     ]
     if bundle.weights.kind == "random":
         lines.insert(0, "It started from random weights, as a control: nothing was transferred.")
     return ["\n".join(f"- {line}" for line in lines)]
+
+
+def _calibration(bundle: BundleConfig) -> str:
+    scaling = bundle.calibration
+    return (
+        f"probabilities are the softmax of {scaling.scale:.4g} x logits + "
+        f"{_numbers(scaling.biases)} (found on the validation images)"
+    )
 
 
 def _threshold(bundle: BundleConfig) -> str:

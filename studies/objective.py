@@ -4,15 +4,16 @@ Knows what a trial writes and how it ends; nothing of which configuration comes 
 """
 
 import gc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
 
 import optuna
-import torch
 from optuna.trial import TrialState
 
+from studies.faults import DIVERGED, kills_device
 from studies.handout import Handout
 from studies.progress import Progress
 from studies.pruning import should_prune
@@ -34,9 +35,9 @@ from studies.trial_files import (
     upload_weights,
 )
 from transfer.activations import Activations
-from transfer.config import Strategy, TransferConfig, is_better
+from transfer.config import Strategy, TransferConfig, score_of
 from transfer.device import free_memory
-from transfer.micro_batches import MemoryLimits
+from transfer.micro_batches import MemoryLimits, is_out_of_memory
 from transfer.results import EpochRecord, TrainingResult, best_epoch
 from transfer.similarity import linear_cka
 from transfer.trained import trained_features
@@ -102,37 +103,38 @@ class Objective:
         except Interrupted:
             reason = INTERRUPTED
             raise
-        except torch.OutOfMemoryError:
-            reason = "out of memory"
         except ArithmeticError as error:
             reason = str(error)
         except optuna.exceptions.StorageInternalError:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+            if is_out_of_memory(error):
+                reason = "out of memory"
         finally:
             if reason != INTERRUPTED:
                 seconds = self.activations.seconds - activation_seconds
-                timing = _timing(
-                    course.history, seconds, perf_counter() - started, failed=result is None
-                )
+                timing = _timing(course.history, seconds, perf_counter() - started, result)
                 self._write_result(trial, course.history, result, timing, similarity)
                 if state == TrialState.COMPLETE:
                     self._draw(handout, course.history)
             self._tell(trial, state, reason, course.history)
             if state == TrialState.FAIL:
                 gc.collect()  # What raised may hold the network in a cycle; 0.1 s, so not always.
-            free_memory(self.activations.device)
+            if reason is None or not kills_device(reason):
+                free_memory(self.activations.device)
 
     def _config(self, handout: Handout) -> TransferConfig:
         settings, fields = self.settings, handout.fields
         tuned = fields["strategy"] == Strategy.FINE_TUNING
         return TransferConfig(
             **{"num_views": settings.num_views, **fields},
+            flip=settings.flip,
             precision=self.precision.get(fields["backbone"], "fp32") if tuned else "fp32",
             epochs=settings.epochs,
             patience=settings.patience,
             metric=settings.metric,
+            choose_by=settings.choose_by,
             seed=settings.seed,
         )
 
@@ -141,12 +143,28 @@ class Objective:
         with self.signals.interruptible(False):
             # A training that is short of memory starts anew: what it told before is void.
             del course.history[record.epoch - 1 :]
+            self._check(record)
             course.history.append(record)
             self._report(handout.trial, record, course)
             self.progress.epoch(record)
             course.pruned = self._is_pruned(course.history, handout.peers)
         self.signals.check()
         return course.pruned
+
+    def _check(self, record: EpochRecord) -> None:
+        """Refuse what is no number: Optuna would keep an infinite value as a result."""
+        for name in (self.settings.metric, self.settings.criterion):
+            value = record.val[name]
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{DIVERGED} at epoch {record.epoch}: {name} is {value}")
+
+    def _score(self, record: EpochRecord) -> float:
+        """What sampler and pruner see of an epoch; larger is better."""
+        by = self.settings.criterion
+        return score_of(by, record.val[by])
+
+    def _best(self, history: Sequence[EpochRecord]) -> EpochRecord:
+        return history[best_epoch(history, self.settings.criterion) - 1]
 
     def _report(self, trial: optuna.Trial, record: EpochRecord, course: "_Course") -> None:
         value = record.val[self.settings.metric]
@@ -165,9 +183,7 @@ class Objective:
             return False
         if not history[-1].all_layers_train:
             return False  # Still being unfrozen: no match for those that train all they have.
-        metric = self.settings.metric
-        values = {record.epoch: record.val[metric] for record in history}
-        return should_prune(values, peers, lower_is_better=metric == "loss")
+        return should_prune({record.epoch: self._score(record) for record in history}, peers)
 
     def _write_result(
         self,
@@ -189,7 +205,7 @@ class Objective:
         write_result(
             trial,
             history=shown,
-            best_epoch=best_epoch(history, self.settings.metric) if history else None,
+            best_epoch=self._best(history).epoch if history else None,
             num_trainable_parameters=None if result is None else result.num_trainable_parameters,
             peak_memory_bytes=None if result is None else result.peak_memory_bytes,
             micro_batch_size=None if result is None else result.micro_batch_size,
@@ -199,6 +215,7 @@ class Objective:
             predictions=predictions,
             weights=weights,
             similarity=similarity,
+            train_metrics=None if result is None else result.train_metrics,
         )
 
     def _similarity(self, config: TransferConfig, result: TrainingResult) -> float | None:
@@ -220,16 +237,15 @@ class Objective:
 
         Each repeat over seeds has them: it has no rivals.
         """
-        metric, data = self.settings.metric, self.activations.data
-        best = history[best_epoch(history, metric) - 1]
-        if any(is_better(metric, rival, best.val[metric]) for rival in handout.rivals):
+        data, best = self.activations.data, self._best(history)
+        if any(rival > self._score(best) for rival in handout.rivals):
             return
         try:
             upload_pictures(
                 self.storage,
                 handout.trial,
                 [record.as_json() for record in history],
-                metric=metric,
+                metric=self.settings.metric,
                 strategy=handout.fields["strategy"],
                 logits_NC=best.val_logits_NC,
                 labels_N=data.val.labels_N,
@@ -249,9 +265,7 @@ class Objective:
         if reason is not None:
             write_reason(self.storage, self.study, trial.number, reason)
         if state == TrialState.COMPLETE:
-            metric = self.settings.metric
-            best = history[best_epoch(history, metric) - 1]
-            self.study.tell(trial, best.val[metric])
+            self.study.tell(trial, self._best(history).val[self.settings.metric])
         else:
             self.study.tell(trial, state=state)
 
@@ -278,8 +292,7 @@ def _timing(
     history: Sequence[EpochRecord],
     activation_seconds: float,
     total_seconds: float,
-    *,
-    failed: bool,
+    result: TrainingResult | None,
 ) -> dict[str, float]:
     """Seconds of a trial; ``bookkeeping`` is what neither computing nor a network accounts for.
 
@@ -287,6 +300,8 @@ def _timing(
     """
     training = sum(record.training_seconds for record in history)
     validation = sum(record.validation_seconds for record in history)
+    validation += 0.0 if result is None else result.train_metrics_seconds
+    failed = result is None
     rest = total_seconds - activation_seconds - training - validation
     return {
         "total": total_seconds,

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from studies.bundle import Tensors
-from studies.calibration import probabilities
+from studies.calibration import Calibration
 from studies.errors import StudyFailedError, UserError
 from transfer.backbones import TransferNetwork, find_spec
 from transfer.data.decoding import Pixels
@@ -43,7 +43,7 @@ def write_onnx(
     weight_file: WeightFile,
     head: Tensors,
     images_BHWC: Pixels,
-    temperature: float,
+    calibration: Calibration,
 ) -> float:
     """Write the network to ``path`` and compare the two on these images.
 
@@ -68,8 +68,8 @@ def write_onnx(
             f"{weight_file.backbone} can't be written as ONNX ({reason}); leave --onnx out."
         ) from error
     logits_BC = Classifier(weight_file, head, torch.device("cpu")).logits(images_BHWC)
-    expected_BC = probabilities(logits_BC, temperature)
-    difference = float(np.abs(probabilities(found_BC, temperature) - expected_BC).max())
+    expected_BC = calibration.probabilities(logits_BC)
+    difference = float(np.abs(calibration.probabilities(found_BC) - expected_BC).max())
     # Written so that NaN is refused.
     if not difference <= TOLERANCE:
         path.unlink()

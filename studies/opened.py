@@ -5,6 +5,7 @@ Called once the opening is recorded. Knows networks and images; no metric and no
 Legend: N test images, M images of training and validation, S seeds, C classes, D features.
 """
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -46,7 +47,8 @@ THUMBNAIL_SIZE = 96
 class Said:
     """Logits for the test images: (N, C) of the bundle, (S, N, C) of each strategy's choice.
 
-    ``controls`` has those of every control by the number of its trial. ``features`` are the
+    ``controls`` has those of every control by the number of its trial. ``groups_N`` is None where
+    nobody knows whose pictures they are.``features`` are the
     pretrained ones of the finalists' backbones, (M, D) and (N, D).
     """
 
@@ -55,6 +57,7 @@ class Said:
     bundle_NC: Logits
     by_strategy: Mapping[str, Logits]
     controls: Mapping[int, Logits]
+    groups_N: Labels | None = None
     features: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
     thumbnails_NHWC: NDArray[np.uint8]
 
@@ -68,8 +71,16 @@ def open_test_images(
         ValueError: an image of 16 bits among data of 8.
     """
     with _opened_folder(ready.cache_dir) as folder:
-        test = unsealed(ready.data, folder, progress.work)
-        return _said(storage, bundle, found, ready, test, folder, progress)
+
+        def look() -> Said:
+            test = unsealed(ready.data, folder, progress.work)
+            return _said(storage, bundle, found, ready, test, folder, progress)
+
+        try:
+            return look()
+        finally:
+            # What is in the folder is mapped no longer: Windows removes no open file.
+            gc.collect()
 
 
 @contextmanager
@@ -131,7 +142,8 @@ def _said(
         config, state = TransferConfig(**run.config), read_trained(storage, run)
         return predict_logits(config, pretrained[1], state, passes=passes)
 
-    bundle_NC = asked(bundle.classifier(device).logits(test.images_NHWC))
+    interpolation = bundle.config.preprocessing.interpolation
+    bundle_NC = asked(bundle.classifier(device).logits(test.pixels(interpolation)))
     by_strategy = {
         strategy: np.stack([asked(of_run(run, len(runs))) for run in runs])
         for strategy, runs in trained.items()
@@ -148,6 +160,7 @@ def _said(
     return Said(
         names=test.names,
         labels_N=test.val.labels_N,
+        groups_N=test.val.groups_N,
         bundle_NC=bundle_NC,
         by_strategy=by_strategy,
         controls=controls,
@@ -179,7 +192,9 @@ def _of_control(run: TrialRecord, known: Activations, opened: Activations) -> Lo
         opened_ND = np.zeros((num_test, 0), np.float32)
     else:
         known_MD, opened_ND = _features(known, backbone), _features(opened, backbone)
-    predict = CONTROLS[name](known_MD[train.positions_N], train.labels_N, len(known.data.classes))
+    predict = CONTROLS[name](
+        known_MD[train.positions_N], train.labels_N, len(known.data.classes), train.groups_N
+    )
     return log_probabilities(predict(opened_ND))
 
 

@@ -20,15 +20,23 @@ from studies.uploads import upload
 def store(storage: StudyStorage, found: Finalists, ready: Ready, said: Said) -> dict[str, str]:
     """Keep predictions, features and thumbnails as artifacts of the study; ids by file name.
 
-    Report and diagnosis read them, and never open the test images again. Features are rounded to
+    Report and diagnosis read them, and never open the test images again. Groups are those of
+    images, where they are known: of each set for itself. Features are rounded to
     float16 where they fit: they tell distributions apart, they predict nothing.
     """
     data = ready.data
     numbers = list(said.controls)
+    groups = {
+        "train_groups": data.train.groups_N,
+        "val_groups": data.val.groups_N,
+        "test_groups": said.groups_N,
+    }
+    known = {name: codes_N for name, codes_N in groups.items() if codes_N is not None}
     arrays: dict[str, dict[str, Any]] = {
         TEST_PREDICTIONS: {
             "names_N": np.array(said.names),
             "labels_N": said.labels_N,
+            **({} if said.groups_N is None else {"groups_N": said.groups_N}),
             "bundle_NC": said.bundle_NC,
             **{f"{strategy}_SNC": logits for strategy, logits in said.by_strategy.items()},
             "control_numbers": np.array(numbers, np.int64),
@@ -43,6 +51,7 @@ def store(storage: StudyStorage, found: Finalists, ready: Ready, said: Said) -> 
             "val_positions": data.val.positions_N,
             "val_labels": data.val.labels_N,
             "test_labels": said.labels_N,
+            **known,
             **{f"data_{i}": _half(pair[0]) for i, pair in enumerate(said.features.values())},
             **{f"test_{i}": _half(pair[1]) for i, pair in enumerate(said.features.values())},
         },

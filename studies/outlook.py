@@ -19,6 +19,7 @@ from studies.preparation import choose_space, find_source, settings_for
 from studies.progress import Progress
 from studies.settings import StudyOptions, StudySettings
 from transfer.cache import cache_folder
+from transfer.data.decoding import RESIZED
 from transfer.data.loading import ImageData
 from transfer.data.sources import Source
 
@@ -76,6 +77,7 @@ def _checked(
         source,
         asked_allowances(options),
         image_size=settings.image_size,
+        resize=settings.resize,
         seed=settings.seed,
         cache_dir=cache_folder(options.cache_dir),
         on_progress=progress.work,
@@ -97,6 +99,7 @@ def outlook(
         "trials": settings.trials,
         "epochs": settings.epochs,
         "image_size": settings.image_size,
+        "resize": settings.resize,
         "splits": [MADE[name] for name in data.made_splits],
     }
 
@@ -107,6 +110,7 @@ def _command(options: StudyOptions) -> str:
         "group_pattern",
         *ALLOWANCES,
         "image_size",
+        "resize",
         "backbone_module",
         "weights_dir",
         "cache_dir",
@@ -127,6 +131,7 @@ def print_outlook(console: Console, shown: Mapping[str, Any]) -> None:
         *shown["splits"],
         f"{shown['trials']} trials of at most {shown['epochs']} epochs at {shown['image_size']} x "
         f"{shown['image_size']} px, space '{shown['space']}' ({', '.join(shown['strategies'])})",
+        f"images are {RESIZED[shown['resize']]}",
         f"backbones: {_backbones(shown['backbones'])}",
     ]
     if shown["without_weights"]:

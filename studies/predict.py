@@ -139,7 +139,8 @@ def _prepared(content: bytes, how: Preprocessing) -> Pixels:
     pixels = decode_image(content).pixels
     if how.window is None and pixels.dtype != np.uint8:
         raise UnreadableImageError("16 bits, but the model was trained on images of 8 bits")
-    image = resize(to_eight_bits(pixels, how.window), how.image_size)
+    image = to_eight_bits(pixels, how.window)
+    image = resize(image, how.image_size, how.resize, how.interpolation)
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 

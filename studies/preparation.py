@@ -17,24 +17,31 @@ from studies.differences import allowances, refuse_other_data, refuse_other_sett
 from studies.errors import UserError
 from studies.handout import opening
 from studies.own_backbones import OwnBackbones, check_stored, run_module
+from studies.places import find_last_weights, open_last_source
 from studies.precision_choice import chosen_precision
 from studies.progress import Progress
 from studies.settings import DEFAULTS, FIXED, StudyOptions, StudySettings, decide
 from studies.space_choice import chosen_space
 from studies.study_record import StudyRecord
-from transfer.backbones import check_image_size, find_backbone
+from transfer.backbones import (
+    check_image_size,
+    find_backbone,
+    has_batch_norm,
+    interpolations_of,
+)
 from transfer.cache import cache_folder, default_limit
 from transfer.catalog import BACKBONES
 from transfer.data.loading import ImageData
 from transfer.data.sources import Source, open_source
 from transfer.device import choose_device, make_deterministic, num_threads
-from transfer.weights import WeightFile, WeightsNotFoundError, find_weights
+from transfer.weights import WeightFile, WeightsNotFoundError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A study that can run. ``identity`` is what is stored with it and never changes.
 
+    ``places`` says where data and weights are now, for whoever goes on with it without flags.
     ``cache_limit`` is how many bytes of activations may be kept; ``decoding_seconds`` went into
     finding, decoding and checking the images; ``checked`` has them with what was found.
     """
@@ -49,6 +56,7 @@ class Prepared:
     decoding_seconds: float
     checked: Checked
     identity: Mapping[str, Any]
+    places: Mapping[str, Any]
 
 
 def study_name(options: StudyOptions, source: Source) -> str:
@@ -73,19 +81,21 @@ def prepare(
     settings = settings_for(options, source, space, stored)
     if stored is not None:
         refuse_other_settings(options, stored, settings.name)
-    if options.num_views and any(p.name == "num_views" for p in space.parameters):
+    if options.num_views and _searches_views(space):
         raise UserError(
             f"Space '{space.name}' searches num_views: leave --views out, "
             f"or fix it with --set num_views={options.num_views}."
         )
-    weights, left_out = _weights(options, settings, space, by_name)
+    weights, left_out = _weights(options, settings, space, by_name, stored)
     if left_out:
         space = space.narrowed(backbones=tuple(weights))
         for message in left_out.values():
             progress.message(f"Left out: {message}")
     for backbone in space.backbones:
         check_image_size(backbone, settings.image_size)
-    make_deterministic(stored.identity["threads"] if stored else num_threads())
+    if stored is None:
+        _check_batch_sizes(space)
+    make_deterministic(stored.identity["threads"] if stored else num_threads(), device)
     started = perf_counter()
     checked = load_checked(
         source,
@@ -93,6 +103,9 @@ def prepare(
         image_size=settings.image_size,
         seed=settings.seed,
         cache_dir=cache_dir,
+        resize=settings.resize,
+        interpolations=interpolations_of(space.backbones),
+        with_views=settings.num_views > 1 or _searches_views(space),
         on_progress=progress.work,
     )
     data = checked.data
@@ -110,6 +123,7 @@ def prepare(
             "window": None if data.window is None else list(data.window),
             "classes": list(data.classes),
             "counts": data.counts,
+            "subjects": data.subjects,
             "fingerprint": data.fingerprint,
             "test_fingerprint": data.test_fingerprint,
             "check": checked.record(),
@@ -120,7 +134,7 @@ def prepare(
         "left_out": left_out,
         "threads": torch.get_num_threads(),
         "precision": chosen_precision(settings, space, device, cache_dir, stored, progress),
-        "opening": stored.opening if stored else opening(space, settings.trials),
+        "opening": stored.opening if stored else opening(space),
     }
     if stored is not None:
         refuse_other_data(identity, stored, settings.name)
@@ -137,7 +151,19 @@ def prepare(
         decoding_seconds=decoding_seconds,
         checked=checked,
         identity=stored.identity if stored else identity,
+        places={
+            "data": source.text,
+            "weights": {
+                name: str(file.path.resolve())
+                for name, file in weights.items()
+                if file.path is not None
+            },
+        },
     )
+
+
+def _searches_views(space: SearchSpace) -> bool:
+    return any(parameter.name == "num_views" for parameter in space.parameters)
 
 
 def settings_for(
@@ -154,9 +180,12 @@ def settings_for(
 
 def find_source(options: StudyOptions, stored: StudyRecord | None) -> Source:
     """The data asked for, else those of the stored study, else the phantom."""
-    text = stored.identity["data"]["source"] if stored else "phantom"
-    text = text if options.data is None else options.data
-    return open_source(text, group_pattern=_group_pattern(options, stored))
+    group_pattern = _group_pattern(options, stored)
+    if options.data is not None:
+        return open_source(options.data, group_pattern=group_pattern)
+    if stored is not None:
+        return open_last_source(stored.data_place, group_pattern)
+    return open_source("phantom", group_pattern=group_pattern)
 
 
 def _group_pattern(options: StudyOptions, stored: StudyRecord | None) -> str | None:
@@ -188,23 +217,44 @@ def choose_space(
     return space, by_name
 
 
+def _check_batch_sizes(space: SearchSpace) -> None:
+    """Raise UserError where BatchNorm would train on one image, which has no batch statistics."""
+    for backbone in space.backbones if "fine_tuning" in space.strategies else ():
+        values = {p.name: p.values() or () for p in space.below(backbone, "fine_tuning")}
+        if 1 not in values["batch_size"] or "train" not in values.get("batch_norm", ("train",)):
+            continue
+        if has_batch_norm(backbone, max(map(int, values["num_unfrozen_layers"]))):
+            raise UserError(
+                "`batch_size >= 2` must hold where BatchNorm trains, as it does in fine-tuning of "
+                f"{backbone}, but the space has batch_size=1: give larger ones with "
+                "--set batch_size@fine_tuning=.., or --set batch_norm=frozen."
+            )
+
+
 def _weights(
-    options: StudyOptions, settings: StudySettings, space: SearchSpace, by_name: bool
+    options: StudyOptions,
+    settings: StudySettings,
+    space: SearchSpace,
+    by_name: bool,
+    stored: StudyRecord | None,
 ) -> tuple[dict[str, WeightFile], dict[str, str]]:
     """The weights of each backbone, and why a backbone has none.
 
     Raises:
         WeightsNotFoundError: a backbone that was asked for by name has none, or no backbone has.
+        UserError: those of a stored study are gone.
     """
     found: dict[str, WeightFile] = {}
     left_out: dict[str, str] = {}
     for backbone in space.backbones:
         try:
-            found[backbone] = find_weights(
+            found[backbone] = find_last_weights(
                 backbone,
                 weights=settings.weights,
-                weights_dir=options.weights_dir,
                 seed=settings.seed,
+                sha256=stored.identity["weights"].get(backbone) if stored else None,
+                last=stored.weight_places.get(backbone) if stored else None,
+                weights_dir=options.weights_dir,
             )
         except WeightsNotFoundError as error:
             if by_name:
@@ -233,4 +283,5 @@ def _what_computes(backbone: str) -> dict[str, Any]:
         "depth": spec.depth,
         "mean": list(spec.mean),
         "std": list(spec.std),
+        "interpolation": spec.interpolation,
     }

@@ -15,11 +15,10 @@ def should_prune(
     values: Mapping[int, float],
     peers: Sequence[Mapping[int, float]],
     *,
-    lower_is_better: bool = False,
     min_peers: int = MIN_PEERS,
     warmup_epochs: int = WARMUP_EPOCHS,
 ) -> bool:
-    """Whether the best value so far lies below the median of the peers' at the same epoch.
+    """Whether the best score so far lies below the median of the peers' at the same epoch.
 
     A peer that ended earlier, pruned or out of patience, counts with the best it had reached.
     Comparing with those alone that are still there would prune again and again until few are left:
@@ -27,7 +26,7 @@ def should_prune(
     compares with completed trials only).
 
     Args:
-        values: the running trial's metric by epoch, counted from 1.
+        values: the running trial's score by epoch, counted from 1; larger is better.
         peers: the same of the other trials of the strategy.
     """
     if not values:
@@ -36,7 +35,5 @@ def should_prune(
     reached = [peer for peer in peers if peer and max(peer) > min(warmup_epochs, epoch - 1)]
     if epoch <= warmup_epochs or len(reached) < min_peers:
         return False
-    best = min if lower_is_better else max
-    mine = best(values.values())
-    theirs = median(best(v for e, v in peer.items() if e <= epoch) for peer in reached)
-    return mine > theirs if lower_is_better else mine < theirs
+    theirs = median(max(v for e, v in peer.items() if e <= epoch) for peer in reached)
+    return max(values.values()) < theirs

@@ -51,14 +51,19 @@ def get_ready(
     weights = {}
     for backbone in _backbones(found):
         origin = recipe.weights.model_copy(
-            update={"sha256": found.study.identity["weights"][backbone]}
+            update={
+                "sha256": found.study.identity["weights"][backbone],
+                "path": found.study.weight_places.get(backbone),
+            }
         )
         config = replace(recipe.config, backbone=backbone)
         same = replace(recipe, config=config, weights=origin)
         weights[backbone] = find_same_weights(same, places)
     # Controls were fitted to the training images of the study, whatever split the bundle had.
     split = recipe.study.model_copy(update={"split_seed": settings["seed"]})
-    data = load_same_data(replace(recipe, study=split), places, progress)
+    here = recipe.data.model_copy(update={"source": found.study.data_place})
+    same = replace(recipe, study=split, data=here)
+    data = load_same_data(same, places, progress, backbones=weights)
     if data.test_fingerprint != found.bundle.data.test_fingerprint:
         raise ValueError(
             f"The test images or labels are not those of study '{found.name}' (fingerprint "

@@ -4,15 +4,17 @@ With `study_record` the only module that knows the keys of stored attributes. Ne
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from studies.faults import void_numbers
 from studies.storage import DEFAULT_STORAGE, StudyStorage, load_study, open_existing
 from studies.study_record import SCHEMA
+from transfer.config import score_of
 
 if TYPE_CHECKING:
     import pandas
@@ -43,7 +45,11 @@ class TrialRecord:
     ``cache`` says what a trial started from: boundary ``start`` (0: the images), the ``bytes``
     that are kept of it, and whether it ``was_at_hand``. ``similarity`` is that of the features of
     validation images (linear CKA): of a repeat before and after fine-tuning, of a control with
-    random weights to the pretrained ones.
+    random weights to the pretrained ones. ``train_metrics`` are those of the kept network on the
+    training images, measured as on the validation images; None where nobody measured them: of
+    pruned and failed trials, and of earlier versions. ``fingerprints`` are of ``data``, ``test``
+    images and, by backbone, ``weights``. ``void`` marks a failure that says nothing of the
+    configuration, or that was run again: read off the other trials, not stored.
     """
 
     number: int
@@ -68,9 +74,12 @@ class TrialRecord:
     predictions: str | None
     weights: str | None = None
     similarity: float | None = None
+    train_metrics: dict[str, float] | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    fingerprints: dict[str, Any] = field(default_factory=dict)
     started: datetime | None
     ended: datetime | None
+    void: bool = False
 
     @property
     def params(self) -> dict[str, Any]:
@@ -86,13 +95,44 @@ class TrialRecord:
         return None if strategy is None else str(strategy)
 
     @property
+    def chosen_by(self) -> str | None:
+        """What chose its epoch and orders it among others, where that is not the metric."""
+        by = self.config.get("choose_by", "metric")
+        return None if by == "metric" else str(by)
+
+    def score(self, metric: str) -> float:
+        """What a complete trial is chosen by, larger the better: the metric, or what replaces it.
+
+        Args:
+            metric: the study's.
+        """
+        assert self.value is not None
+        if self.chosen_by is None:
+            return score_of(metric, self.value)
+        assert self.best is not None
+        return score_of(self.chosen_by, self.best["val"][self.chosen_by])
+
+    def scores(self, metric: str) -> dict[int, float]:
+        """The same by epoch; where it is not the metric, empty while the trial is running."""
+        by = self.chosen_by
+        if by is None:
+            return {epoch: score_of(metric, value) for epoch, value in self.values.items()}
+        return {e["epoch"]: score_of(by, e["val"][by]) for e in self.history}
+
+    @property
     def is_interrupted(self) -> bool:
         return self.state == "FAIL" and self.reason == INTERRUPTED
 
     @property
+    def is_of_search(self) -> bool:
+        """Whether this is a configuration of the search: no repeat by a seed, no control."""
+        return self.strategy is not None and CANDIDATE not in self.keyed_params
+
+    @property
     def counts(self) -> bool:
         """Whether the trial is one of the study's total: finished, for a reason of its own."""
-        return self.state in FINISHED and not self.is_interrupted and self.duplicate_of is None
+        passing = self.is_interrupted or self.void
+        return self.state in FINISHED and not passing and self.duplicate_of is None
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -101,8 +141,8 @@ class TrialRecord:
 
     @property
     def train_val_gap(self) -> float | None:
-        """Training minus validation accuracy at the best epoch."""
-        return None if self.best is None else _gap(self.best)
+        """Training minus validation accuracy of the kept network, both in eval mode."""
+        return None if self.best is None else _gap(self.train_metrics, self.best["val"])
 
 
 def write_claim(trial: optuna.Trial, *, worker: str, logical_number: int) -> None:
@@ -132,6 +172,7 @@ def write_result(
     predictions: str | None,
     weights: str | None = None,
     similarity: float | None = None,
+    train_metrics: Mapping[str, float] | None = None,
 ) -> None:
     """Store what came out. ``history`` holds an entry an epoch: epoch, train, val, seconds.
 
@@ -148,13 +189,16 @@ def write_result(
         "predictions": predictions,
         "weights": weights,
         "similarity": similarity,
+        "train_metrics": None if train_metrics is None else dict(train_metrics),
     }
     trial.set_user_attr(_RESULT, result)
     columns = {"seconds": round(timing["total"], 3)}
     if num_trainable_parameters is not None:
         columns["num_trainable_parameters"] = num_trainable_parameters
     if best_epoch is not None:
-        columns["train_val_gap"] = round(_gap(history[best_epoch - 1]), 4)
+        gap = _gap(train_metrics, history[best_epoch - 1]["val"])
+        if gap is not None:
+            columns["train_val_gap"] = round(gap, 4)
     if peak_memory_bytes is not None:
         columns["peak_memory_mb"] = round(peak_memory_bytes / 1e6, 1)
     for key, value in columns.items():
@@ -194,16 +238,26 @@ def read_trials(study: optuna.Study, known: Iterable[TrialRecord] = ()) -> list[
             they can't change, and to read a thousand again takes longer than to store a trial.
     """
     finished = {record.number: record for record in known if record.state in FINISHED}
-    return [
+    trials = study.get_trials(deepcopy=False)
+    return _with_void_ones(
         finished.get(trial.number) or _read_trial(trial)
-        for trial in study.get_trials(deepcopy=False)
+        for trial in trials
         if trial.state != TrialState.WAITING
-    ]
+    )
 
 
 def records_of(trials: Iterable[FrozenTrial]) -> list[TrialRecord]:
     """The records of Optuna's trials, waiting ones left out."""
-    return [_read_trial(trial) for trial in trials if trial.state != TrialState.WAITING]
+    return _with_void_ones(
+        _read_trial(trial) for trial in trials if trial.state != TrialState.WAITING
+    )
+
+
+def _with_void_ones(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The records, marked anew: the next failure may make those before it void."""
+    read = list(records)
+    void = void_numbers(read)
+    return [r if r.void == (r.number in void) else replace(r, void=r.number in void) for r in read]
 
 
 def _read_trial(trial: FrozenTrial) -> TrialRecord:
@@ -234,14 +288,16 @@ def _read_trial(trial: FrozenTrial) -> TrialRecord:
         predictions=result.get("predictions"),
         weights=result.get("weights"),
         similarity=result.get("similarity"),
+        train_metrics=result.get("train_metrics"),
         versions=dict(provenance.get("versions", {})),
+        fingerprints=dict(provenance.get("fingerprints", {})),
         started=trial.datetime_start,
         ended=trial.datetime_complete,
     )
 
 
-def _gap(epoch: Mapping[str, Any]) -> float:
-    return float(epoch["train"]["accuracy"] - epoch["val"]["accuracy"])
+def _gap(train: Mapping[str, float] | None, val: Mapping[str, float]) -> float | None:
+    return None if train is None else float(train["accuracy"] - val["accuracy"])
 
 
 def count_states(records: Iterable[TrialRecord]) -> dict[str, int]:
@@ -254,13 +310,15 @@ def count_states(records: Iterable[TrialRecord]) -> dict[str, int]:
 
 
 def best_trials(records: Iterable[TrialRecord], metric: str) -> list[TrialRecord]:
-    """The complete trials, best first; ties go to the lower validation loss, then the earlier."""
-    sign = 1.0 if metric == "loss" else -1.0
+    """The complete trials, best first; ties go to the lower validation loss, then the earlier.
+
+    Best by what chose their epochs: the metric, or what replaces it.
+    """
     complete = [r for r in records if r.state == "COMPLETE" and r.duplicate_of is None]
 
     def rank(record: TrialRecord) -> tuple[float, float, int]:
-        assert record.value is not None and record.best is not None
-        return sign * record.value, record.best["val"]["loss"], record.number
+        assert record.best is not None
+        return -record.score(metric), record.best["val"]["loss"], record.number
 
     return sorted(complete, key=rank)
 

@@ -31,9 +31,9 @@ class Repeat:
     seed: int
 
     def is_of(self, record: TrialRecord) -> bool:
-        """Whether ``record`` is this training."""
-        params = record.params
-        return (params.get(CANDIDATE), params.get(SEED)) == (self.candidate, self.seed)
+        """Whether ``record`` is this training: of this configuration, with this seed."""
+        wanted = {**self.configuration, CANDIDATE: self.candidate, SEED: self.seed}
+        return wanted.items() <= record.keyed_params.items()
 
 
 def run_repeats(
@@ -41,30 +41,42 @@ def run_repeats(
     study: optuna.Study,
     repeats: Sequence[Repeat],
     objective: Callable[[int], Objective],
+    *,
+    retry_failed: bool = False,
 ) -> list[TrialRecord]:
     """Run those that are not done yet, together with other processes that do the same.
 
     Args:
         objective: the one that trains with a seed.
+        retry_failed: run those that have failed before this call once more, with the same seed.
 
     Returns:
-        All trials of ``study``.
+        All trials of ``study`` that were made from the data and by the settings of ``workplace``.
 
     Raises:
         Interrupted: a signal came; what is finished is stored.
     """
     storage, progress = workplace.storage, workplace.progress
     metric = workplace.prepared.settings.metric
-    records = read_trials(study)
+    records = _made_here(workplace, read_trials(study))
     others = [r for r in records if r.counts and not any(repeat.is_of(r) for repeat in repeats)]
     progress.study(study.study_name, metric, len(repeats) + len(others), records)
+    failed = _failed(repeats, records) if retry_failed else []
+    void = {record.number for record in failed}
+    for record in failed:
+        progress.message(
+            f"Training again what failed ({record.reason}): trial {record.number} of "
+            f"{study.study_name}, with the same seed {record.params[SEED]}."
+        )
     while True:
         workplace.signals.check()
         with hand_out_lock(storage):
-            records = read_trials(study, records)
-            if fail_orphans(storage, study, records, workplace.worker):
-                records = read_trials(study, records)
-            taken = [r for r in records if r.counts or r.state == "RUNNING"]
+            every = read_trials(study, records)
+            if fail_orphans(storage, study, every, workplace.worker):
+                every = read_trials(study, records)
+            records = _made_here(workplace, every)
+            standing = [r for r in records if r.number not in void]
+            taken = [r for r in standing if r.counts or r.state == "RUNNING"]
             left = [repeat for repeat in repeats if not any(map(repeat.is_of, taken))]
             handout = None
             if left:
@@ -75,10 +87,42 @@ def run_repeats(
             time.sleep(POLL_SECONDS)  # Others are at it.
             continue
         objective(left[0].seed).run(handout)
-        records = read_trials(study, records)
+        records = _made_here(workplace, read_trials(study, records))
         done = next(r for r in records if r.number == handout.trial.number)
         progress.trial_finished(done, records)
         workplace.publisher.publish_if_due()
+
+
+def _failed(repeats: Sequence[Repeat], records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The failed trainings of repeats of which none is complete."""
+    found = []
+    for repeat in repeats:
+        mine = [r for r in records if r.counts and repeat.is_of(r)]
+        if all(r.state == "FAIL" for r in mine):
+            found += mine
+    return found
+
+
+def _made_here(workplace: Workplace, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Those that were trained on these data, from these weights and by these settings.
+
+    Who has only just been handed a trial has stored neither.
+    """
+    settings = workplace.prepared.settings
+    made_by = {
+        "epochs": settings.epochs,
+        "patience": settings.patience,
+        "metric": settings.metric,
+        "choose_by": settings.choose_by,
+    }
+
+    def is_made_here(record: TrialRecord) -> bool:
+        return not record.config or (
+            made_by.items() <= record.config.items()
+            and record.fingerprints in ({}, workplace.fingerprints)
+        )
+
+    return [record for record in records if is_made_here(record)]
 
 
 def _hand_out(study: optuna.Study, repeat: Repeat, workplace: Workplace, number: int) -> Handout:

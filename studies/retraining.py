@@ -3,6 +3,7 @@
 Knows what must be the same, and refuses anything else with the way out.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,16 +12,19 @@ import torch
 
 from studies.bundle_config import BundleConfig, DataOrigin, StudyOrigin, WeightsOrigin
 from studies.errors import StudyFailedError, UserError
+from studies.places import find_last_weights, open_last_source, were_last_at
 from studies.progress import Progress
 from transfer.activations import Activations
+from transfer.backbones import interpolations_of
 from transfer.cache import cache_folder, default_limit
 from transfer.config import TransferConfig
+from transfer.data.decoding import Resize
 from transfer.data.loading import ImageData, Split, load_data
 from transfer.data.sources import open_source
 from transfer.device import choose_device, make_deterministic
 from transfer.results import EpochRecord, TrainingResult
 from transfer.training import DivergedError, train
-from transfer.weights import WeightFile, find_weights
+from transfer.weights import WeightFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,7 @@ class Recipe:
 
     config: TransferConfig
     image_size: int
+    resize: Resize
     study: StudyOrigin
     data: DataOrigin
     weights: WeightsOrigin
@@ -39,6 +44,7 @@ class Recipe:
         return cls(
             config=bundle.config,
             image_size=bundle.preprocessing.image_size,
+            resize=bundle.preprocessing.resize,
             study=bundle.study,
             data=bundle.data,
             weights=bundle.weights,
@@ -62,33 +68,48 @@ def find_same_weights(recipe: Recipe, places: Places) -> WeightFile:
         UserError, ValueError: there are none, or they are others.
     """
     backbone, weights = recipe.config.backbone, recipe.weights
-    found = find_weights(
-        backbone, weights=weights.kind, weights_dir=places.weights_dir, seed=weights.seed
+    found = find_last_weights(
+        backbone,
+        weights=weights.kind,
+        seed=weights.seed,
+        sha256=weights.sha256,
+        last=weights.path,
+        weights_dir=places.weights_dir,
     )
     if found.sha256 != weights.sha256:
+        last = "" if weights.path is None else f" {were_last_at(backbone, weights.path)}"
         raise UserError(
             f"The weights of {backbone} ({found.source}) are not those that the study had: "
             f"hash {found.sha256[:12]}, expected {weights.sha256[:12]}; name their folder with "
-            "--weights-dir."
+            f"--weights-dir.{last}"
         )
     return found
 
 
-def load_same_data(recipe: Recipe, places: Places, progress: Progress) -> ImageData:
+def load_same_data(
+    recipe: Recipe, places: Places, progress: Progress, *, backbones: Collection[str] = ()
+) -> ImageData:
     """The data of the study, split as they were.
+
+    Args:
+        backbones: those that will look at the images beside the recipe's.
 
     Raises:
         UserError, ValueError: there are none, or they are others.
     """
     origin = recipe.data
-    source = open_source(
-        origin.source if places.data is None else places.data, group_pattern=origin.group_pattern
-    )
+    if places.data is None:
+        source = open_last_source(origin.source, origin.group_pattern)
+    else:
+        source = open_source(places.data, group_pattern=origin.group_pattern)
     data = load_data(
         source,
         image_size=recipe.image_size,
         seed=recipe.study.split_seed,
         cache_dir=cache_folder(places.cache_dir),
+        resize=recipe.resize,
+        interpolations=interpolations_of([recipe.config.backbone, *backbones]),
+        with_views=recipe.config.num_views > 1,
         skip_unreadable=True,
         drop_duplicates=bool(origin.flags.get("drop_duplicates")),
         on_progress=progress.work,
@@ -106,8 +127,11 @@ def with_validation_images(data: ImageData) -> ImageData:
     """The same images with those of validation among the ones to train on."""
     positions_N = np.concatenate([data.train.positions_N, data.val.positions_N])
     labels_N = np.concatenate([data.train.labels_N, data.val.labels_N])
-    order = np.argsort(positions_N)
-    return replace(data, train=Split(positions_N=positions_N[order], labels_N=labels_N[order]))
+    order, groups_N = np.argsort(positions_N), None
+    if data.train.groups_N is not None and data.val.groups_N is not None:
+        groups_N = np.concatenate([data.train.groups_N, data.val.groups_N])[order]
+    train = Split(positions_N=positions_N[order], labels_N=labels_N[order], groups_N=groups_N)
+    return replace(data, train=train)
 
 
 def train_again(
@@ -127,13 +151,14 @@ def train_again(
     Raises:
         StudyFailedError: the training diverged or had no memory.
     """
-    make_deterministic(recipe.study.threads)
+    device = choose_device(places.device)
+    make_deterministic(recipe.study.threads, device)
     cache_dir = cache_folder(places.cache_dir)
     activations = Activations(
         data=data,
         weights={recipe.config.backbone: weight_file},
         cache_dir=cache_dir,
-        device=choose_device(places.device),
+        device=device,
         limit_bytes=default_limit(cache_dir),
         on_progress=progress.work,
     )

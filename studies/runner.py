@@ -3,17 +3,21 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import optuna
 
+from studies.artifacts import best_epoch
 from studies.comparison import interim_verdict
 from studies.confirm import Verdict
-from studies.confirm_run import confirm_study
+from studies.confirm_run import confirm_study, declare_margin
+from studies.control_rows import read_learned
 from studies.controls import run_controls
 from studies.data_card import store_card
 from studies.errors import StudyFailedError, UserError
-from studies.handout import Handout, Plan, hand_out, num_probes, remaining, room
+from studies.faults import WAY_OUT, to_retry, why_stop
+from studies.handout import Handout, Plan, hand_out, num_probes, room, whose_turn
 from studies.ledger import openings, seal_sentence
 from studies.preparation import Prepared, find_source, prepare, study_name
 from studies.progress import Progress
@@ -35,9 +39,11 @@ from studies.study_record import (
     StudyRecord,
     add_decoding_seconds,
     add_seconds_between_trials,
+    is_foreign,
     read_study,
     write_identity,
     write_later_check,
+    write_places,
     write_totals,
 )
 from studies.validation_verdict import compare_on_validation
@@ -51,7 +57,7 @@ POLL_SECONDS = 0.5
 class RunSummary:
     """A study at the end of `run`: ``num_new`` trials were added by this call.
 
-    ``seal`` says whether its test images were ever opened.
+    ``seal`` says whether its test images were ever opened; ``options`` are what it was asked for.
     """
 
     name: str
@@ -63,6 +69,7 @@ class RunSummary:
     note: str | None
     seal: str
     verdict: Verdict | None = None
+    options: StudyOptions | None = None
 
     @property
     def metric(self) -> str:
@@ -95,15 +102,17 @@ def run_study(
     with open_workplace(storage, prepared, progress, signals) as workplace:
         between = _BetweenTrials()
         try:
-            note = _work(workplace, study, between)
+            note = _work(workplace, study, between, retry_failed=options.retry_failed)
         finally:
             add_seconds_between_trials(study, between.seconds)
         records = read_trials(study)
         if count_states(records)["complete"] == 0:
             raise StudyFailedError(_no_result(prepared.settings.name, records))
-        verdict = _confirm(workplace, options, records) if options.confirm else None
-    record = read_study(study)
-    assert record is not None
+        verdict = None
+        if options.confirm:
+            verdict = _confirm(workplace, options, records, retry_failed=options.retry_failed)
+        record = read_study(study)
+        assert record is not None
     return RunSummary(
         name=prepared.settings.name,
         storage=storage,
@@ -114,6 +123,7 @@ def run_study(
         note=note,
         seal=seal_sentence(openings(storage, record.identity["data"]["test_fingerprint"])),
         verdict=verdict,
+        options=options,
     )
 
 
@@ -124,6 +134,8 @@ def confirm_stored(
     on_named: Callable[[str], None] = lambda name: None,
 ) -> Verdict:
     """Confirm the best of a study that is there; without a name of the only or the latest one.
+
+    A training over seeds that has failed is done once more, with its seed.
 
     Raises:
         UserError, ValueError: there is none, or something is different from before.
@@ -139,20 +151,24 @@ def confirm_stored(
     if count_states(records)["complete"] == 0:
         raise StudyFailedError(_no_result(name, records))
     with open_workplace(storage, prepared, progress, signals) as workplace:
-        return _confirm(workplace, options, records)
+        return _confirm(workplace, options, records, retry_failed=True)
 
 
 def _confirm(
-    workplace: Workplace, options: StudyOptions, records: Sequence[TrialRecord]
+    workplace: Workplace,
+    options: StudyOptions,
+    records: Sequence[TrialRecord],
+    *,
+    retry_failed: bool = False,
 ) -> Verdict:
-    confirmed = confirm_study(workplace, options, records)
-    # Nobody chose the recipes, so one seed is no worse than another; they may take long.
-    controls = run_controls(workplace, confirmed.seeds[:1])
+    confirmed = confirm_study(workplace, options, records, retry_failed=retry_failed)
+    # By all seeds: with one of the recipes' nobody would know what seeds do to the difference.
+    controls = run_controls(workplace, confirmed.seeds, retry_failed=retry_failed)
     return Verdict(
         confirmed=confirmed,
         controls=controls,
-        counts=workplace.prepared.data.counts,
-        comparison=compare_on_validation(workplace.storage, confirmed),
+        learned=read_learned(workplace.storage, confirmed, workplace.prepared.data.counts),
+        comparison=compare_on_validation(workplace.storage, confirmed, records),
     )
 
 
@@ -173,7 +189,9 @@ def _opened(
         on_named(name)
         prepared = prepare(options, source, stored, progress)
     storage = open_storage(options.storage)
-    return prepared, storage, _create_or_load(storage, prepared)
+    study = _create_or_load(storage, prepared)
+    declare_margin(storage, study, options.margin)
+    return prepared, storage, study
 
 
 class _BetweenTrials:
@@ -206,14 +224,28 @@ def _stored(options: StudyOptions, name: str) -> StudyRecord | None:
     storage = open_storage(options.storage)
     if name not in study_names(storage):
         return None
-    return read_study(load_study(storage, name))
+    return _own_record(load_study(storage, name))
+
+
+def _own_record(study: optuna.Study) -> StudyRecord | None:
+    """The record of a study of this program; None of one that is hardly begun.
+
+    Raises:
+        UserError: the study is of another program.
+    """
+    if is_foreign(study):
+        raise UserError(
+            f"Study '{study.study_name}' was not made by transfer-studies, and is left as it is; "
+            "choose another --name."
+        )
+    return read_study(study)
 
 
 def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
     settings = prepared.settings
     with hand_out_lock(storage):
         study = create_study(storage, settings.name, settings.metric)
-        stored = read_study(study)
+        stored = _own_record(study)
         if stored is None:
             store_card(storage, study, prepared.checked)
             write_identity(study, prepared.identity)
@@ -221,13 +253,20 @@ def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
             raise UserError(f"Study '{settings.name}' was created by another process just now.")
         elif stored.data_check is None:
             write_later_check(study, prepared.checked.record())
+        write_places(study, prepared.places)
         write_totals(study, settings.trials, settings.timeout_seconds)
         add_decoding_seconds(study, prepared.decoding_seconds)
     return study
 
 
-def _work(workplace: Workplace, study: optuna.Study, between: "_BetweenTrials") -> str | None:
-    """Run trials until the total is reached; returns why it ended earlier, if it did."""
+def _work(
+    workplace: Workplace, study: optuna.Study, between: "_BetweenTrials", *, retry_failed: bool
+) -> str | None:
+    """Run trials until the total is reached; returns why it ended earlier, if it did.
+
+    Raises:
+        StudyFailedError: trials fail for a reason that is not their configurations'.
+    """
     prepared, progress, storage = workplace.prepared, workplace.progress, workplace.storage
     settings, worker = prepared.settings, workplace.worker
     plan = Plan(
@@ -235,12 +274,18 @@ def _work(workplace: Workplace, study: optuna.Study, between: "_BetweenTrials") 
         opening=prepared.identity["opening"],
         seed=settings.seed,
         sampler=settings.sampler,
+        metric=settings.metric,
+        share=settings.share,
     )
     probes = num_probes(plan.opening)
-    num_val = len(prepared.data.val)
+    subjects = prepared.data.subjects
+    num_val = len(prepared.data.val) if subjects is None else subjects["val"]
     records = read_trials(study)
+    # Trials from here on are this run's own: of them none is run again.
+    first_new = len(study.get_trials(deepcopy=False)) if retry_failed else 0
     progress.study(settings.name, settings.metric, settings.trials, records)
     objective = workplace.objective(study)
+    predicted = partial(best_epoch, storage)
     while True:
         workplace.signals.check()
         between.started()
@@ -248,7 +293,8 @@ def _work(workplace: Workplace, study: optuna.Study, between: "_BetweenTrials") 
             records = read_trials(study, records)
             if fail_orphans(storage, study, records, worker):
                 records = read_trials(study, records)
-            handout = _next(study, plan, records, prepared, worker)
+            failed = [r for r in to_retry(records) if r.number < first_new]
+            handout = _next(study, plan, records, prepared, worker, failed)
         if isinstance(handout, str):
             return handout or None
         if handout is None:
@@ -260,8 +306,11 @@ def _work(workplace: Workplace, study: optuna.Study, between: "_BetweenTrials") 
         workplace.publisher.publish_if_due()
         between.ended(done.timing.get("total", 0.0))
         progress.trial_finished(done, records)
+        stop = why_stop(done, records)
+        if stop is not None:
+            raise StudyFailedError(f"{stop} {WAY_OUT}")
         if handout.logical_number == probes - 1:
-            verdict = interim_verdict(records, settings.metric, num_val)
+            verdict = interim_verdict(records, settings.metric, num_val, predicted)
             progress.message(verdict or "No probe is complete yet.")
 
 
@@ -271,18 +320,33 @@ def _next(
     records: Sequence[TrialRecord],
     prepared: Prepared,
     worker: str,
+    failed: Sequence[TrialRecord],
 ) -> Handout | str | None:
-    """The next trial; why there is none ("" for the total); None while other workers are busy."""
+    """The next trial; why there is none ("" for the total); None while other workers are busy.
+
+    ``failed`` are to be run again. One that counts has its place in the total already.
+    """
     settings = prepared.settings
     missing, running = room(records, settings.trials)
-    if missing == 0:
-        return None if running else ""
+    retry = next((r for r in failed if r.counts or missing), None)
+    if missing == 0 and retry is None:
+        return None if running else _no_room_for(failed)
     spent = sum(r.seconds or 0.0 for r in records if r.counts)
     if settings.timeout_seconds is not None and spent >= settings.timeout_seconds:
         return f"The time limit of {settings.timeout_seconds:g} s is reached."
-    if remaining(plan.space, records) == []:
+    if retry is None and whose_turn(plan, records) is None:
         return None if running else "Every configuration of the space has been tried."
-    return hand_out(study, plan, records, worker)
+    return hand_out(study, plan, records, worker, retry)
+
+
+def _no_room_for(failed: Sequence[TrialRecord]) -> str:
+    if not failed:
+        return ""
+    what = "configuration" if len(failed) == 1 else "configurations"
+    return (
+        f"The total leaves no room to run {len(failed)} failed {what} again; raise --trials by "
+        f"{len(failed)}."
+    )
 
 
 def _no_result(name: str, records: Sequence[TrialRecord]) -> str:

@@ -12,6 +12,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer.calibrated_loss import losses_by_temperature, smallest
+
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Metric = Callable[[Labels, Floats], float]
@@ -25,7 +27,8 @@ class Score:
     """A metric that can weigh images, so that thousands of resamples are a matrix product.
 
     ``weighted(labels_N, probabilities_NC, weights_BN)`` returns B values, NaN where a resample
-    has no image that it needs. ``bounded``: values lie in [0, 1]. ``by_class``: every class
+    has no image that it needs. ``bounded``: values are shares, or
+    means of such, in [0, 1]. ``by_class``: every class
     counts the same, however few its images. ``num_images``: how many images it looks at, where
     that is some of them.
     """
@@ -148,6 +151,15 @@ def _loss(labels_N: Labels, probabilities_NC: Floats, weights_BN: Floats) -> Flo
     return _mean(losses(labels_N, probabilities_NC), weights_BN)
 
 
+def _calibrated_loss(labels_N: Labels, probabilities_NC: Floats, weights_BN: Floats) -> Floats:
+    """The mean loss at the temperature that makes it smallest for these images."""
+    log_NC = np.log(np.maximum(probabilities_NC, np.finfo(np.float64).tiny))
+    losses_TN = losses_by_temperature(log_NC, labels_N)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_BT = (weights_BN @ losses_TN.T) / weights_BN.sum(axis=1, keepdims=True)
+    return smallest(mean_BT)
+
+
 def losses(labels_N: Labels, probabilities_NC: Floats) -> Floats:
     """Negative log likelihood of every image in nats, at most 27.6. Shape N."""
     likelihood_N = probabilities_NC[np.arange(len(labels_N)), labels_N]
@@ -156,19 +168,36 @@ def losses(labels_N: Labels, probabilities_NC: Floats) -> Floats:
 
 
 def auroc_scores(probabilities_NC: Floats) -> Floats:
-    """What orders images by class 1 of two: log odds, which don't saturate at 1.0. Shape N."""
-    # 1 - 1e-20 is 1.0, but 1e-20 beside it still tells which of two certain images is surer.
-    logs_NC = np.log(np.maximum(probabilities_NC, np.finfo(np.float64).tiny))
-    odds_N: Floats = logs_NC[:, 1] - logs_NC[:, 0]
-    return odds_N
+    """What orders images by class 1 of two: its log odds. Shape N."""
+    return log_odds(probabilities_NC)[:, 1]
+
+
+def log_odds(probabilities_NC: Floats) -> Floats:
+    """Of every class log p - log(1 - p), which doesn't saturate at a probability of 1. Shape N, C.
+
+    The same as ``transfer.metrics.log_odds`` of the logits.
+    """
+    # 1 - 1e-20 is 1.0, but 1e-20 beside it still tells which of two certain images is surer: what
+    # is left of 1 is the sum of the others. Over the sorted ones, so that images that have the
+    # same in another order are a tie.
+    p_NC = np.maximum(probabilities_NC, np.finfo(np.float64).tiny)
+    order_NC = np.argsort(-p_NC, axis=1, kind="stable")
+    sorted_NC = np.take_along_axis(p_NC, order_NC, axis=1)
+    rest_NC = np.zeros_like(sorted_NC)
+    rest_NC[:, 1:] = np.cumsum(sorted_NC, axis=1)[:, :-1]
+    rest_NC[:, :-1] += np.cumsum(sorted_NC[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    odds_NC = np.empty_like(p_NC)
+    np.put_along_axis(odds_NC, order_NC, np.log(sorted_NC) - np.log(rest_NC), axis=1)
+    return odds_NC
 
 
 def _auroc(labels_N: Labels, probabilities_NC: Floats, weights_BN: Floats) -> Floats:
     num_classes = probabilities_NC.shape[1]
+    scores_NC = log_odds(probabilities_NC)
     if num_classes == 2:
-        return _auroc_of(labels_N == 1, auroc_scores(probabilities_NC), weights_BN)
+        return _auroc_of(labels_N == 1, scores_NC[:, 1], weights_BN)
     against_rest_CB = np.array(
-        [_auroc_of(labels_N == c, probabilities_NC[:, c], weights_BN) for c in range(num_classes)]
+        [_auroc_of(labels_N == c, scores_NC[:, c], weights_BN) for c in range(num_classes)]
     )
     known_CB = ~np.isnan(against_rest_CB)
     total_B, num_known_B = np.nansum(against_rest_CB, axis=0), known_CB.sum(axis=0)
@@ -190,34 +219,9 @@ def _auroc_of(positive_N: NDArray[np.bool_], scores_N: Floats, weights_BN: Float
     return out_B
 
 
-def _ece(
-    labels_N: Labels, probabilities_NC: Floats, weights_BN: Floats, num_bins: int = 15
-) -> Floats:
-    confidence_N = np.clip(probabilities_NC.max(axis=1), 0.0, 1.0)
-    # Bins are open below and closed above, as in the paper.
-    bin_N = np.maximum(np.ceil(confidence_N * num_bins).astype(np.int64) - 1, 0)
-    gap_N = _correct(labels_N, probabilities_NC) - confidence_N
-    gaps_BM = weights_BN @ (_one_hot(bin_N, num_bins) * gap_N[:, None])
-    ece: Floats = np.abs(gaps_BM).sum(axis=1) / weights_BN.sum(axis=1)
-    return ece
-
-
-def expected_calibration_error(
-    labels_N: Labels, probabilities_NC: Floats, num_bins: int = 15
-) -> float:
-    """Mean gap between confidence and accuracy over bins of equal width, in [0, 1].
-
-    Positively biased on few images: each bin's gap is an absolute value. Source: C. Guo,
-    G. Pleiss, Y. Sun, K. Weinberger, "On calibration of modern neural networks", ICML 2017, eq. 3.
-
-    Raises:
-        ValueError: ``check_predictions`` refuses them, or ``num_bins >= 1`` doesn't hold.
-    """
-    check_predictions(labels_N, probabilities_NC)
-    if num_bins < 1:
-        raise ValueError(f"`num_bins >= 1` must hold, but got num_bins={num_bins}.")
-    ones_1N = np.ones((1, len(labels_N)))
-    return float(_ece(labels_N, probabilities_NC, ones_1N, num_bins)[0])
+def _brier(labels_N: Labels, probabilities_NC: Floats, weights_BN: Floats) -> Floats:
+    errors_NC = probabilities_NC - _one_hot(labels_N, probabilities_NC.shape[1])
+    return _mean((errors_NC**2).sum(axis=1) / 2, weights_BN)
 
 
 def recalls(labels_N: Labels, probabilities_NC: Floats) -> Floats:
@@ -258,8 +262,15 @@ METRICS: Mapping[str, Score] = MappingProxyType(
         "auroc": Score(name="auroc", weighted=_auroc, by_class=True),
         "f1": Score(name="f1", weighted=_f1, by_class=True),
         "loss": Score(name="loss", weighted=_loss, larger_is_better=False, bounded=False),
-        "ece": Score(name="ece", weighted=_ece, larger_is_better=False),
+        # Half the sum over classes: of two classes the squared error of the second one's.
+        "brier": Score(name="brier", weighted=_brier, larger_is_better=False, bounded=False),
     }
+)
+
+
+# What may choose in place of a metric; nobody wants to have it reported.
+CALIBRATED_LOSS = Score(
+    name="calibrated_loss", weighted=_calibrated_loss, larger_is_better=False, bounded=False
 )
 
 

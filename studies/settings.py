@@ -16,10 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from studies.errors import UserError, one_line
 from studies.storage import DEFAULT_STORAGE
 from transfer.cache import SIZE_LAW, parse_size
+from transfer.config import CALIBRATED_LOSS, criterion
+from transfer.data.decoding import Resize
 
 Metric = Literal["accuracy", "balanced_accuracy", "auroc", "f1", "loss"]
 StrategyName = Literal["feature_extraction", "fine_tuning"]
 Count = Annotated[int, Field(ge=1)]
+# Of what would matter between two strategies: hundredths of a point, or of nats, mean nothing.
+LEAST_MARGIN, MOST_MARGIN = 0.001, 0.5
 
 DEFAULTS: Mapping[str, Any] = {
     "trials": 30,
@@ -27,10 +31,14 @@ DEFAULTS: Mapping[str, Any] = {
     "epochs": 15,
     "patience": 5,
     "metric": "accuracy",
+    "choose_by": "calibrated_loss",
     "image_size": 224,
+    "resize": "squeeze",
     "num_views": 1,
+    "flip": "horizontal",
     "seed": 0,
     "weights": "imagenet",
+    "share": "trials",
     "sampler": "tpe",
     "pruner": "median",
     "device": "auto",
@@ -40,12 +48,16 @@ DEFAULTS: Mapping[str, Any] = {
 # What a study is created with and can't be changed, beside its data, space, weights and threads.
 FIXED = (
     "metric",
+    "choose_by",
     "epochs",
     "patience",
     "image_size",
+    "resize",
     "num_views",
+    "flip",
     "seed",
     "weights",
+    "share",
     "sampler",
     "pruner",
     "precision",
@@ -73,8 +85,11 @@ class StudyOptions(BaseModel):
     epochs: Count | None = None
     patience: Count | None = None
     metric: Metric | None = None
+    choose_by: Literal["metric", "calibrated_loss"] | None = None
     image_size: Annotated[int, Field(ge=32, le=1024)] | None = None
+    resize: Resize | None = None
     num_views: Annotated[int, Field(ge=1, le=100)] | None = None
+    flip: Literal["none", "horizontal", "both"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     storage: str = DEFAULT_STORAGE
     weights: Literal["imagenet", "random"] | None = None
@@ -83,13 +98,16 @@ class StudyOptions(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
     cache_dir: Path | None = None
     cache_limit: int | None = None  # bytes; may be given as `2GB`
+    share: Literal["trials", "seconds"] | None = None
     sampler: Literal["tpe", "random"] | None = None
     pruner: Literal["median", "none"] | None = None
+    retry_failed: bool = False
     confirm: bool = True
     top: Count | None = None
     seeds: Annotated[int, Field(ge=1, le=100)] | None = None
     resplit: bool | None = None
     choose: Literal["best", "cheapest"] | None = None
+    margin: Annotated[float, Field(ge=LEAST_MARGIN, le=MOST_MARGIN)] | None = None
 
     @field_validator("set", mode="before")
     @classmethod
@@ -134,14 +152,30 @@ class StudySettings:
     epochs: int
     patience: int
     metric: str
+    choose_by: str
     image_size: int
+    resize: Resize
     num_views: int
+    flip: str
     seed: int
     weights: str
+    share: str
     sampler: str
     pruner: str
     precision: str
     device: str
+
+    @property
+    def criterion(self) -> str:
+        """The name of the validation value that chooses epochs, trials and candidates."""
+        return criterion(self.metric, self.choose_by)
+
+
+def chooser_words(metric: str, choose_by: str) -> str:
+    """What chooses epochs, trials and candidates, in words."""
+    name = criterion(metric, choose_by)
+    words = "calibrated loss (log loss at its best temperature)"
+    return words if name == CALIBRATED_LOSS else name.replace("_", " ")
 
 
 def names_of(text: str | None) -> tuple[str, ...] | None:

@@ -65,7 +65,7 @@ def print_space(console: Console, space: SearchSpace) -> None:
         table.add_row(*row)
     console.print(table)
     if space.baselines:
-        console.print(f"\nRun first, on {space.backbones[0]}:")
+        console.print(f"\nBaselines, run beside what is sampled, on {space.backbones[0]}:")
     for baseline in space.baselines:
         console.print(Padding(_baseline(baseline), (0, 0, 0, 2)))
     for key, value in space.suggested.items():

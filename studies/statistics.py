@@ -1,7 +1,8 @@
 """Intervals and tests of what was measured. Pure functions; knows nothing of studies.
 
 Legend: S seeds, N images, C classes, B resamples. Metrics are those of ``studies.scores`` or any
-function of labels and probabilities. Everything random follows from ``seed``.
+function of labels and probabilities. Everything random follows from ``seed``. ``groups_N`` says
+whose picture each is (``studies.clusters``): groups are drawn whole; None draws images.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 from scipy.stats import t as student_t
 
+from studies.clusters import Clusters, find_clusters, images_worth
 from studies.scores import Floats, Labels, Metric, Score, check_predictions, weighted_values
 
 
@@ -65,6 +67,7 @@ def stratified_bootstrap(
     num_resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
+    groups_N: Labels | None = None,
 ) -> Interval:
     """Interval of a metric of one model, from images resampled within their classes.
 
@@ -73,9 +76,12 @@ def stratified_bootstrap(
     interval where every resample is perfect, where percentiles and BCa have width 0. Classes of
     few images widen it where every class counts the same (``design_images``). Simulated coverage
     stands in ``tests/test_statistics_coverage.py``. ``loss``, which is skewed, gets the normal
-    interval of its logarithm (it covers 91 to 96 %, least where few errors make it), other
+    interval of its logarithm (it covers 91 to 96 %, least where few errors make it), and so does
+    ``brier``; other
     metrics get percentiles.
-    ``ece`` is biased upwards, and so is its interval.
+
+    Where images come in groups, these are drawn, the images that count are those that they are
+    worth (``images_worth``), and Student's t pays for groups that are few.
 
     Sources: P. J. McCarthy, C. B. Snowden, "The bootstrap and finite population sampling", Vital
     and Health Statistics 2-95 (1985): n - 1 draws of n, without the downward bias of n draws;
@@ -88,14 +94,21 @@ def stratified_bootstrap(
     """
     check_predictions(labels_N, probabilities_NC)
     value = metric(labels_N, probabilities_NC)
-    counts_BN = resampling_counts(labels_N, num_resamples, seed)
-    values_B = resampled(metric, labels_N, probabilities_NC, counts_BN)
+    clusters = find_clusters(labels_N, groups_N)
+    counts_BN = resampling_counts(labels_N, num_resamples, seed, groups_N)
+    values_B = resampled(metric, labels_N, probabilities_NC, counts_BN, groups_N)
+    width = float(norm.ppf((1 + confidence) / 2))
+    if clusters is not None:
+        width = float(student_t.ppf((1 + confidence) / 2, clusters.degrees_of_freedom))
     if isinstance(metric, Score) and metric.bounded:
         variance, most = float(values_B.var(ddof=1)), design_images(metric, labels_N)
-        images = effective_images(value * (1 - value), variance, most)
-        return score_interval(value, images, float(norm.ppf((1 + confidence) / 2)))
+        if clusters is not None:
+            counts_BN = resampling_counts(labels_N, num_resamples, seed)
+            by_image_B = resampled(metric, labels_N, probabilities_NC, counts_BN)
+            most *= share_that_counts(clusters, float(by_image_B.var(ddof=1)), variance)
+        return score_interval(value, effective_images(value * (1 - value), variance, most), width)
     if isinstance(metric, Score) and value > 0 and values_B.min() > 0:
-        half = float(norm.ppf((1 + confidence) / 2) * np.log(values_B).std(ddof=1))
+        half = float(width * np.log(values_B).std(ddof=1))
         return Interval(value=value, low=value * np.exp(-half), high=value * np.exp(half))
     low, high = np.quantile(values_B, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(value=value, low=min(float(low), value), high=max(float(high), value))
@@ -109,12 +122,14 @@ def bootstrap_over_seeds(
     num_resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
+    groups_N: Labels | None = None,
 ) -> Interval:
     """Interval of the mean metric over seeds: what further seeds on further images average to.
 
     Variances of images (bootstrap) and of seeds (``seed_variance``) add up, with Student's t and
-    Satterthwaite's degrees of freedom for the few seeds. **With one seed it is the interval of
-    that model on further images: how much seeds matter is then unknown.**
+    Satterthwaite's degrees of freedom for the few seeds and the few groups of images. **With one
+    seed it is the interval of that model on further images: how much seeds matter is then
+    unknown.**
 
     Sources: F. E. Satterthwaite, "An approximate distribution of estimates of variance
     components", Biometrics Bulletin 2 (1946), 110-114; those of ``stratified_bootstrap``.
@@ -122,18 +137,26 @@ def bootstrap_over_seeds(
     Raises:
         ValueError: as ``stratified_bootstrap``.
     """
-    values_S, values_SB = values_of_seeds(
-        metric, labels_N, probabilities_SNC, resampling_counts(labels_N, num_resamples, seed)
-    )
+    counts_BN = resampling_counts(labels_N, num_resamples, seed, groups_N)
+    values_S, values_SB = values_of_seeds(metric, labels_N, probabilities_SNC, counts_BN, groups_N)
     value = float(values_S.mean())
     of_images = float(values_SB.mean(axis=0).var(ddof=1))
     raw, excess = seed_variance(values_S, values_SB)
+    parts, share = [(raw, len(values_S))], 1.0
+    clusters = find_clusters(labels_N, groups_N)
+    if clusters is not None:
+        parts.append(part_of_groups(clusters, of_images))
+        counts_BN = resampling_counts(labels_N, num_resamples, seed)
+        _, by_image_SB = values_of_seeds(metric, labels_N, probabilities_SNC, counts_BN)
+        by_image = float(by_image_SB.mean(axis=0).var(ddof=1))
+        share = share_that_counts(clusters, by_image, of_images)
     if isinstance(metric, Score) and metric.bounded:
-        of_images = _unsure_of_few_errors(value, of_images, design_images(metric, labels_N))
+        counting = design_images(metric, labels_N) * share
+        of_images = _unsure_of_few_errors(value, of_images, counting)
     variance = of_images + max(0.0, excess)
-    width = t_quantile(variance, [(raw, len(values_S))], confidence)
+    width = t_quantile(variance, parts, confidence)
     if isinstance(metric, Score) and metric.bounded:
-        most = design_images(metric, labels_N) * (len(values_S) if 0 < value < 1 else 1)
+        most = counting * (len(values_S) if 0 < value < 1 else 1)
         return score_interval(value, effective_images(value * (1 - value), variance, most), width)
     half = width * variance**0.5
     # No metric of METRICS is below 0; of another nothing is known.
@@ -152,12 +175,36 @@ def _unsure_of_few_errors(value: float, variance: float, num_images: float) -> f
     return (errors * variance + 2 * of_one_model) / (errors + 2)
 
 
-def resampling_counts(labels_N: Labels, num_resamples: int, seed: int) -> NDArray[np.int64]:
+def share_that_counts(clusters: Clusters, of_images: float, of_groups: float) -> float:
+    """The share of images that counts where they come in groups, by ``images_worth``."""
+    return images_worth(clusters, of_images, of_groups) / len(clusters.group_N)
+
+
+def part_of_groups(clusters: Clusters, variance: float) -> tuple[float, int]:
+    """The part of a variance that groups tell, for ``degrees_of_freedom``."""
+    return variance, clusters.degrees_of_freedom + 1
+
+
+def resampling_counts(
+    labels_N: Labels, num_resamples: int, seed: int, groups_N: Labels | None = None
+) -> NDArray[np.int64]:
     """How often each image is drawn: n - 1 draws from a class of n, one from a class of one. BxN.
 
+    Where images come in groups, groups are drawn so from their strata, and an image is drawn as
+    often as its group.
+
     Raises:
-        ValueError: no class has two images.
+        ValueError: no class has two images, or no stratum two groups.
     """
+    clusters = find_clusters(labels_N, groups_N)
+    if clusters is not None:
+        if not clusters.degrees_of_freedom:
+            raise ValueError(
+                "`some class has images of 2 or more subjects` must hold for an interval, but got "
+                f"{len(labels_N)} images of {len(clusters.stratum_G)} subjects."
+            )
+        drawn_BG = _drawn(clusters.stratum_G.tobytes(), num_resamples, seed)
+        return drawn_BG[:, clusters.group_N]
     sizes = np.bincount(labels_N)
     if sizes.max() < 2:
         raise ValueError(
@@ -181,18 +228,32 @@ def _drawn(labels: bytes, num_resamples: int, seed: int) -> NDArray[np.int64]:
 
 
 def resampled(
-    metric: Metric, labels_N: Labels, probabilities_NC: Floats, counts_BN: NDArray[np.int64]
+    metric: Metric,
+    labels_N: Labels,
+    probabilities_NC: Floats,
+    counts_BN: NDArray[np.int64],
+    groups_N: Labels | None = None,
 ) -> Floats:
-    """The metric of every resample, classes weighing what they weigh in the whole set. Shape B."""
+    """The metric of every resample, classes weighing what they weigh in the whole set. Shape B.
+
+    Args:
+        groups_N: by which ``counts_BN`` were drawn.
+    """
     if not isinstance(metric, Score):
         return weighted_values(metric, labels_N, probabilities_NC, counts_BN.astype(np.float64))
-    sizes = np.bincount(labels_N)
-    scale_N = (sizes / np.maximum(sizes - 1, 1))[labels_N]
+    clusters = find_clusters(labels_N, groups_N)
+    stratum_N = labels_N if clusters is None else clusters.stratum_G[clusters.group_N]
+    sizes = np.bincount(labels_N if clusters is None else clusters.stratum_G)
+    scale_N = (sizes / np.maximum(sizes - 1, 1))[stratum_N]
     return metric.weighted(labels_N, probabilities_NC, counts_BN * scale_N)
 
 
 def values_of_seeds(
-    metric: Metric, labels_N: Labels, probabilities_SNC: Floats, counts_BN: NDArray[np.int64]
+    metric: Metric,
+    labels_N: Labels,
+    probabilities_SNC: Floats,
+    counts_BN: NDArray[np.int64],
+    groups_N: Labels | None = None,
 ) -> tuple[Floats, Floats]:
     """The metric of every seed, and of every seed and resample. Shapes S and SxB.
 
@@ -207,7 +268,9 @@ def values_of_seeds(
     for probabilities_NC in probabilities_SNC:
         check_predictions(labels_N, probabilities_NC)
     values = [metric(labels_N, p_NC) for p_NC in probabilities_SNC]
-    values_SB = [resampled(metric, labels_N, p_NC, counts_BN) for p_NC in probabilities_SNC]
+    values_SB = [
+        resampled(metric, labels_N, p_NC, counts_BN, groups_N) for p_NC in probabilities_SNC
+    ]
     return np.array(values, dtype=np.float64), np.array(values_SB)
 
 

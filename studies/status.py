@@ -12,6 +12,8 @@ from studies.records import TrialRecord, count_states, read_trials
 from studies.storage import StudyStorage, load_study, open_existing, study_names
 from studies.study_record import StudyRecord, read_study
 from studies.tables import trial_json, trials_table
+from studies.turns import share_json, share_lines, share_of
+from transfer.data.decoding import RESIZED
 
 
 def status_json(storage_text: str, name: str | None) -> dict[str, Any]:
@@ -21,8 +23,10 @@ def status_json(storage_text: str, name: str | None) -> dict[str, Any]:
         study, records = _read(storage, name)
         return {
             "study": name,
+            "settings": study.settings,
             "data_check": study.data_check,
             "openings": [opening.as_json() for opening in _openings(storage, study)],
+            "share": share_json(share_of(study.settings), records),
             "trials": [trial_json(record) for record in records],
         }
     return {"studies": [_overview(storage, study) for study in study_names(storage)]}
@@ -39,13 +43,18 @@ def print_status(console: Console, storage_text: str, name: str | None) -> None:
     for line in allowed_lines(study.data_check):
         console.print(line, markup=False)
     console.print(seal_sentence(_openings(storage, study)), markup=False)
+    # Studies of older versions are shown as well, and knew no other way.
+    resized = RESIZED[study.settings.get("resize", "squeeze")]
+    console.print(f"Images of {study.settings['image_size']} px, {resized}.", markup=False)
+    for line in share_lines(share_of(study.settings), records):
+        console.print(line, markup=False)
     counts = ", ".join(f"{count} {state}" for state, count in count_states(records).items())
     console.print(f"{name}: {counts}; {study.trials} trials asked for.", markup=False)
 
 
 def _read(storage: StudyStorage, name: str) -> tuple[StudyRecord, list[TrialRecord]]:
     study = load_study(storage, name)
-    record = read_study(study)
+    record = read_study(study, allow_older=True)
     if record is None:
         raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
     return record, read_trials(study)
@@ -57,7 +66,7 @@ def _openings(storage: StudyStorage, study: StudyRecord) -> list[Opening]:
 
 def _overview(storage: StudyStorage, name: str) -> dict[str, Any]:
     study = load_study(storage, name)
-    record = read_study(study)
+    record = read_study(study, allow_older=True)
     metric = str(record.settings["metric"]) if record else None
     return {"study": name, "metric": metric, "trials": count_states(read_trials(study))}
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import sqlite3
 import warnings
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,8 +21,11 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import BaseModel as OptunaTables
+from optuna.storages._rdb.models import StudyModel
+from optuna.study import StudyDirection
+from sqlalchemy import update
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
 
 from studies.errors import UserError
 
@@ -271,22 +275,51 @@ def load_study(storage: StudyStorage, name: str) -> optuna.Study:
         raise UserError(f"No study '{name}' in {storage.shown_url}; there are: {names}.") from None
 
 
-def beside(storage: StudyStorage, name: str, purpose: str) -> optuna.Study | None:
-    """The Optuna study ``NAME/PURPOSE``, or None."""
+def study_is_there(storage: StudyStorage, name: str) -> bool:
+    """Whether the database has an Optuna study of that name."""
     try:
-        return optuna.load_study(study_name=f"{name}/{purpose}", storage=storage.database)
+        storage.database.get_study_id_from_name(name)
     except KeyError:
-        return None
+        return False
+    return True
+
+
+def rename_studies(storage: StudyStorage, names: Mapping[str, str]) -> None:
+    """Give Optuna studies other names, ``names`` by the old ones: all of them or none.
+
+    Optuna has no call for that; nothing else that is stored of them changes.
+
+    Raises:
+        UserError: another study has one of the names.
+    """
+    try:
+        with storage.database.engine.begin() as connection:
+            for old, new in names.items():
+                renamed = update(StudyModel).where(StudyModel.study_name == old)
+                connection.execute(renamed.values(study_name=new))
+    except IntegrityError:
+        taken = ", ".join(repr(new) for new in names.values())
+        raise UserError(f"One of the names {taken} is taken; choose another one.") from None
 
 
 def create_study(storage: StudyStorage, name: str, metric: str) -> optuna.Study:
-    """The Optuna study ``name``, created where there is none, its value named by the metric."""
+    """The Optuna study ``name``, created where there is none, its value named by the metric.
+
+    Raises:
+        UserError: the one that is there is of another direction.
+    """
     study = optuna.create_study(
         storage=storage.database,
         study_name=name,
         direction="minimize" if metric == "loss" else "maximize",
         load_if_exists=True,
     )
+    wanted = StudyDirection.MINIMIZE if metric == "loss" else StudyDirection.MAXIMIZE
+    if study.directions != [wanted]:
+        raise UserError(
+            f"There is a study '{name}' in {storage.shown_url} already that does not "
+            f"{wanted.name.lower()} {metric}; choose another --name."
+        )
     if study.metric_names is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)

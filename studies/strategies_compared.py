@@ -1,89 +1,122 @@
-"""The two strategies on the same test images: difference, verdict, and tests of two models.
+"""The two strategies on the same images: their difference and the verdict on it.
 
 Pure functions of labels and probabilities; knows nothing of studies.
 
 Legend: S seeds, N images, C classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from studies.evaluation import num_resamples
-from studies.paired_tests import delong, holm, mcnemar_exact
 from studies.planning import ImagesNeeded, images_needed
-from studies.scores import METRICS, Floats, Labels, auroc_scores
-from studies.verdict import Difference, difference_over_seeds, verdict_sentence
+from studies.scores import METRICS, Floats, Labels
+from studies.verdict import Difference, Verdict, difference_over_seeds
+from studies.verdict_words import (
+    is_beyond,
+    is_within,
+    subjects_of,
+    verdict_of,
+    verdict_sentence,
+)
 from transfer.config import Strategy
 
-DEFAULT_MARGIN = 0.02
 # The difference is always that of the first from the second, whichever is better.
 FIRST, SECOND = Strategy.FINE_TUNING, Strategy.FEATURE_EXTRACTION
-NAMES = {FIRST: "Fine-tuning", SECOND: "feature extraction"}
+NAMES = {FIRST: "the fine-tuning configuration", SECOND: "the feature extraction"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The configuration of a strategy that was compared: ``trial`` of the search's ``num_trials``.
+
+    ``num_trials`` are those of its own strategy.
+    """
+
+    trial: int
+    num_trials: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Fine-tuning against feature extraction in one metric on the same images.
 
-    ``needed`` is None where no number of images and seeds within reach shows ``margin``.
-    ``two_models`` has the tests of the first seed of each: p values, and adjusted by Holm.
+    It compares two configurations, found by one search in so many trials each, not the strategies
+    at their best. ``margin`` is what was declared, None where nothing was. ``needed`` is what
+    would show it where nothing is decided; None also where no number of images and seeds within
+    reach does.
     """
 
     metric: str
     difference: Difference
-    margin: float
+    margin: float | None
     needed: ImagesNeeded | None
     images: str
-    two_models: dict[str, Any]
     num_seeds: tuple[int, int]
+    choices: tuple[Choice, Choice]
+
+    @property
+    def verdict(self) -> Verdict:
+        """On fine-tuning."""
+        return verdict_of(
+            self.difference, self.margin, larger_is_better=METRICS[self.metric].larger_is_better
+        )
 
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        found = self.difference
-        said = verdict_sentence(
-            found,
-            self.metric,
-            found.num_images,
-            found.num_seeds,
-            self.margin,
-            self.needed,
-            images=self.images,
+        first, second = (
+            f"{NAMES[name]} found in {_trials(choice.num_trials)} (trial {choice.trial})"
+            for name, choice in zip((FIRST, SECOND), self.choices, strict=True)
         )
-        link = "than" if found.verdict in ("better", "worse") else "from"
-        rest = said.removeprefix(found.verdict)
-        first, second = self.num_seeds
-        if first != second:
-            rest += f" ({first} of {NAMES[FIRST].lower()}, {second} of {NAMES[SECOND]})"
-        return f"{NAMES[FIRST]} is {found.verdict} {link} {NAMES[SECOND]}{rest}."
+        return verdict_sentence(
+            self.difference,
+            self.metric,
+            first=first,
+            second=second,
+            margin=self.margin,
+            needed=self.needed,
+            images=self.images,
+            seeds_of_each=self.num_seeds,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """``value``, ``low``, ``high``, ``p``, ``verdict`` and what they rest on."""
-        found, needed = self.difference, self.needed
+        found, needed, margin = self.difference, self.needed, self.margin
         return {
             "value": found.value,
             "low": found.low,
             "high": found.high,
             "p": found.p,
-            "verdict": found.verdict,
+            "verdict": self.verdict,
+            "beyond_margin": None if margin is None else is_beyond(found, margin),
+            "within_margin": None if margin is None else is_within(found, margin),
             "metric": self.metric,
             "of": str(FIRST),
             "against": str(SECOND),
             "sentence": self.sentence,
             "num_images": found.num_images,
+            "num_subjects": found.num_subjects,
             "num_seeds": found.num_seeds,
             "seeds_of_each": list(self.num_seeds),
             "seeds_known": found.seeds_known,
-            "margin": self.margin,
+            "trials": [choice.trial for choice in self.choices],
+            "num_trials": [choice.num_trials for choice in self.choices],
+            "margin": margin,
             "needed": None
             if needed is None
             else {
                 "images": needed.images,
+                "subjects": subjects_of(needed.images, found),
                 "seeds": needed.seeds,
                 "images_with_seeds": needed.images_with_seeds,
+                "subjects_with_seeds": subjects_of(needed.images_with_seeds, found),
             },
-            "two_models": self.two_models,
         }
+
+
+def _trials(count: int) -> str:
+    return f"{count:,} trial{'' if count == 1 else 's'}"
 
 
 def compare_strategies(
@@ -92,15 +125,18 @@ def compare_strategies(
     first_SNC: Floats,
     second_SNC: Floats,
     *,
-    margin: float,
+    margin: float | None,
+    choices: tuple[Choice, Choice],
     images: str = "test image",
-    pair: tuple[int, int] = (0, 0),
+    groups_N: Labels | None = None,
 ) -> Comparison | None:
     """Fine-tuning against feature extraction; None where the metric is not defined.
 
     Args:
+        margin: the difference that would matter, as it was declared; None where none was.
+        choices: where the configurations of fine-tuning and of feature extraction come from.
         images: what they are called, in the singular.
-        pair: places of the seeds whose models are compared as two models.
+        groups_N: whose picture each is; images are taken as independent if left out.
     """
     try:
         found = difference_over_seeds(
@@ -109,18 +145,22 @@ def compare_strategies(
             first_SNC,
             second_SNC,
             num_resamples=num_resamples(len(labels_N)),
+            groups_N=groups_N,
         )
     except ValueError:
         return None
-    return Comparison(
+    comparison = Comparison(
         metric=metric,
         difference=found,
         margin=margin,
-        needed=_needed(found, margin),
+        needed=None,
         images=images,
-        two_models=_two_models(labels_N, first_SNC[pair[0]], second_SNC[pair[1]]),
         num_seeds=(len(first_SNC), len(second_SNC)),
+        choices=choices,
     )
+    if comparison.verdict != "undecided" or margin is None:
+        return comparison
+    return replace(comparison, needed=_needed(found, margin))
 
 
 def _needed(found: Difference, margin: float) -> ImagesNeeded | None:
@@ -134,16 +174,3 @@ def _needed(found: Difference, margin: float) -> ImagesNeeded | None:
         )
     except ValueError:
         return None
-
-
-def _two_models(labels_N: Labels, first_NC: Floats, second_NC: Floats) -> dict[str, Any]:
-    """McNemar's test of accuracy, and of two classes DeLong's of AUROC."""
-    called = (first_NC.argmax(axis=1), second_NC.argmax(axis=1))
-    p_values = {"mcnemar": mcnemar_exact(labels_N, *called)}
-    auroc_difference = None
-    if first_NC.shape[1] == 2 and 0 < labels_N.sum() < len(labels_N):
-        auroc_difference, p_values["delong"] = delong(
-            labels_N, auroc_scores(first_NC), auroc_scores(second_NC)
-        )
-    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-    return {"p": p_values, "p_holm": adjusted, "auroc_difference": auroc_difference}

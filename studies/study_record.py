@@ -3,22 +3,36 @@
 With `records` the only module that knows the keys of stored attributes. Never imports torch.
 """
 
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 
 # Raise it when the meaning or the layout of an attribute of studies or trials changes.
-SCHEMA = 1
+# 2: predictions and features say whose images they are.
+SCHEMA = 2
 
 _IDENTITY = "identity"
 _TOTALS = "totals"
 _CONFIRM = "confirm"
 _LATER_CHECK = "later_data_check"
+_MARGIN = "margin"
 _DATA_CARD = "data_card"  # with the ids of its artifacts
+_PLACES = "places"  # where data and weights last were
+_SEARCH = "search"  # with a study beside a search: the id of that search
 # What only this program reads.
-STUDY_ATTRIBUTES = (_IDENTITY, _TOTALS, _CONFIRM, _LATER_CHECK, _DATA_CARD)
+STUDY_ATTRIBUTES = (
+    _IDENTITY,
+    _TOTALS,
+    _CONFIRM,
+    _LATER_CHECK,
+    _MARGIN,
+    _DATA_CARD,
+    _PLACES,
+    _SEARCH,
+)
 # Seconds that no trial has: written once a run.
 _DECODING = "decoding_seconds"
 _BETWEEN_TRIALS = "between_trials_seconds"
@@ -30,7 +44,9 @@ class StudyRecord:
 
     ``decoding_seconds`` are those of all its runs, spent before trials; in
     ``between_trials_seconds`` trials were handed out and their results stored. ``later_check`` is
-    the first data check of a study that was created before there was one.
+    the first data check of a study that was created before there was one. ``search_id`` is drawn
+    when the study is created: no other study has it, of whatever name. None for a study that was
+    created before there was one.
     """
 
     identity: dict[str, Any]
@@ -39,6 +55,18 @@ class StudyRecord:
     decoding_seconds: float = 0.0
     between_trials_seconds: float = 0.0
     later_check: dict[str, Any] | None = None
+    search_id: str | None = None
+    places: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def data_place(self) -> str:
+        """Where its data last were, as ``--data`` takes it."""
+        return str(self.places.get("data", self.identity["data"]["source"]))
+
+    @property
+    def weight_places(self) -> dict[str, str]:
+        """Where the file of each backbone's weights last was."""
+        return dict(self.places.get("weights", {}))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -50,15 +78,49 @@ class StudyRecord:
         check: dict[str, Any] | None = self.identity.get("data", {}).get("check")
         return check or self.later_check
 
+    def num_independent(self, split: str) -> int:
+        """The fewest independent images that a split is worth: its subjects, if they are known."""
+        data = self.identity["data"]
+        subjects: dict[str, int] | None = data.get("subjects")
+        return sum(data["counts"][split].values()) if subjects is None else subjects[split]
+
     @property
     def opening(self) -> list[dict[str, Any]]:
-        """The configurations that are run first, by database key."""
+        """The configurations that are run beside the sampler's, by database key; probes first."""
         return list(self.identity["opening"])
 
 
 def write_identity(study: optuna.Study, identity: Mapping[str, Any]) -> None:
-    """Store what must never change. ``identity`` must be JSON."""
-    study.set_user_attr(_IDENTITY, {"schema": SCHEMA, **identity})
+    """Store what must never change, with a new id. ``identity`` must be JSON."""
+    study.set_user_attr(_IDENTITY, {"schema": SCHEMA, "id": uuid.uuid4().hex, **identity})
+
+
+def write_places(study: optuna.Study, places: Mapping[str, Any]) -> None:
+    """Store where ``data`` and, by backbone, ``weights`` are now, where that has changed."""
+    if study.user_attrs.get(_PLACES) != places:
+        study.set_user_attr(_PLACES, dict(places))
+
+
+def write_search(study: optuna.Study, search_id: str | None) -> None:
+    """Store with a study beside a search whose it is."""
+    study.set_user_attr(_SEARCH, search_id)
+
+
+def read_search(study: optuna.Study) -> str | None:
+    """The id of the search that a study beside it belongs to, or None."""
+    search_id: str | None = study.user_attrs.get(_SEARCH)
+    return search_id
+
+
+def is_foreign(study: optuna.Study) -> bool:
+    """Whether an Optuna study is of another program: it has no identity, and is not empty.
+
+    Of a study whose process was killed at once there may be a data card and nothing else.
+    """
+    attributes = study.user_attrs
+    if _IDENTITY in attributes:
+        return False
+    return bool(set(attributes) - {_DATA_CARD} or study.get_trials(deepcopy=False))
 
 
 def write_data_card(
@@ -85,6 +147,17 @@ def read_confirm(study: optuna.Study) -> dict[str, Any] | None:
     return confirm
 
 
+def write_margin(study: optuna.Study, margin: float) -> None:
+    """Store the difference between strategies that would matter, as it was asked for."""
+    study.set_user_attr(_MARGIN, margin)
+
+
+def read_margin(study: optuna.Study) -> float | None:
+    """What `write_margin` stored last, or None."""
+    margin: float | None = study.user_attrs.get(_MARGIN)
+    return margin
+
+
 def write_later_check(study: optuna.Study, check: Mapping[str, Any]) -> None:
     """Store the first data check of a study that was created before there was one."""
     study.set_user_attr(_LATER_CHECK, dict(check))
@@ -108,11 +181,14 @@ def _add_seconds(study: optuna.Study, key: str, seconds: float) -> None:
     study.set_user_attr(key, study.user_attrs.get(key, 0.0) + seconds)
 
 
-def read_study(study: optuna.Study) -> StudyRecord | None:
+def read_study(study: optuna.Study, *, allow_older: bool = False) -> StudyRecord | None:
     """The study's record, or None where a study was created and its process killed at once.
 
+    Args:
+        allow_older: for looking at trials alone, of which an older version says the same.
+
     Raises:
-        ValueError: the study was written by a newer version of this program, or by another one.
+        ValueError: the study was written by another version of this program, or by another one.
     """
     attributes = study.user_attrs
     if _IDENTITY not in attributes or _TOTALS not in attributes:
@@ -123,10 +199,20 @@ def read_study(study: optuna.Study) -> StudyRecord | None:
             f"Study '{study.study_name}' was written by a newer version of transfer-studies "
             f"(schema {identity['schema']}, this one knows {SCHEMA}); update it."
         )
-    # Without the schema it is equal to what was handed to `write_identity`.
-    identity = {key: value for key, value in identity.items() if key != "schema"}
+    if identity["schema"] < SCHEMA and not allow_older:
+        raise ValueError(
+            f"Study '{study.study_name}' was written by an older version of transfer-studies "
+            f"(schema {identity['schema']}, this one has {SCHEMA}), which did not store whose "
+            "image each is: run it anew under another --name, or go on with the version that "
+            "made it; openings of its test images count all the same."
+        )
+    # Without the schema and the id it is equal to what was handed to `write_identity`.
+    search_id = identity.get("id")
+    identity = {key: value for key, value in identity.items() if key not in ("schema", "id")}
     return StudyRecord(
         identity=identity,
+        search_id=search_id,
+        places=attributes.get(_PLACES, {}),
         decoding_seconds=float(attributes.get(_DECODING, 0.0)),
         between_trials_seconds=float(attributes.get(_BETWEEN_TRIALS, 0.0)),
         later_check=attributes.get(_LATER_CHECK),

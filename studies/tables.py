@@ -17,7 +17,9 @@ from studies.accounting import account
 from studies.check_record import allowed_lines
 from studies.comparison import StrategySummary, compare, seconds_saved
 from studies.records import TrialRecord, best_trials, count_states
+from studies.settings import StudyOptions
 from studies.storage import DEFAULT_STORAGE
+from studies.turns import share_json, share_lines, share_of
 from studies.verdict_tables import print_verdict, verdict_json
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ def print_summary(console: Console, summary: "RunSummary") -> None:
     console.print(side_by_side(summary))
     if summary.verdict is not None:
         print_verdict(console, summary.verdict)
+    for line in share_lines(share_of(summary.study.settings), summary.records):
+        console.print(line, markup=False)
     saved = seconds_saved(summary.records, summary.study.settings["epochs"])
     if counts["pruned"]:
         console.print(
@@ -55,31 +59,41 @@ def print_summary(console: Console, summary: "RunSummary") -> None:
         )
     for line in account(summary.study, summary.records).lines():
         console.print(line, markup=False)
-    console.print(next_commands(summary.name, summary.storage.url), soft_wrap=True)
+    commands = next_commands(summary.name, summary.storage.url, summary.options)
+    console.print(commands, soft_wrap=True)
 
 
 def leaderboard(records: Sequence[TrialRecord], metric: str) -> Table:
     """The best complete trials."""
-    title = f"Best trials by validation {metric}"
-    table = _table(title, "trial", metric, "backbone", "strategy", *SEARCHED, "seconds")
-    for record in best_trials(records, metric)[:LEADERBOARD]:
+    best = best_trials(records, metric)
+    by = best[0].chosen_by if best else None
+    title = f"Best trials by {(by or metric).replace('_', ' ')} on validation images"
+    # Short, so that names of backbones and strategies fit into 80 columns.
+    chosen_by = [] if by is None else ["cal.\nloss"]
+    columns = ("trial", metric, *chosen_by, "backbone", "strategy", *SEARCHED[:2], "layers", "s")
+    table = _table(title, *columns)
+    for record in best[:LEADERBOARD]:
         params = record.params
+        by_value = [] if by is None or record.best is None else [f"{record.best['val'][by]:.4f}"]
         table.add_row(
             str(record.number),
             f"{record.value:.4f}",
+            *by_value,
             str(params["backbone"]),
             SIGNS[str(record.strategy)],
             f"{params['learning_rate']:.2e}",
             str(params["batch_size"]),
             str(params["num_unfrozen_layers"]),
-            f"{record.seconds or 0:.1f}",
+            f"{record.seconds or 0:.1f}"
+            if (record.seconds or 0) < 1000
+            else f"{record.seconds:.0f}",
         )
     return table
 
 
 def side_by_side(summary: "RunSummary") -> RenderableType:
     """The best trial of each strategy, a column each, and what may be said of their difference."""
-    strategies = compare(summary.records, summary.metric, summary.num_val)
+    strategies = compare(summary.records, summary.metric, summary.study.num_independent("val"))
     table = Table(title="The two strategies at their best", title_justify="left")
     table.add_column("")
     for strategy in strategies:
@@ -98,9 +112,7 @@ def _rows(strategies: Sequence[StrategySummary], metric: str) -> list[tuple[str,
         "backbone": [str(s.best.params["backbone"]) for s in strategies],
         "trainable parameters": [f"{s.best.num_trainable_parameters:,}" for s in strategies],
         "seconds of this trial": [f"{s.best.seconds:.1f}" for s in strategies],
-        "train - validation accuracy": [
-            f"{100 * (s.best.train_val_gap or 0):+.1f} points" for s in strategies
-        ],
+        "train - validation accuracy": [_gap(s.best) for s in strategies],
         "trials (pruned)": [f"{s.num_trials} ({s.num_pruned})" for s in strategies],
         "seconds of all trials": [f"{s.seconds:.0f}" for s in strategies],
     }
@@ -109,6 +121,11 @@ def _rows(strategies: Sequence[StrategySummary], metric: str) -> list[tuple[str,
     if metric != "accuracy":
         rows = {f"validation {metric}": [f"{s.value:.4f}" for s in strategies], **rows}
     return list(rows.items())
+
+
+def _gap(record: TrialRecord) -> str:
+    gap = record.train_val_gap
+    return "not measured" if gap is None else f"{100 * gap:+.1f} points"
 
 
 def recipe(record: TrialRecord) -> str:
@@ -139,21 +156,41 @@ def _remark(strategies: Sequence[StrategySummary], summary: "RunSummary") -> str
     )
 
 
-def next_commands(name: str, storage: str) -> Text:
-    """What to do next, as commands to copy."""
+def next_commands(name: str, storage: str, given: StudyOptions | None = None) -> Text:
+    """What to do next, as commands to copy, with the flags that must be ``given`` again."""
     options = _options(name, storage)
+    again = "" if given is None else flags_again(given)
+    no_confirm = "" if given is None or given.confirm else " --no-confirm"
     lines = (
         ("all trials", f"python -m studies status {shlex.quote(name)}{_storage(storage)}"),
-        ("more trials", f"python -m studies run {options} --trials N"),
-        ("more seeds", f"python -m studies confirm {options} --seeds N"),
+        ("more trials", f"python -m studies run {options}{again}{no_confirm} --trials N"),
+        ("more seeds", f"python -m studies confirm {options}{again} --seeds N"),
         ("in a browser", f"python -m studies dashboard{_storage(storage)}"),
     )
     return Text("Next:\n" + "\n".join(f"  {what:13} {command}" for what, command in lines))
 
 
-def resume_command(name: str, storage: str) -> str:
-    """The command that goes on with a study that was stopped."""
-    return f"python -m studies run {_options(name, storage)}"
+def resume_command(name: str, given: StudyOptions, command: str = "run") -> str:
+    """The command that goes on with a study that was stopped, with the flags of before."""
+    no_confirm = "" if given.confirm or command != "run" else " --no-confirm"
+    options = f"{_options(name, given.storage)}{flags_again(given)}{no_confirm}"
+    return f"python -m studies {command} {options}"
+
+
+def flags_again(given: StudyOptions) -> str:
+    """Flags of `run` and `confirm` that are not stored with a study, as they were given.
+
+    Code runs only where its file is named again; the rest is this machine's and may change.
+    """
+    values = {
+        "--backbone-module": given.backbone_module,
+        "--device": given.device,
+        "--cache-dir": given.cache_dir,
+        "--cache-limit": given.cache_limit,
+    }
+    return "".join(
+        f" {flag} {shlex.quote(str(value))}" for flag, value in values.items() if value is not None
+    )
 
 
 def _options(name: str, storage: str) -> str:
@@ -166,13 +203,15 @@ def _storage(storage: str) -> str:
 
 def summary_json(summary: "RunSummary") -> dict[str, Any]:
     """`run --json`: counts are of the search alone, interrupted trials and duplicates left out."""
-    strategies = compare(summary.records, summary.metric, summary.num_val)
+    strategies = compare(summary.records, summary.metric, summary.study.num_independent("val"))
     best = best_trials(summary.records, summary.metric)
     return {
         "study": summary.name,
         "storage": summary.storage.url,
         "metric": summary.metric,
+        "choose_by": summary.study.settings.get("choose_by", "metric"),
         "trials": count_states(summary.records),
+        "share": share_json(share_of(summary.study.settings), summary.records),
         "best": _short(best[0]) if best else None,
         "best_by_strategy": {
             strategy: _short(strategies[strategy].best) if strategy in strategies else None
@@ -194,6 +233,7 @@ def trial_json(record: TrialRecord) -> dict[str, Any]:
     return {
         "number": record.number,
         "state": record.state,
+        "counts": record.counts,
         "value": record.value,
         "params": record.params,
         "seconds": record.seconds,
@@ -234,7 +274,9 @@ def trials_table(records: Sequence[TrialRecord], metric: str) -> RenderableType:
 def _remark_on(record: TrialRecord) -> str | None:
     if record.duplicate_of is not None:
         return f"same as trial {record.duplicate_of}"
-    remarks = [text for text in (record.reason, _remark_on_memory(record)) if text is not None]
+    void = "does not count" if record.void else None
+    texts = (record.reason, void, _remark_on_memory(record))
+    remarks = [text for text in texts if text is not None]
     return "; ".join(remarks) or None
 
 

@@ -5,19 +5,17 @@ Pure functions of labels and probabilities; knows nothing of studies.
 Legend: V validation images, N test images, S seeds, C classes, B resamples, K thresholds.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from studies.calibration import called, find_threshold
 from studies.evaluation import OF_CALLS, num_resamples
-from studies.scores import METRICS, Floats, Labels, Score
+from studies.scores import METRICS, Floats, Labels
 from studies.statistics import Interval, resampled, resampling_counts
 from studies.waterfall import WIDTH, normal_interval
-
-Counts = NDArray[np.int64]
 
 MOST_THRESHOLDS = 100
 
@@ -71,25 +69,42 @@ def find_thresholds(
     labels_N: Labels,
     probabilities_SNC: Floats,
     *,
+    plain_SNC: Floats | None = None,
     seed: int = 0,
+    groups_N: Labels | None = None,
 ) -> Thresholds | None:
     """Compare thresholds on test images; None for more classes than two.
 
     In the metric where it needs no probabilities, else in accuracy. The intervals are for further
-    test images like these and the same models, from images resampled within classes; in each
-    resample the best threshold is the best there, so that its interval is as optimistic as it is.
+    test images like these and the same models, from images (or their groups) resampled within
+    classes; in each resample the best threshold is the best there, so that its interval is as
+    optimistic as it is.
+
+    Args:
+        plain_SNC: before calibration, which says what the most probable class is; those of
+            ``probabilities_SNC`` if left out.
     """
     if probabilities_SNC.shape[2] != 2:
         return None
     score = METRICS[metric if metric in OF_CALLS else "accuracy"]
     found = [find_threshold(p_VC, val_labels_V) for p_VC in val_probabilities_SVC]
     thresholds = tuple(float(t) for t in found if t is not None)
-    counts_BN = resampling_counts(labels_N, num_resamples(len(labels_N)) // 4, seed)
+    counts_BN = resampling_counts(labels_N, num_resamples(len(labels_N)) // 4, seed, groups_N)
+
+    def values(called_N: Labels) -> Floats:
+        """The metric of the images as they are, then of the resamples."""
+        said_NC = np.eye(2)[called_N]
+        drawn_B = resampled(score, labels_N, said_NC, counts_BN, groups_N)
+        return np.array([score(labels_N, said_NC), *drawn_B])
+
     plain, at, best = [], [], []
-    for probabilities_NC, threshold in zip(probabilities_SNC, thresholds, strict=True):
-        plain.append(_values(score, labels_N, called(probabilities_NC, None), counts_BN))
-        at.append(_values(score, labels_N, called(probabilities_NC, threshold), counts_BN))
-        best.append(_best(score, labels_N, probabilities_NC, counts_BN))
+    before_SNC = probabilities_SNC if plain_SNC is None else plain_SNC
+    for plain_NC, probabilities_NC, threshold in zip(
+        before_SNC, probabilities_SNC, thresholds, strict=True
+    ):
+        plain.append(values(called(plain_NC, None)))
+        at.append(values(called(probabilities_NC, threshold)))
+        best.append(_best(values, probabilities_NC))
     plain_R, at_R, best_R = (np.mean(values, axis=0) for values in (plain, at, best))
     return Thresholds(
         metric=score.name,
@@ -100,19 +115,12 @@ def find_thresholds(
     )
 
 
-def _values(score: Score, labels_N: Labels, called_N: Labels, counts_BN: Counts) -> Floats:
-    """The metric of the images as they are, then of the resamples."""
-    said_NC = np.eye(2)[called_N]
-    drawn_B = resampled(score, labels_N, said_NC, counts_BN)
-    return np.array([score(labels_N, said_NC), *drawn_B])
-
-
-def _best(score: Score, labels_N: Labels, probabilities_NC: Floats, counts_BN: Counts) -> Floats:
+def _best(values: Callable[[Labels], Floats], probabilities_NC: Floats) -> Floats:
     """The best metric of all thresholds, of as many as are tried."""
     distinct = np.unique(probabilities_NC[:, 1])
     steps = np.linspace(0, len(distinct) - 1, min(len(distinct), MOST_THRESHOLDS))
     tried_K = [*distinct[np.unique(steps.astype(np.int64))], 0.5, np.inf]
-    every = [_values(score, labels_N, called(probabilities_NC, t), counts_BN) for t in tried_K]
+    every = [values(called(probabilities_NC, t)) for t in tried_K]
     return np.asarray(np.max(every, axis=0))
 
 

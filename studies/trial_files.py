@@ -40,19 +40,19 @@ def upload_predictions(
     logits: Sequence[NDArray[np.float32]],
     val: Split,
 ) -> str:
-    """Store logits with labels and positions (N,); returns the artifact's id.
+    """Store logits with labels, positions and known groups (N,); returns the artifact's id.
 
     Args:
         logits: of every epoch (N, C); stored as one array (E, N, C).
     """
-    return upload(
-        storage,
-        trial,
-        PREDICTIONS,
-        lambda path: np.savez(
-            path, logits_ENC=np.stack(logits), labels_N=val.labels_N, positions_N=val.positions_N
-        ),
-    )
+    arrays: dict[str, Any] = {
+        "logits_ENC": np.stack(logits),
+        "labels_N": val.labels_N,
+        "positions_N": val.positions_N,
+    }
+    if val.groups_N is not None:
+        arrays["groups_N"] = val.groups_N
+    return upload(storage, trial, PREDICTIONS, lambda path: np.savez(path, **arrays))
 
 
 def upload_weights(

@@ -3,44 +3,66 @@
 Knows stored validation predictions. Never imports torch.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from studies.artifacts import read_predictions
 from studies.calibration import Floats, probabilities
 from studies.confirm import Candidate, Confirmed
 from studies.errors import UserError
+from studies.records import TrialRecord
 from studies.storage import StudyStorage
 from studies.strategies_compared import (
-    DEFAULT_MARGIN,
     FIRST,
     SECOND,
+    Choice,
     Comparison,
     compare_strategies,
 )
 
 
-def compare_on_validation(storage: StudyStorage, confirmed: Confirmed) -> Comparison | None:
+def compare_on_validation(
+    storage: StudyStorage, confirmed: Confirmed, trials: Sequence[TrialRecord]
+) -> Comparison | None:
     """Fine-tuning against feature extraction over seeds, on validation images.
 
     None where one of them is not confirmed, predictions are gone, or every seed had validation
     images of its own: what is not paired is left to the test images.
+
+    Args:
+        trials: those of the search.
     """
     chosen = confirmed.chosen
     if confirmed.resplit or not {FIRST, SECOND} <= set(chosen):
         return None
     try:
-        labels_N = read_predictions(storage, chosen[FIRST].runs[0]).labels_N
+        stored = read_predictions(storage, chosen[FIRST].runs[0])
         first_SNC, second_SNC = (_of_seeds(storage, chosen[name]) for name in (FIRST, SECOND))
     except UserError:
         return None
     return compare_strategies(
         confirmed.metric,
-        labels_N,
+        stored.labels_N,
         first_SNC,
         second_SNC,
-        margin=DEFAULT_MARGIN,
+        margin=confirmed.margin,
+        choices=choices_of(confirmed, trials),
         images="validation image",
+        groups_N=stored.groups_N,
     )
+
+
+def choices_of(confirmed: Confirmed, trials: Sequence[TrialRecord]) -> tuple[Choice, Choice]:
+    """Where both confirmed choices come from; ``trials`` are those of the search."""
+
+    def choice(strategy: str) -> Choice:
+        return Choice(
+            trial=confirmed.chosen[strategy].number,
+            num_trials=sum(t.counts and t.strategy == strategy for t in trials),
+        )
+
+    return choice(FIRST), choice(SECOND)
 
 
 def _of_seeds(storage: StudyStorage, candidate: Candidate) -> Floats:

@@ -1,6 +1,7 @@
-"""Which of two strategies is better on the same test images, in numbers and in words.
+"""Which of two strategies is better on the same test images, in numbers.
 
-Pure functions; knows nothing of studies. What it would take to tell is `planning`'s to know.
+Pure functions; knows nothing of studies. What it would take to tell is `planning`'s to know, the
+words are `verdict_words`'.
 
 Legend: S seeds, N images, C classes, B resamples.
 """
@@ -11,24 +12,29 @@ from typing import Literal
 import numpy as np
 from scipy.stats import t as student_t
 
-from studies.planning import ImagesNeeded
-from studies.scores import METRICS, Floats, Labels, Metric, Score
+from studies.clusters import find_clusters, num_subjects
+from studies.scores import Floats, Labels, Metric, Score
 from studies.statistics import (
     Interval,
     degrees_of_freedom,
     design_images,
+    part_of_groups,
     resampling_counts,
     seed_variance,
+    share_that_counts,
     t_quantile,
     values_of_seeds,
 )
 
-Verdict = Literal["better", "worse", "not distinguishable"]
+Verdict = Literal["better", "worse", "as good as", "not worse", "not better", "undecided"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(Interval):
     """The metric of strategy a minus that of b. ``verdict`` is on a; *better* heeds the metric.
+
+    It is *better*, *worse* or *undecided*; what a margin adds to that is for
+    ``verdict_words`` to say.
 
     ``p`` is below 0.05 exactly where a 95 % interval excludes 0. ``image_variance`` is of one
     image, ``seed_variance`` of the means over ``num_seeds`` (the fewer of both): N images give
@@ -36,7 +42,8 @@ class Difference(Interval):
     ``image_variance`` that seeds do not share, each erring on images of its own; it hides how
     much seeds matter. ``images_needed`` takes the three. Where
     ``seeds_known`` is False a strategy has one seed: the interval is that of *these models* on
-    further images, and how much seeds matter is unknown.
+    further images, and how much seeds matter is unknown. ``num_subjects`` is None where images
+    are taken as independent.
     """
 
     p: float
@@ -47,6 +54,7 @@ class Difference(Interval):
     image_variance: float
     own_variance: float
     seed_variance: float
+    num_subjects: int | None = None
 
 
 def difference_over_seeds(
@@ -59,8 +67,12 @@ def difference_over_seeds(
     seed: int = 0,
     confidence: float = 0.95,
     larger_is_better: bool | None = None,
+    groups_N: Labels | None = None,
 ) -> Difference:
     """The difference of two strategies, for further seeds on further images.
+
+    Both stay trained on the same training images: what another draw of these would change is not
+    in the interval, nor is the luck of the search that found the two configurations.
 
     Images are resampled together for both strategies. Seeds are not resampled: with S of them
     that gives (S - 1) / S of their variance, a half with two. Their variance is computed
@@ -71,7 +83,8 @@ def difference_over_seeds(
     and N = 400. **With one seed only images count**, see ``Difference.seeds_known``.
 
     The images' variance counts two images more, on each of which one strategy alone is right:
-    without them, two strategies that agree on every image would differ by exactly 0.
+    without them, two strategies that agree on every image would differ by exactly 0. Where images
+    come in groups, groups are drawn, and those two are two of so many images as they are worth.
 
     Sources: D. G. Bonett, R. M. Price, "Adjusted Wald confidence interval for a difference of
     binomial proportions based on paired data", Journal of Educational and Behavioral Statistics
@@ -79,31 +92,46 @@ def difference_over_seeds(
 
     Args:
         larger_is_better: only for a metric that is not in ``METRICS``; True if left out.
+        groups_N: whose picture each is; images are taken as independent if left out.
 
     Raises:
         ValueError: as ``stratified_bootstrap``.
     """
-    counts_BN = resampling_counts(labels_N, num_resamples, seed)
-    a_S, a_SB = values_of_seeds(metric, labels_N, a_SNC, counts_BN)
-    b_S, b_SB = values_of_seeds(metric, labels_N, b_SNC, counts_BN)
+
+    def drawn(groups_N: Labels | None) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+        counts_BN = resampling_counts(labels_N, num_resamples, seed, groups_N)
+        return (
+            values_of_seeds(metric, labels_N, a_SNC, counts_BN, groups_N),
+            values_of_seeds(metric, labels_N, b_SNC, counts_BN, groups_N),
+        )
+
+    (a_S, a_SB), (b_S, b_SB) = drawn(groups_N)
     value = float(a_S.mean() - b_S.mean())
-    of_images = float((a_SB.mean(axis=0) - b_SB.mean(axis=0)).var(ddof=1))
+    of_images = _variance_of_means(a_SB, b_SB)
+    clusters, of_groups, share = find_clusters(labels_N, groups_N), [], 1.0
+    if clusters is not None:
+        of_groups = [part_of_groups(clusters, of_images)]
+        (_, a_image_SB), (_, b_image_SB) = drawn(None)
+        by_image = _variance_of_means(a_image_SB, b_image_SB)
+        share = share_that_counts(clusters, by_image, of_images)
     if isinstance(metric, Score):
         larger_is_better = metric.larger_is_better
-        of_images += 2 / design_images(metric, labels_N) ** 2 if metric.bounded else 0.0
+        counting = design_images(metric, labels_N) * share
+        of_images += 2 / counting**2 if metric.bounded else 0.0
     (raw_a, excess_a), (raw_b, excess_b) = seed_variance(a_S, a_SB), seed_variance(b_S, b_SB)
     # Degrees of freedom by what is seen (raw), not by the excess: that is small by chance just
     # where the variance is, and twins were called different in up to 10 % of cases.
     # One strategy's estimate may be below 0 by chance; cutting the sum, not each, biases less.
     of_seeds = max(0.0, excess_a + excess_b)
-    variance, seeds = of_images + of_seeds, [(raw_a, len(a_S)), (raw_b, len(b_S))]
-    half = t_quantile(variance, seeds, confidence) * variance**0.5
+    variance = of_images + of_seeds
+    parts = [(raw_a, len(a_S)), (raw_b, len(b_S)), *of_groups]
+    half = t_quantile(variance, parts, confidence) * variance**0.5
     most = 1.0 if isinstance(metric, Score) and metric.bounded else float("inf")
     return Difference(
         value=value,
         low=max(value - half, -most),
         high=min(value + half, most),
-        p=_p_value(value, variance, degrees_of_freedom(variance, seeds)),
+        p=_p_value(value, variance, degrees_of_freedom(variance, parts)),
         verdict=_verdict(value, half, larger_is_better is not False),
         num_images=len(labels_N),
         num_seeds=min(len(a_S), len(b_S)),
@@ -112,7 +140,13 @@ def difference_over_seeds(
         # An estimate may exceed the whole that it is a part of.
         own_variance=min(raw_a - excess_a + raw_b - excess_b, of_images) * len(labels_N),
         seed_variance=of_seeds,
+        num_subjects=num_subjects(groups_N),
     )
+
+
+def _variance_of_means(a_SB: Floats, b_SB: Floats) -> float:
+    """Of the difference of the means over seeds, over resamples."""
+    return float((a_SB.mean(axis=0) - b_SB.mean(axis=0)).var(ddof=1))
 
 
 def _p_value(value: float, variance: float, df: float) -> float:
@@ -123,7 +157,7 @@ def _p_value(value: float, variance: float, df: float) -> float:
 
 def _verdict(value: float, half: float, larger_is_better: bool) -> Verdict:
     if abs(value) <= half:
-        return "not distinguishable"
+        return "undecided"
     return "better" if (value > 0) == larger_is_better else "worse"
 
 
@@ -138,63 +172,3 @@ def disagreement(labels_N: Labels, a_SNC: Floats, b_SNC: Floats) -> float:
     a_N, b_N = right_a_SN.mean(axis=0), right_b_SN.mean(axis=0)
     differing = float((a_N * (1 - b_N) + b_N * (1 - a_N)).sum())
     return (differing + 2) / (len(labels_N) + 2)
-
-
-def verdict_sentence(
-    difference: Difference,
-    metric_name: str,
-    num_images: int,
-    num_seeds: int,
-    margin: float,
-    needed: ImagesNeeded | None,
-    *,
-    images: str = "test image",
-) -> str:
-    """What may be said of strategy a against b, to be put behind its name and *is*.
-
-    Differences of metrics in [0, 1] are in points (hundredths), others in their own unit.
-
-    Args:
-        needed: None where nothing within reach shows the margin.
-        images: what they are called, in the singular.
-    """
-    bounded = metric_name not in METRICS or METRICS[metric_name].bounded
-    basis = f"with {_count(num_images, images)} and {_count(num_seeds, 'seed')}"
-    if not difference.seeds_known:
-        basis += " (these two models alone: how much seeds matter is not known)"
-    if difference.verdict == "not distinguishable":
-        need = "more than could be had" if needed is None else _need(needed, num_seeds, images)
-        return (
-            f"not distinguishable {basis}; a difference of {_amount(margin, bounded)} "
-            f"would need {need}"
-        )
-    low, high = sorted((abs(difference.low), abs(difference.high)))
-    scale = 100 if bounded else 1
-    digits = 1 if bounded else 3
-    return (
-        f"{difference.verdict} by {_amount(abs(difference.value), bounded, digits)} of "
-        f"{metric_name} [{low * scale:.{digits}f}, {high * scale:.{digits}f}] {basis}"
-    )
-
-
-def _need(needed: ImagesNeeded, num_seeds: int, images: str) -> str:
-    with_seeds = (
-        f"about {_count(needed.images_with_seeds, images)} and {needed.seeds} seeds of each"
-    )
-    if needed.images is None:
-        return f"{with_seeds}: with {_count(num_seeds, 'seed')} no number of images is enough"
-    if needed.seeds > num_seeds:
-        return f"about {_count(needed.images, images)}, or {with_seeds}"
-    return f"about {_count(needed.images, images)}"
-
-
-def _amount(amount: float, bounded: bool, digits: int | None = None) -> str:
-    scaled = amount * 100 if bounded else amount
-    text = f"{scaled:g}" if digits is None else f"{scaled:.{digits}f}"
-    if not bounded:
-        return text
-    return f"{text} point" if text == "1" else f"{text} points"
-
-
-def _count(count: int, thing: str) -> str:
-    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from studies.confirm import Candidate, Confirmed, Verdict
-from studies.control_rows import alarms, control_rows
+from studies.confirm import Candidate, Confirmed, Verdict, seed_remarks
+from studies.control_rows import alarms, call_notes, control_rows
 
 SIGNS: Mapping[str, str] = {
     "feature_extraction": "feature extraction",
@@ -26,7 +26,7 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     for line in comparison_lines(verdict):
         console.print(Text(line))
     console.print(_controls(control_rows(verdict.controls), found.metric))
-    for line in alarms(found, verdict.counts, SIGNS):
+    for line in [*alarms(verdict.learned, SIGNS), *call_notes(verdict.learned, SIGNS)]:
         console.print(Text(line))
 
 
@@ -83,7 +83,7 @@ def remarks(found: Confirmed) -> list[str]:
     if missing:
         names = ", ".join(SIGNS[name] for name in sorted(missing))
         lines.append(f"Nothing is confirmed of {names}.")
-    return lines
+    return [*lines, *seed_remarks(found, SIGNS)]
 
 
 def comparison_lines(verdict: Verdict) -> list[str]:
@@ -104,5 +104,6 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
         **verdict.confirmed.as_json(),
         "controls": control_rows(verdict.controls),
         "difference": None if verdict.comparison is None else verdict.comparison.as_json(),
-        "alarms": alarms(verdict.confirmed, verdict.counts, SIGNS),
+        "alarms": alarms(verdict.learned, SIGNS),
+        "notes": call_notes(verdict.learned, SIGNS),
     }

@@ -8,14 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import optuna
+from optuna.storages._rdb.models import NOT_FOUND_MSG
 
 from studies.dashboard.publish import Publisher
+from studies.errors import StudyFailedError
 from studies.objective import Objective
 from studies.preparation import Prepared
 from studies.progress import Progress
 from studies.signals import StopSignals
-from studies.storage import StudyStorage
-from studies.workers import owner_lock
+from studies.storage import StudyStorage, load_study, study_is_there
+from studies.study_record import read_study
+from studies.workers import at_work, owner_lock
 from transfer.activations import Activations
 from transfer.data.loading import ImageData
 from transfer.device import describe_device, versions
@@ -24,7 +27,7 @@ from transfer.micro_batches import MemoryLimits
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """A worker with all it needs to train configurations of one study."""
+    """A worker with all it needs to train configurations of the study with this ``search_id``."""
 
     storage: StudyStorage
     prepared: Prepared
@@ -33,7 +36,18 @@ class Workplace:
     signals: StopSignals
     activations: Activations
     publisher: Publisher
+    search_id: str | None = None
     limits: MemoryLimits = field(default_factory=MemoryLimits)
+
+    @property
+    def fingerprints(self) -> dict[str, object]:
+        """What is stored with every trial of its data and weights."""
+        prepared = self.prepared
+        return {
+            "data": prepared.data.fingerprint,
+            "test": prepared.data.test_fingerprint,
+            "weights": prepared.identity["weights"],
+        }
 
     def objective(
         self,
@@ -71,17 +85,12 @@ class Workplace:
         return make_activations(self.prepared, data, self.progress)
 
     def _provenance(self) -> dict[str, object]:
-        data, identity = self.prepared.data, self.prepared.identity
         return {
             "versions": {**versions(), "optuna": optuna.__version__},
             "device": describe_device(self.prepared.device),
-            "threads": identity["threads"],
+            "threads": self.prepared.identity["threads"],
             "worker": self.worker,
-            "fingerprints": {
-                "data": data.fingerprint,
-                "test": data.test_fingerprint,
-                "weights": identity["weights"],
-            },
+            "fingerprints": self.fingerprints,
         }
 
 
@@ -92,10 +101,17 @@ def open_workplace(
     """A workplace whose worker holds its owner lock until the end of the block.
 
     At its beginning and at its end the dashboard's notes and figures are brought up to date.
+
+    Raises:
+        StudyFailedError: the study was deleted or renamed meanwhile.
     """
-    publisher = Publisher(storage, prepared.settings.name, progress.message)
-    with owner_lock(storage) as worker:
+    name = prepared.settings.name
+    publisher = Publisher(storage, name, progress.message)
+    record = read_study(load_study(storage, name))
+    assert record is not None
+    with owner_lock(storage) as worker, at_work(storage, name, worker):
         publisher.publish(wait_seconds=0)
+        is_gone = False
         try:
             yield Workplace(
                 storage=storage,
@@ -105,9 +121,20 @@ def open_workplace(
                 signals=signals,
                 activations=make_activations(prepared, prepared.data, progress),
                 publisher=publisher,
+                search_id=record.search_id,
             )
+        except KeyError as error:  # Optuna's word for what is not in the database any more.
+            is_gone = not study_is_there(storage, name)
+            if is_gone:
+                message = f"Study '{name}' was deleted or renamed while it ran."
+            elif error.args == (NOT_FOUND_MSG,):
+                message = f"A study beside '{name}' was deleted or renamed while it ran."
+            else:
+                raise
+            raise StudyFailedError(message) from None
         finally:
-            publisher.publish()
+            if not is_gone:
+                publisher.publish()
 
 
 def make_activations(prepared: Prepared, data: ImageData, progress: Progress) -> Activations:

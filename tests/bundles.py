@@ -16,6 +16,7 @@ from studies.bundle_config import (
     BundleConfig,
     DataOrigin,
     Preprocessing,
+    Scaling,
     Search,
     StudyOrigin,
     Validation,
@@ -60,8 +61,15 @@ def bundle_config(files, classes=("NORMAL", "OPACITY"), window=None, **changes):
             )
         ),
         "classes": classes,
-        "preprocessing": Preprocessing(image_size=32, mean=spec.mean, std=spec.std, window=window),
-        "temperature": 2.0,
+        "preprocessing": Preprocessing(
+            image_size=32,
+            mean=spec.mean,
+            std=spec.std,
+            window=window,
+            resize="squeeze",
+            interpolation=spec.interpolation,
+        ),
+        "calibration": Scaling(scale=0.5, biases=(0.0, *[0.0] * (len(classes) - 1))),
         "threshold": 0.4 if len(classes) == 2 else None,
         "refit": False,
         "validation": Validation(

@@ -75,7 +75,10 @@ def test_the_lines_say_what_the_json_says():
         "trials": 2,
     }
     none = account(STUDY, [trial(peak_memory_bytes=None)])
-    assert none.lines()[1:] == ["Activations: none kept; 0 of 1 trials found theirs computed."]
+    assert none.lines()[1:] == [
+        "Peak memory of a trial: unknown.",
+        "Activations: none kept; 0 of 1 trials found theirs computed.",
+    ]
 
 
 def test_views_that_several_trials_share_count_once():

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from slowly import slow
 
 from transfer import host_memory
 from transfer.activations import Activations
@@ -22,7 +23,7 @@ from transfer.backbones import backbones_from_file, pool
 from transfer.catalog import BACKBONES
 from transfer.data.loading import ImageData, Split
 from transfer.data.phantom import PhantomSpec, phantom_images
-from transfer.frozen import BlockCost
+from transfer.frozen import BlockCost, FrozenBlocks
 from transfer.weights import find_weights, load_blocks
 
 CPU = torch.device("cpu")
@@ -37,7 +38,9 @@ def image_data(num_images=20, *, size=32, seed=0, fingerprint="pixels"):
     images_NHW, labels_N = phantom_images(spec, "train")
     positions_N = np.arange(num_images)
     return ImageData(
-        images_NHWC=images_NHW[..., None],
+        # At their own size: no interpolation changes them.
+        resized=dict.fromkeys(("bilinear", "bicubic"), images_NHW[..., None]),
+        large_NHWC=images_NHW.repeat(2, axis=1).repeat(2, axis=2)[..., None],
         rows_N=positions_N,
         names=tuple(map(str, positions_N)),
         classes=("NORMAL", "OPACITY"),
@@ -125,7 +128,7 @@ def test_what_is_torn_is_computed_again_with_the_same_bits(activations, tmp_path
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
-@pytest.mark.parametrize("num_few", [20, 65, 66, 69])
+@pytest.mark.parametrize("num_few", [20, 65, *slow([66, 69])])
 def test_an_images_features_do_not_depend_on_how_many_others_there_are(activations, name, num_few):
     # A larger phantom begins with the smaller one, and 65 leave one image for the last batch.
     few = activations(image_data(num_few, fingerprint="few"), name=name).features(name)
@@ -195,6 +198,7 @@ def asked(data, rng):
 EVERY = [(name, boundary) for name in BACKBONES for boundary in range(BACKBONES[name].depth + 1)]
 # DenseNet's 64 boundaries take as long as those of all others together.
 SOME = [(name, boundary) for name, boundary in EVERY if name != "densenet121" or boundary % 9 == 0]
+QUICK = [(name, boundary) for name, boundary in SOME if name in ("resnet18", "mobilenet_v2")]
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +263,10 @@ def bits_are_the_same(chains, name, boundary):
     assert len(every.flatten(1).unique(dim=0)) == len(images)
 
 
-@pytest.mark.parametrize(("name", "boundary"), SOME)
+@pytest.mark.parametrize(
+    ("name", "boundary"),
+    [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SOME if case not in QUICK)],
+)
 def test_kept_recomputed_and_otherwise_batched_outputs_are_bit_identical(chains, name, boundary):
     bits_are_the_same(chains, name, boundary)
 
@@ -561,13 +568,13 @@ def test_the_time_between_batches_is_not_counted(activations, monkeypatch):
     monkeypatch.setattr("transfer.activations.perf_counter", lambda: clock[0])
     shared = activations(limit_bytes=0)
     inputs = shared.inputs(NAME, 3, passes=9)
-    run = shared._frozen(NAME).run
+    run = FrozenBlocks.run
 
     def slow(*given):
         clock[0] += 2.0
         return run(*given)
 
-    shared._frozen(NAME).run = slow
+    monkeypatch.setattr(FrozenBlocks, "run", slow)
     for _ in inputs.batches([np.arange(16)] * 3):
         clock[0] += 100.0
     assert shared.seconds == 6.0
@@ -601,6 +608,47 @@ def test_the_views_of_other_training_images_are_never_answered_from_the_file(act
     object.__setattr__(resplit, "train", swapped)
     activations(resplit, on_progress=computed).inputs(NAME, DEPTH, num_views=2, passes=99)
     assert computed.what == [f"features of {NAME}, view 1"]
+
+
+def test_views_that_are_mirrored_otherwise_are_told_apart_and_the_images_are_not(activations):
+    found = []
+    for flip in ("horizontal", "none", "both", "none"):
+        computed = Computed()
+        inputs = activations(on_progress=computed).inputs(
+            NAME, DEPTH, num_views=2, flip=flip, passes=99
+        )
+        found.append(computed.what)
+        fresh = activations(limit_bytes=0).inputs(NAME, DEPTH, num_views=2, flip=flip, passes=9)
+        batch = (np.arange(5, 20), np.ones(15, dtype=np.int64))
+        assert torch.equal(inputs.at(*batch), fresh.at(*batch))
+    views = [f"features of {NAME}, view 1"]
+    assert found == [[f"features of {NAME}", *views], views, views, []]
+
+
+def test_images_that_were_resized_otherwise_are_told_apart(activations):
+    data = image_data()
+    assert not activations(data).inputs(NAME, DEPTH, passes=99).was_at_hand
+    padded = replace(data, resize="pad")
+    assert not activations(padded).inputs(NAME, DEPTH, passes=99).was_at_hand
+    assert activations(data).inputs(NAME, DEPTH, passes=99).was_at_hand
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("efficientnet_b0", "bicubic"), (NAME, "bilinear")])
+def test_a_backbone_sees_the_images_that_were_resized_as_it_wants(activations, name, wanted):
+    data = image_data()
+    pixels = {"bilinear": data.images_NHWC, "bicubic": 255 - data.images_NHWC}
+    both, alone = replace(data, resized=pixels), replace(data, resized={wanted: pixels[wanted]})
+    features = activations(both, name=name, limit_bytes=0).features(name)
+    assert torch.equal(features, activations(alone, name=name, limit_bytes=0).features(name))
+
+
+def test_what_the_data_were_loaded_without_is_named(activations):
+    data = replace(image_data(), large_NHWC=None)
+    with pytest.raises(ValueError, match=r"ask for them by load_data\(with_views=True\)"):
+        activations(data).inputs(NAME, DEPTH, num_views=2, passes=9)
+    data = replace(image_data(), resized={"bicubic": data.images_NHWC})
+    with pytest.raises(ValueError, match=r"by bicubic, but a backbone wants bilinear"):
+        activations(data).features(NAME)
 
 
 OWN = """

@@ -11,7 +11,7 @@ def test_the_four_steps_in_a_row(tmp_path):
     given = {"storage": url, "cache_dir": tmp_path / "cache"}
     exported = studies.export_bundle("s", out=tmp_path / "b", **given)
     assert exported.folder == tmp_path / "b"
-    found = studies.evaluate_bundle(tmp_path / "b", cache_dir=tmp_path / "cache", margin=0.05)
+    found = studies.evaluate_bundle(tmp_path / "b", cache_dir=tmp_path / "cache")
     assert found.result["n"] == 20 and found.opening.number == 1
     with pytest.raises(ValueError, match="opened once already"):
         studies.evaluate_bundle(str(tmp_path / "b"), cache_dir=tmp_path / "cache")

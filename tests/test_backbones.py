@@ -17,6 +17,7 @@ from transfer.backbones import (
     check_image_size,
     find_backbone,
     find_spec,
+    has_batch_norm,
     original_head,
     original_network,
     pool,
@@ -205,3 +206,17 @@ def test_head_depends_on_the_global_seed_alone():
     small, large = nn.Sequential(nn.Conv2d(3, 8, 1)), nn.Sequential(nn.Conv2d(3, 8, 7))
     assert torch.equal(head_weight(0, small), head_weight(0, large))
     assert not torch.equal(head_weight(0, small), head_weight(1, small))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "num_layers", "expected"),
+    [
+        ("resnet18", 1, True),
+        ("resnet18", 0, False),
+        ("mobilenet_v2", BACKBONES["mobilenet_v2"].depth, True),
+        ("convnext_tiny", BACKBONES["convnext_tiny"].depth, False),
+        ("squeezenet1_1", BACKBONES["squeezenet1_1"].depth, False),
+    ],
+)
+def test_it_is_known_which_backbones_have_batch_norm(backbone, num_layers, expected):
+    assert has_batch_norm(backbone, num_layers) is expected

@@ -9,6 +9,7 @@ from scipy.stats import norm
 
 from transfer.data.balance import (
     MIN_CLASS_AUROC,
+    aspect_ratios,
     class_balance,
     other_splits,
     rare_classes,
@@ -68,6 +69,48 @@ def test_of_several_classes_each_is_held_against_the_others():
     brightness_N = np.random.default_rng(0).normal(size=300) + np.repeat([0, 0, 9], 100)
     (finding,) = shortcuts(split(labels(100, 100, 100), brightness_N), ("a", "b", "c"))
     assert finding.values["class"] == "c"
+
+
+def of_proportions(ratios_N):
+    """Training images of 64 pixels' height with these ratios of width to height."""
+    widths_N = np.rint(64 * np.asarray(ratios_N))
+    return {"train": split(labels(len(widths_N)), widths_N=widths_N)}
+
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    "ratios_N",
+    [
+        np.ones(200),
+        np.full(200, 4 / 3),
+        np.exp(RNG.normal(0, 0.03, 200)),
+        np.repeat([4 / 3, 3 / 4], [198, 2]),
+    ],
+    ids=["squares", "all of one shape", "cropped a little otherwise", "two of another shape"],
+)
+def test_proportions_that_hardly_differ_are_not_told(ratios_N):
+    assert list(aspect_ratios(of_proportions(ratios_N), "squeeze")) == []
+
+
+@pytest.mark.parametrize(
+    "ratios_N",
+    [
+        np.repeat([4 / 3, 3 / 4], [170, 30]),
+        np.repeat([1, 1.25], 100),
+        RNG.uniform(1.2, 1.8, 200),
+    ],
+    ids=["some upright", "two devices", "as films were"],
+)
+def test_mixed_proportions_are_told_with_the_way_to_keep_them(ratios_N):
+    splits = of_proportions(ratios_N)
+    (finding,) = aspect_ratios(splits, "squeeze")
+    assert (finding.kind, finding.level) == ("aspect_ratios", "warning")
+    assert finding.values["stretch"] == finding.values["high"] / finding.values["low"] > 1.2
+    assert "--resize pad" in finding.remedy
+    # Who has chosen another way is not told again.
+    assert not [*aspect_ratios(splits, "pad"), *aspect_ratios(splits, "crop")]
 
 
 def test_the_size_that_tells_best_is_named():

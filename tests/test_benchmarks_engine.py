@@ -106,7 +106,7 @@ def test_the_list_runs_as_a_study_of_exactly_its_configurations(folders, tmp_pat
     options = ["--images", "20", "--workers", "0", "--rows", "list", "--json", str(results)]
     engine.main([*folders, *options])
     (run,) = json.loads(results.read_text())["rows"]["list"]["ours"]
-    assert [t["k"] for t in run["trainings"]] == [0] * 5 + [2, 4, 9, 14, 19]
+    assert sorted(t["k"] for t in run["trainings"]) == [0] * 5 + [2, 4, 9, 14, 19]
     assert {len(t["seconds"]) for t in run["trainings"]} == {8}
 
 

@@ -82,6 +82,21 @@ def test_a_batch_is_not_computed_before_it_is_asked_for():
     assert sizes == [16]
 
 
+def test_images_are_copied_once_however_many_there_are_in_a_batch(monkeypatch):
+    joined, join = [0], torch.cat
+
+    def counted(parts, *arguments, **named):
+        result = join(parts, *arguments, **named)
+        joined[0] += len(result)
+        return result
+
+    monkeypatch.setattr(torch, "cat", counted)
+    positions = np.arange(800)
+    found = inputs(0, 2).at(positions)
+    assert torch.equal(found, 4 * gather(positions, np.zeros_like(positions)))
+    assert joined[0] <= 2 * len(positions)
+
+
 def test_changing_a_batch_changes_no_other():
     positions = [np.arange(4), np.arange(4, 8)]
     first, second = inputs(0, 2).batches(positions)

@@ -74,7 +74,7 @@ def test_moved_or_behind_a_link_it_gives_the_same_bits(made, folder, tmp_path, l
     assert np.array_equal(before, read_bundle(moved).classifier(CPU).logits(images()))
 
 
-def test_probabilities_and_classes_follow_temperature_and_threshold(made):
+def test_probabilities_and_classes_follow_calibration_and_threshold(made):
     bundle = read_bundle(made)
     shares_NC = bundle.probabilities(np.array([[0.0, 0.0], [2.0, 0.0]], dtype=np.float32))
     assert shares_NC[1, 1] == pytest.approx(1 / (1 + np.exp(1.0)))
@@ -197,7 +197,11 @@ def test_tensors_that_do_not_fit_are_refused(folder, change, message):
 
 
 def test_another_number_of_classes_is_refused(folder):
-    edit(folder, lambda v: v.update(classes=["A", "B", "C"], threshold=None))
+    scaling = {"scale": 0.5, "biases": [0.0, 0.0, 0.0]}
+    edit(
+        folder,
+        lambda v: v.update(classes=["A", "B", "C"], threshold=None, calibration=scaling),
+    )
     refused(folder, r"expected \(3, 1024\)")
 
 
@@ -210,7 +214,12 @@ def test_another_backbone_and_an_unknown_one_are_refused(folder):
 
 def test_another_normalisation_than_the_backbones_is_refused(folder):
     edit(folder, lambda v: v["preprocessing"].update(mean=[0.5, 0.5, 0.5]))
-    refused(folder, "mean and std are not those of backbone")
+    refused(folder, "mean, std or interpolation are not those of backbone")
+
+
+def test_another_interpolation_than_the_backbones_is_refused(folder):
+    edit(folder, lambda v: v["preprocessing"].update(interpolation="bicubic"))
+    refused(folder, "mean, std or interpolation are not those of backbone")
 
 
 OTHERS = ["timm:test_resnet", "torchvision:shufflenet_v2_x0_5"]

@@ -5,7 +5,7 @@ import json
 import pytest
 from bundles import HASHES, bundle_config, edit
 
-from studies.bundle_config import CONFIG, config_text, read_config
+from studies.bundle_config import CONFIG, FORMAT, Scaling, config_text, read_config
 from studies.errors import UserError
 
 
@@ -29,10 +29,11 @@ def test_what_is_written_is_read_again(folder):
 
 
 def test_floats_come_back_to_the_last_bit(folder):
-    values = {"temperature": 0.1 + 0.2, "threshold": 1 / 3}
+    scaling = Scaling(scale=0.1 + 0.2, biases=(0.0, 1 / 7))
+    values = {"calibration": scaling, "threshold": 1 / 3}
     (folder / CONFIG).write_text(config_text(bundle_config(HASHES, **values)), encoding="utf-8")
     found = read_config(folder)
-    assert (found.temperature, found.threshold) == (0.1 + 0.2, 1 / 3)
+    assert (found.calibration, found.threshold) == (scaling, 1 / 3)
 
 
 def test_an_edited_value_is_refused(folder):
@@ -63,12 +64,14 @@ def set_(*keys, to):
         (set_("study", "surprise", to=1), "Unknown key 'study.surprise'"),
         (set_("configuration", "surprise", to=1), "surprise"),
         (lambda v: v["configuration"].pop("patience"), "patience"),
-        (lambda v: v.pop("temperature"), "'temperature': field required"),
+        (lambda v: v.pop("calibration"), "'calibration': field required"),
         (set_("configuration", "learning_rate", to=-1.0), "learning_rate > 0"),
         (set_("configuration", "batch_size", to="16"), "configuration"),
         (set_("configuration", "batch_size", to=[16]), "configuration"),
-        (set_("temperature", to=0.0), "temperature"),
-        (set_("temperature", to="2"), "temperature"),
+        (set_("calibration", "scale", to=0.0), "calibration.scale"),
+        (set_("calibration", "scale", to="2"), "calibration.scale"),
+        (set_("calibration", "biases", to=[0.0]), "calibration.biases"),
+        (set_("calibration", "biases", to=[0.0, 0.0, 0.0]), "a bias for each class"),
         (set_("threshold", to=1.5), "threshold"),
         (set_("threshold", to=None), "two classes have a threshold"),
         (set_("classes", to=["A"]), "classes"),
@@ -77,11 +80,13 @@ def set_(*keys, to):
         (set_("preprocessing", "image_size", to=100000), "image_size"),
         (set_("preprocessing", "window", to=[0, 70000]), "window"),
         (set_("preprocessing", "resize", to="cropped"), "resize"),
+        (set_("preprocessing", "interpolation", to="nearest"), "interpolation"),
         (set_("study", "seed", to=2), "first that was declared"),
         (set_("files", to={"model.safetensors": "2" * 64}), "hashes of model.safetensors and"),
         (set_("files", "../../etc/passwd", to="2" * 64), "hashes of model.safetensors and"),
         (set_("files", "model.safetensors", to="x"), "files"),
-        (set_("format", to=2), "newer version of transfer-studies .format 2"),
+        (set_("format", to=FORMAT + 1), "newer version of transfer-studies .format"),
+        (set_("format", to=1), r"older version .*; export it again"),
         (set_("format", to=0), "format"),
         (set_("format", to="1"), "format"),
     ],

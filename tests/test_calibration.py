@@ -1,10 +1,12 @@
-"""Temperature and threshold have the best value that there is on the images they are chosen on."""
+"""Calibration and threshold have the best value that there is on the images they are chosen on."""
 
 import numpy as np
 import pytest
 
 from studies.calibration import (
+    Calibration,
     called,
+    find_calibration,
     find_temperature,
     find_threshold,
     negative_log_likelihood,
@@ -30,9 +32,14 @@ def test_the_temperature_that_labels_were_drawn_with_is_found(num_classes, true)
 @pytest.mark.parametrize("num_classes", [2, 5])
 def test_no_other_temperature_has_a_higher_likelihood(num_classes):
     logits_NC, labels_N = drawn(1, num_classes, 1.7, num_images=60)
-    best = negative_log_likelihood(logits_NC, labels_N, find_temperature(logits_NC, labels_N))
+
+    def loss(temperature):
+        mended = Calibration.of_temperature(temperature, num_classes)
+        return negative_log_likelihood(logits_NC, labels_N, mended)
+
+    best = loss(find_temperature(logits_NC, labels_N))
     for other in np.geomspace(0.01, 100, 400):
-        assert best <= negative_log_likelihood(logits_NC, labels_N, other) + 1e-12
+        assert best <= loss(other) + 1e-12
 
 
 def test_logits_of_another_scale_give_the_same_probabilities():
@@ -57,9 +64,68 @@ def test_a_network_nearly_always_right_stays_in_the_range():
 
 
 @pytest.mark.parametrize("logits", [np.empty((0, 2)), np.array([[np.nan, 0.0]])])
-def test_a_temperature_of_nothing_is_refused(logits):
+@pytest.mark.parametrize("find", [find_temperature, find_calibration])
+def test_a_calibration_of_nothing_is_refused(find, logits):
     with pytest.raises(ValueError, match="one image or more, and finite"):
-        find_temperature(logits, np.zeros(len(logits), dtype=np.int64))
+        find(logits, np.zeros(len(logits), dtype=np.int64))
+
+
+def drawn_with(calibration, seed=0, num_images=4000):
+    """Logits, and labels that are drawn from what ``calibration`` makes of them."""
+    rng = np.random.default_rng(seed)
+    logits_NC = 2 * rng.standard_normal((num_images, len(calibration.biases)))
+    shares_NC = calibration.probabilities(logits_NC)
+    return logits_NC, (rng.random((num_images, 1)) > shares_NC.cumsum(axis=1)).sum(axis=1)
+
+
+@pytest.mark.parametrize("biases", [(0.0, 1.5), (0.0, -0.7), (0.0, 1.0, -1.0)])
+@pytest.mark.parametrize("scale", [0.4, 1.0, 3.0])
+def test_the_scale_and_biases_that_labels_were_drawn_with_are_found(scale, biases):
+    found = find_calibration(*drawn_with(Calibration(scale=scale, biases=biases)))
+    assert found.scale == pytest.approx(scale, rel=0.1)
+    assert found.biases == pytest.approx(biases, abs=0.2) and found.biases[0] == 0
+
+
+def test_a_bias_is_mended_where_a_temperature_can_not():
+    biased = Calibration(scale=1.0, biases=(0.0, 1.5))
+    logits_NC, labels_N = drawn_with(biased, 1)
+    others = drawn_with(biased, 2)
+    warm = Calibration.of_temperature(find_temperature(logits_NC, labels_N), 2)
+    mended = find_calibration(logits_NC, labels_N)
+    gain = negative_log_likelihood(*others, warm) - negative_log_likelihood(*others, mended)
+    assert gain > 0.05
+
+
+def test_several_classes_have_biases_only_where_each_has_fifty_images():
+    logits_NC, labels_N = drawn_with(Calibration(scale=1.0, biases=(0.0, 1.0, -1.0)))
+    rare = np.flatnonzero(labels_N == 2)
+    for count, has_biases in ((50, True), (49, False)):
+        kept = np.sort(np.concatenate([np.flatnonzero(labels_N != 2), rare[:count]]))
+        found = find_calibration(logits_NC[kept], labels_N[kept])
+        assert any(found.biases) is has_biases
+    temperature = find_temperature(logits_NC[kept], labels_N[kept])
+    assert found == Calibration.of_temperature(temperature, 3)
+
+
+def test_two_classes_that_are_all_right_are_no_surer_than_their_number_allows():
+    labels_N = np.repeat([0, 1], 20)
+    logits_NC = np.stack([np.where(labels_N == 0, 9.0, -9.0), np.zeros(40)], axis=1)
+    shares_NC = find_calibration(logits_NC, labels_N).probabilities(logits_NC)
+    assert shares_NC.max() == pytest.approx(21 / 22, abs=1e-6)
+
+
+def test_the_order_of_images_is_never_turned_round():
+    labels_N = np.arange(40) % 2
+    logits_NC = np.stack([np.zeros(40), np.where(labels_N == 0, 3.0, -3.0)], axis=1)
+    found = find_calibration(logits_NC, labels_N)
+    assert found.scale == 0.01 and found.biases == pytest.approx((0.0, 0.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_images_of_one_class_change_nothing(num_classes):
+    logits_NC = np.random.default_rng(0).standard_normal((60, num_classes))
+    found = find_calibration(logits_NC, np.ones(60, np.int64))
+    assert found == Calibration.of_temperature(1.0, num_classes)
 
 
 def two(positive):

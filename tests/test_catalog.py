@@ -50,6 +50,14 @@ def test_every_backbone_is_found_under_its_own_name():
     }
 
 
+def test_images_are_resized_as_for_the_accuracy_that_is_stated():
+    models = pytest.importorskip("torchvision.models")
+    for name, spec in BACKBONES.items():
+        if spec.weights_package is None:
+            transforms = models.get_model_weights(name).IMAGENET1K_V1.transforms()
+            assert spec.interpolation == transforms.interpolation.value
+
+
 def test_depths_list_the_table_and_look_up_every_other_name():
     depths = Depths()
     assert list(depths) == list(BACKBONES)

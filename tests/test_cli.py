@@ -81,6 +81,7 @@ BAD_ARGUMENTS = [
     ("run --data phantom --group-pattern x", ["Group pattern 'x'"]),
     ("run --set learning_rate", ["--set learning_rate", "NAME=LOW..HIGH"]),
     ("run --set momentum=0.9", ["momentum", "learning_rate"]),
+    ("run --set batch_size=1 --weights random", ["batch_size >= 2", "BatchNorm", "lite0"]),
     ("run --views 0", ["num_views"]),
     ("run --space extended --weights random --views 4", ["--set num_views=4"]),
     ("run --backbone-module nowhere.py", ["nowhere.py"]),

@@ -1,5 +1,6 @@
 """Side by side: each strategy's best with its interval, time saved, the early verdict."""
 
+import numpy as np
 import pytest
 
 from studies.comparison import compare, interim_verdict, seconds_saved
@@ -97,14 +98,38 @@ def test_a_duplicate_of_a_pruned_trial_saves_nothing():
     assert seconds_saved([pruned], 15) == 0
 
 
+def calls(accuracy, num_val=NUM_VAL, shift=0):
+    """Labels and probabilities of a model that is wrong on the images from ``shift`` on."""
+    labels_N = np.arange(num_val) % 2
+    wrong_N = np.zeros(num_val, bool)
+    wrong_N[shift : shift + round((1 - accuracy) * num_val)] = True
+    called_N = np.where(wrong_N, 1 - labels_N, labels_N)
+    return labels_N, np.where(np.arange(2) == called_N[:, None], 0.9, 0.1), None
+
+
 def test_no_verdict_before_a_probe_is_complete():
-    assert interim_verdict([record(0, TUNED, 0.9)], "accuracy", NUM_VAL) is None
+    assert interim_verdict([record(0, TUNED, 0.9)], "accuracy", NUM_VAL, lambda _: None) is None
 
 
-@pytest.mark.parametrize(("second", "overlaps"), [(0.84, True), (0.60, False)])
-def test_the_verdict_names_every_backbone_and_whether_the_first_two_overlap(second, overlaps):
-    records = [record(0, PROBE, second, "resnet50"), record(1, PROBE, 0.85, "mobilenet_v2")]
-    verdict = interim_verdict(records, "accuracy", NUM_VAL)
-    assert verdict.index("mobilenet_v2 85.0%") < verdict.index(f"resnet50 {second:.1%}")
-    assert "[81.2%, 88.2%]" in verdict
-    assert ("overlap" in verdict) is overlaps
+BOTH = [record(0, PROBE, 0.84, "resnet50"), record(1, PROBE, 0.85, "mobilenet_v2")]
+
+
+def test_the_early_verdict_names_every_backbone_with_its_interval():
+    verdict = interim_verdict(BOTH, "accuracy", NUM_VAL, lambda _: None)
+    assert verdict.index("mobilenet_v2 85.0%") < verdict.index("resnet50 84.0%")
+    assert "[81.2%, 88.2%]" in verdict and "over" not in verdict
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shift", "told"),
+    [
+        (0.85, 0.82, 0, "better"),
+        (0.85, 0.82, 200, "not shown to differ"),
+    ],
+)
+def test_the_first_two_are_compared_on_the_same_images(first, second, shift, told):
+    # Their own intervals overlap in both cases; in one the second errs where the first does.
+    predictions = {1: calls(first), 0: calls(second, shift=shift)}
+    verdict = interim_verdict(BOTH, "accuracy", NUM_VAL, lambda record: predictions[record.number])
+    assert "mobilenet_v2 over resnet50 +3.0 points" in verdict
+    assert verdict.endswith(f": {told}.")

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from transfer.config import METRICS, Strategy, TransferConfig, is_better
+from transfer.config import CALIBRATED_LOSS, METRICS, Strategy, TransferConfig, score_of
 
 RIGHT = {
     "backbone": "resnet18",
@@ -88,9 +88,15 @@ def test_a_configuration_cannot_be_changed_but_replaced_and_is_then_checked_agai
         dataclasses.replace(config, batch_size=0)
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_better_is_lower_for_the_loss_and_higher_for_the_rest_and_never_equal(metric):
-    assert is_better(metric, 0.2, than=0.1) == (metric != "loss")
-    assert is_better(metric, 0.1, than=0.2) == (metric == "loss")
-    assert not is_better(metric, 0.1, than=0.1)
-    assert not is_better(metric, float("nan"), than=0.1)
+@pytest.mark.parametrize("name", [*METRICS, CALIBRATED_LOSS])
+def test_a_better_value_has_the_larger_score_and_less_is_better_of_losses(name):
+    assert (score_of(name, 0.2) > score_of(name, 0.1)) == (name not in ("loss", "calibrated_loss"))
+    assert abs(score_of(name, 0.2)) == 0.2
+
+
+def test_what_chooses_an_epoch_is_the_metric_unless_it_is_said():
+    assert TransferConfig(**RIGHT, metric="auroc").criterion == "auroc"
+    by_loss = TransferConfig(**RIGHT, metric="auroc", choose_by="calibrated_loss")
+    assert by_loss.criterion == "calibrated_loss"
+    with pytest.raises(ValueError, match="choose_by"):
+        TransferConfig(**RIGHT, choose_by="auroc")

@@ -9,7 +9,7 @@ from safetensors.numpy import load
 from studies.cli import main
 from studies.confirm import read_confirmed
 from studies.records import read_trials
-from studies.storage import load_study, open_existing
+from studies.storage import load_study, open_existing, open_storage
 
 DATA = "phantom:train=60,test=20,size=32"
 SPACE = """
@@ -75,6 +75,8 @@ def test_each_candidate_is_trained_once_a_seed_and_the_search_stays_as_it_was(se
         "logistic_regression",
         "default_recipe (fine_tuning)",
     }
+    recipes = [run for run in trials_of("phantom/controls") if "candidate" in run.params]
+    assert [run.params["seed"] for run in recipes] == [1, 2]
     again = command(capsys, "confirm --top 1 --seeds 2")[1]
     assert again == found and len(trials_of("phantom/confirm")) == 4
     more = command(capsys, "confirm --top 1 --seeds 3 --choose cheapest")[1]
@@ -106,6 +108,34 @@ def test_what_was_confirmed_is_read_back(searched, capsys):
     assert {key: found[key] for key in read} == read
 
 
+def test_the_margin_is_declared_before_confirming_and_not_changed_behind_it(searched, capsys):
+    found = command(capsys, "confirm --top 1 --seeds 1 --margin 0.03")[1]
+    assert found["margin"] == 0.03
+    if found["difference"] is not None:
+        assert found["difference"]["margin"] == 0.03
+    assert command(capsys, "confirm --top 1 --seeds 1")[1]["margin"] == 0.03
+    assert command(capsys, "confirm --top 1 --seeds 1 --margin 0.03")[0] == 0
+    for line in ("confirm --top 1 --seeds 1 --margin 0.01", f"{SEARCH} --margin 0.01"):
+        code, _, err = command(capsys, line)
+        assert code == 2 and "was confirmed with margin 0.03" in err
+    assert command(capsys, "confirm --top 1 --seeds 1 --margin 0.9")[0] == 2
+
+
+def test_a_margin_that_the_search_was_run_with_is_the_one_of_confirming(home, capsys):
+    assert command(capsys, f"{SEARCH} --margin 0.04")[0] == 0
+    assert command(capsys, "confirm --top 1 --seeds 1")[1]["margin"] == 0.04
+
+
+def test_a_study_that_was_confirmed_before_there_were_margins_has_none(searched, capsys):
+    assert command(capsys, "confirm --top 1 --seeds 1")[1]["margin"] == 0.02
+    study = load_study(open_storage(URL), "phantom/confirm")
+    old = {key: value for key, value in study.user_attrs["confirm"].items() if key != "margin"}
+    study.set_user_attr("confirm", old)
+    assert command(capsys, "confirm --top 1 --seeds 1")[1]["margin"] is None
+    code, _, err = command(capsys, "confirm --top 1 --seeds 1 --margin 0.02")
+    assert code == 2 and "was confirmed with no margin" in err
+
+
 def test_run_ends_with_confirming_unless_told_not_to(home, capsys):
     code, summary, err = command(capsys, SEARCH.replace(" --no-confirm", " --top 1 --seeds 1"))
     assert code == 0, err
@@ -113,6 +143,7 @@ def test_run_ends_with_confirming_unless_told_not_to(home, capsys):
     assert "phantom/confirm" not in {s["study"] for s in command(capsys, "status")[1]["studies"]}
 
 
+@pytest.mark.slow
 def test_resplitting_draws_other_validation_images_and_is_not_changed_later(searched, capsys):
     assert command(capsys, "confirm --top 1 --seeds 2 --resplit")[0] == 0
     storage, positions = open_existing(URL), set()

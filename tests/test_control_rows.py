@@ -2,12 +2,21 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from scipy.special import expit, logit
 
-from studies.control_rows import KEYS, alarms, control_rows
+from studies.control_rows import (
+    KEYS,
+    Predictions,
+    alarms,
+    call_notes,
+    control_rows,
+    measure_learned,
+)
 from studies.verdict_tables import SIGNS
 
-COUNTS = {"train": {"a": 300, "b": 100}, "val": {"a": 75, "b": 25}, "test": {"a": 5, "b": 5}}
+CLASSES = ("NORMAL", "ILL")
 
 
 def trial(accuracy, state="COMPLETE", strategy=None, **params):
@@ -47,12 +56,94 @@ def test_controls_are_rows_and_recipes_stand_with_the_mean_over_seeds():
     assert rows[-1]["val"]["accuracy"] == pytest.approx(0.85)
 
 
-@pytest.mark.parametrize(("accuracy", "is_alarm"), [(0.75, True), (0.80, True), (0.95, False)])
-def test_a_strategy_at_the_rate_of_the_majority_class_raises_an_alarm(accuracy, is_alarm):
-    candidate = SimpleNamespace(runs=[trial(accuracy), trial(accuracy)])
-    confirmed = SimpleNamespace(chosen={"fine_tuning": candidate})
-    found = alarms(confirmed, COUNTS, SIGNS)
-    assert len(found) == is_alarm
-    if is_alarm:
-        assert found[0].startswith("Alarm: fine-tuning stands at the rate of the majority class")
-        assert "75.0%" in found[0]
+def drawn(seed, prevalence, distance, *, num_images=400, num_seeds=3, slope=1.0):
+    """Labels and what seeds say of them, calibrated where ``slope`` is 1.
+
+    The classes are two normal distributions ``distance`` apart; seeds differ a little.
+    """
+    rng = np.random.default_rng(seed)
+    labels_N = (rng.random(num_images) < prevalence).astype(np.int64)
+    labels_N[:2] = 0, 1
+    scores_N = rng.normal(size=num_images) + distance * labels_N
+    evidence_N = distance * scores_N - distance**2 / 2
+    noise_SN = 0.2 * rng.normal(size=(num_seeds, num_images))
+    p_SN = expit(slope * (logit(prevalence) + evidence_N + noise_SN))
+    return Predictions(labels_N, np.stack([1 - p_SN, p_SN], axis=2))
+
+
+def learned(prevalence, distance, seed=0, **options):
+    shares_C = np.array([1 - prevalence, prevalence])
+    sets = [drawn(seed, prevalence, distance, **options)]
+    return measure_learned(sets, CLASSES, shares_C, num_resamples=200)
+
+
+AUROCS = {1.53: 0.86, 1.99: 0.92}
+
+
+@pytest.mark.parametrize("distance", AUROCS)
+@pytest.mark.parametrize("prevalence", [0.05, 0.1, 0.2])
+def test_a_calibrated_model_of_a_rare_class_raises_no_alarm(prevalence, distance):
+    """Its accuracy is hardly above the majority's: by that, 46 to 97 % of them raised one."""
+    num_alarms = sum(not learned(prevalence, distance, seed).is_shown for seed in range(25))
+    assert num_alarms <= 1
+
+
+@pytest.mark.parametrize("prevalence", [0.1, 0.5])
+def test_what_does_not_depend_on_the_image_raises_the_alarm(prevalence):
+    num_alarms = sum(not learned(prevalence, 0.0, seed).is_shown for seed in range(25))
+    assert num_alarms >= 22
+
+
+def test_an_overconfident_model_that_ranks_well_raises_no_alarm():
+    found = learned(0.2, 1.53, slope=8.0)
+    assert found.gains[0].low > 0 and found.aurocs[0].low > 0.7
+    assert found.is_shown
+
+
+def test_the_alarm_says_what_does_not_show_it():
+    found = {"fine_tuning": learned(0.5, 0.0)}
+    (line,) = alarms(found, SIGNS)
+    assert line.startswith("Alarm: nothing shows that fine-tuning has learned anything: on 400")
+    assert "AUROC to be above 0.5 (0." in line
+    assert alarms({"fine_tuning": learned(0.5, 1.5)}, SIGNS) == []
+    assert call_notes(found, SIGNS) == []
+
+
+def test_a_good_model_that_calls_nearly_everything_normal_is_told_to_use_a_threshold():
+    rare = learned(0.05, 1.53)
+    (line,) = call_notes({"fine_tuning": rare}, SIGNS)
+    assert rare.most == "NORMAL" and rare.share > 0.9 and rare.recall < 0.25
+    assert line.startswith("fine-tuning calls 9") and "NORMAL by the most probable class" in line
+    assert "use a threshold" in line
+    assert call_notes({"fine_tuning": learned(0.5, 1.53)}, SIGNS) == []
+
+
+def test_seeds_with_images_of_their_own_are_judged_apart():
+    shares_C = np.array([0.5, 0.5])
+    sets = [drawn(seed, 0.5, 1.5, num_seeds=1, num_images=80) for seed in range(3)]
+    found = measure_learned(sets, CLASSES, shares_C)
+    assert len(found.gains) == len(found.aurocs) == 3 and found.is_shown
+    nothing = [drawn(seed, 0.5, 0.0, num_seeds=1, num_images=80) for seed in range(3)]
+    found = measure_learned(nothing, CLASSES, shares_C)
+    assert "with the first of 3 seeds" in alarms({"fine_tuning": found}, SIGNS)[0]
+
+
+def test_without_auroc_the_loss_decides():
+    labels_N, given_SNC, _ = drawn(0, 0.5, 1.5)
+    same_N = np.zeros(len(labels_N), np.int64)
+    found = measure_learned([Predictions(same_N, given_SNC)], CLASSES, np.array([0.5, 0.5]))
+    assert found.aurocs == (None,) and "not defined" in alarms({"fine_tuning": found}, SIGNS)[0]
+
+
+def test_copies_of_few_patients_do_not_show_what_the_patients_do_not():
+    """Twenty copies of each image: by images almost anything would be shown."""
+    labels_N, given_SNC, _ = drawn(3, 0.5, 0.3, num_images=20, num_seeds=1)
+    copies = np.repeat(np.arange(20), 20)
+    shares_C = np.array([0.5, 0.5])
+    alone, grouped = (
+        measure_learned(
+            [Predictions(labels_N[copies], given_SNC[:, copies], groups_N)], CLASSES, shares_C
+        ).aurocs[0]
+        for groups_N in (None, copies)
+    )
+    assert grouped.high - grouped.low > 2 * (alone.high - alone.low)

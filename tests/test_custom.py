@@ -52,6 +52,15 @@ def test_a_network_in_a_file_is_found_by_its_name(tmp_path):
     assert blocks(torch.zeros(2, 3, 20, 20)).shape == (2, 6, 9, 9)
 
 
+def test_a_network_of_ones_own_may_want_images_resized_otherwise(tmp_path):
+    backbones_from_file(write(tmp_path, NET))
+    assert find_spec("my_net").interpolation == "bilinear"
+    backbones_from_file(write(tmp_path, 'INTERPOLATION = "bicubic"\n' + NET))
+    assert find_spec("my_net").interpolation == "bicubic"
+    with pytest.raises(ValueError, match=r"one of bilinear, bicubic, but got 'cubic'"):
+        backbones_from_file(write(tmp_path, 'INTERPOLATION = "cubic"\n' + NET))
+
+
 def test_each_build_has_tensors_of_its_own(tmp_path):
     shared = NET.replace("BACKBONES", "net = build()\nBACKBONES").replace(
         ": build", ": lambda: net"

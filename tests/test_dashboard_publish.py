@@ -13,8 +13,8 @@ from studies.cli import main
 from studies.dashboard import publish as publishing
 from studies.dashboard.publish import Publisher, publish, publish_all
 from studies.errors import UserError
-from studies.records import write_claim
-from studies.storage import load_study, open_storage
+from studies.records import best_trials, read_trials, write_claim
+from studies.storage import load_study, open_existing, open_storage
 from studies.study_record import write_totals
 from tests.bundles import run_study
 from tests.dashboards import ask, detail, running
@@ -84,20 +84,23 @@ def test_repeats_and_the_best_of_a_strategy_have_pictures_and_not_every_trial(ho
         names = {artifact["filename"] for artifact in trial["artifacts"]}
         return {"learning_curve.png", "confusion_matrix.png"} <= names
 
-    def strategy(trial):
-        return next(p["param_external_value"] for p in trial["params"] if p["name"] == "strategy")
-
     assert all(map(has_pictures, confirm["trials"]))
-    assert has_pictures(search["best_trials"][0])
+    shown = {trial["number"]: has_pictures(trial) for trial in search["trials"]}
+    ranked = best_trials(
+        read_trials(load_study(open_existing(str(home / "studies.db")), "s")), "accuracy"
+    )
     for name in ("feature_extraction", "fine_tuning"):
-        mine = [t for t in search["trials"] if strategy(t) == name and t["state"] == "Complete"]
-        best = max(mine, key=lambda trial: trial["values"][0])
-        worse = [
-            trial
+        mine = [trial for trial in ranked if trial.strategy == name]
+        assert shown[mine[0].number]
+        scores = [trial.score("accuracy") for trial in mine]
+        assert not any(
+            shown[trial.number]
             for trial in mine
-            if any(t["number"] < trial["number"] and t["values"] > trial["values"] for t in mine)
-        ]
-        assert has_pictures(best) and not any(map(has_pictures, worse))
+            if any(
+                other.number < trial.number and score > trial.score("accuracy")
+                for other, score in zip(mine, scores, strict=True)
+            )
+        )
 
 
 def test_figures_have_fixed_ids_and_can_be_read(home):
@@ -294,6 +297,7 @@ def test_a_study_does_not_wait_for_a_process_that_publishes_and_stands_still(sto
     assert get_note(load_study(storage, "s")) != before
 
 
+@pytest.mark.slow
 def test_who_reads_meanwhile_gets_whole_figures_and_notes(storage, home):
     """What optuna-dashboard's own functions write in pieces is one value here."""
     study, stop, broken, seen = load_study(storage, "s"), threading.Event(), [], set()

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from studies.control_rows import alarms
+from studies.control_rows import alarms, read_learned
 from studies.dashboard.study_notes import METRICS, confirm_note, controls_note, search_note
 from studies.report.evidence import read_evidence
 from studies.report.numbers import NAMES
 from studies.storage import create_study, open_storage
-from studies.study_record import write_confirm
+from studies.study_record import write_confirm, write_search
 from tests.bundles import run_study
 from transfer.config import METRICS as SEARCHED
 
@@ -41,7 +41,8 @@ def test_the_note_has_question_data_space_and_commands(evidence, database):
     assert "| NORMAL | 24 | 6 | 10 |" in note and "source phantom:train=60" in note
     assert "| learning_rate | feature extraction | 0.001 to 0.01, logarithmic |" in note
     assert "tiny: 4 combinations" in note or "tiny:" in note
-    assert "Sampled by TPE, seed 0; at most 3 epochs, patience 5" in note
+    assert "Sampled by TPE, each strategy on its own with an equal share of the trials" in note
+    assert "seed 0; at most 3 epochs, patience 5" in note
     for command in ("run --name s", "status s", "confirm s", "report s", "export s"):
         assert f"    python -m studies {command} --storage {database}" in note
 
@@ -60,8 +61,12 @@ def test_every_metric_of_a_study_is_explained():
 def test_the_best_of_each_strategy_stand_there_with_what_they_are_worth(evidence):
     note = shown(search_note(evidence))
     for strategy, words in NAMES.items():
-        best = max(trial.value for trial in evidence.trials if trial.strategy == strategy)
-        assert re.search(rf"best of \d by {words}: trial \d+, {100 * best:.1f} %", note)
+        best = evidence.best(strategy)
+        said = rf"best of \d by {words}: trial {best.number}, {100 * best.value:.1f} %"
+        assert re.search(said, note)
+        complete = [t for t in evidence.of_strategy(strategy) if t.state == "COMPLETE"]
+        losses = [trial.best["val"]["calibrated_loss"] for trial in complete]
+        assert best.best["val"]["calibrated_loss"] == min(losses)
     assert "too good, both" in note
 
 
@@ -74,9 +79,10 @@ def test_what_ran_first_is_what_was_stored_as_the_opening(tmp_path):
     given = {"space": "demo", "weights": "random", "epochs": 2, "confirm": False}
     url = run_study(tmp_path, trials=4, data="phantom:train=40,test=20,size=32", **given)
     evidence = read_evidence(open_storage(url), "s")
-    assert len(evidence.study.opening) == 1  # A quarter of the trials.
-    listed = shown(search_note(evidence)).partition("Run first:")[2].partition("##")[0]
-    assert listed.count("\n- ") == 1 and "learning_rate 0.0001" in listed
+    assert evidence.trials[0].keyed_params == evidence.study.opening[0]
+    listed = shown(search_note(evidence)).partition("probes first:")[2].partition("##")[0]
+    assert listed.count("\n- ") == len(evidence.study.opening) == 4
+    assert "learning_rate 0.0001" in listed
 
 
 @pytest.mark.parametrize(("pruner", "words"), [("median", "once 4 of them"), ("none", "no trial")])
@@ -111,7 +117,7 @@ def test_repeats_that_are_not_finished_give_no_verdict(evidence):
     assert "3 of 4 finished" in note and "## Verdict" not in note and "(chosen)" not in note
     note = shown(search_note(unfinished))
     assert "No verdict yet: confirming is not finished (3 of 4 trainings)." in note
-    assert "Fine-tuning is" not in note and "Feature extraction is" not in note
+    assert "configuration found in" not in note
 
 
 def test_where_all_seeds_of_a_strategy_failed_there_is_no_verdict(evidence):
@@ -123,6 +129,7 @@ def test_where_all_seeds_of_a_strategy_failed_there_is_no_verdict(evidence):
 
 def test_repeats_before_the_first_is_complete_are_explained_as_well(unconfirmed):
     confirm = create_study(unconfirmed.storage, "s/confirm", "accuracy")
+    write_search(confirm, unconfirmed.study.search_id)
     write_confirm(confirm, {"candidates": [0], "seeds": [1], "resplit": True, "choose": "best"})
     note = shown(confirm_note(read_evidence(unconfirmed.storage, "s")))
     assert "drawn anew for every seed" in note and "(chosen)" not in note
@@ -139,5 +146,6 @@ def test_controls_stand_there_with_their_values(evidence):
 
 def test_an_alarm_stands_in_the_note_of_the_controls(evidence):
     """Random weights and a dozen images: nothing was learned."""
-    lines = alarms(evidence.confirmed, evidence.counts, NAMES)
+    learned = read_learned(evidence.storage, evidence.confirmed, evidence.counts)
+    lines = alarms(learned, NAMES)
     assert lines and all(line in shown(controls_note(evidence)) for line in lines)

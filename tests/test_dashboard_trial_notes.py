@@ -22,7 +22,7 @@ def trial(accuracy=0.75, epochs=3, **changes):
     history = [
         {
             "epoch": number,
-            "train": {"accuracy": 0.9, "loss": 0.2},
+            "train": {"accuracy": 0.6, "loss": 0.9},
             "val": {"accuracy": accuracy, "loss": 0.5},
         }
         for number in range(1, epochs + 1)
@@ -31,6 +31,7 @@ def trial(accuracy=0.75, epochs=3, **changes):
         "history": history,
         "best_epoch": min(2, epochs) or None,
         "keyed_params": TUNED,
+        "train_metrics": {"accuracy": 0.9, "loss": 0.2},
         "config": {"seed": 7},
         "num_trainable_parameters": 1_234_567,
         "peak_memory_bytes": 660_000_000,
@@ -39,8 +40,15 @@ def trial(accuracy=0.75, epochs=3, **changes):
     return record(5, "fine_tuning", accuracy, **{**fields, **changes})
 
 
-def note(found, metric="accuracy", purpose=""):
-    return trial_note(found, metric=metric, num_val=400, depths=DEPTHS, purpose=purpose)
+def note(found, metric="accuracy", purpose="", subjects=None):
+    return trial_note(
+        found,
+        metric=metric,
+        num_val=400,
+        depths=DEPTHS,
+        purpose=purpose,
+        subjects=subjects,
+    )
 
 
 def test_it_says_what_was_trained():
@@ -78,6 +86,11 @@ def test_it_says_what_came_out_with_interval_epoch_and_gap():
     assert "On training images 90.0 % (gap +15.0 points)." in said
 
 
+def test_a_gap_that_nobody_measured_is_not_made_up():
+    said = note(trial(train_metrics=None))
+    assert "On training images it was not measured." in said and "gap" not in said
+
+
 def test_a_loss_is_no_share_and_has_no_interval():
     said = note(trial(), metric="loss")
     assert "Validation loss **0.500** (400 images)" in said and "gap -0.300" in said
@@ -87,6 +100,12 @@ def test_it_says_what_it_took():
     said = note(trial(cache={"was_at_hand": True, "bytes": 1, "start": 5}))
     assert "Took 10.0 s (training 6.0 s, validation 2.0 s); peak memory 660.0 MB." in said
     assert "Outputs of the frozen layers were at hand." in said
+
+
+def test_a_peak_that_no_system_told_is_unknown_and_a_control_has_none():
+    assert "peak memory unknown." in note(trial(peak_memory_bytes=None))
+    control = trial(peak_memory_bytes=None, num_trainable_parameters=None)
+    assert "peak memory" not in note(control, purpose="controls")
 
 
 @pytest.mark.parametrize(("size", "told"), [(4, True), (16, False), (None, False)])
@@ -104,6 +123,11 @@ def test_a_reason_of_an_earlier_version_has_todays_words():
     """Of a loss "below" would say the opposite."""
     found = trial(state="PRUNED", value=None, reason="below the median at epoch 3")
     assert "worse than the median at epoch 3" in note(found, metric="loss")
+
+
+def test_a_failure_that_does_not_count_says_so():
+    said = note(trial(epochs=0, state="FAIL", value=None, reason="no space left", void=True))
+    assert "**Failed**: no space left. It is not counted" in said
 
 
 @pytest.mark.parametrize(
@@ -176,3 +200,9 @@ def test_a_control_says_what_it_is(control, backbone, weights, words):
 def test_markup_from_outside_is_shown_as_it_is(changes):
     said = note(trial(**changes))
     assert r"\!\[x\](http\://a.b/c) \<img src=x\>" in said
+
+
+def test_images_of_few_subjects_are_as_unsure_as_the_subjects():
+    low, high = wilson_interval(75, 100)
+    said = note(trial(), subjects=100)
+    assert f"[{100 * low:.1f}, {100 * high:.1f}] (400 images of 100 subjects" in said

@@ -170,6 +170,7 @@ def test_data_shows_findings_in_short_and_refuses_what_cannot_be_read(leaking, c
     assert "--skip-unreadable" in capsys.readouterr().out  # in the command that `run` needs
 
 
+@pytest.mark.slow
 @needs_shared
 def test_pneumoniamnist_is_refused_with_its_eight_images_in_train_and_val(home, capsys):
     file = str(SHARED / "pneumoniamnist.npz")
@@ -184,6 +185,7 @@ def test_pneumoniamnist_is_refused_with_its_eight_images_in_train_and_val(home, 
         assert sum(counts["test"].values()) == 624
 
 
+@pytest.mark.slow
 @needs_shared
 def test_the_x_rays_are_refused_for_subjects_in_both_folders_and_warned_of_without(home, capsys):
     folder = str(SHARED / "chest_xray")
@@ -193,8 +195,10 @@ def test_the_x_rays_are_refused_for_subjects_in_both_folders_and_warned_of_witho
     assert error["count"] == len(error["groups"]) == 42
     assert "Names may be reused across folders" in err and "--allow-leakage" in err
     assert main(["data", folder, "--check", "--json"]) == 0
-    (warning,) = json.loads(capsys.readouterr().out)["findings"]
-    assert (warning["kind"], warning["same_picture"]) == ("near_duplicates_across_splits", 0)
+    stems, pairs = json.loads(capsys.readouterr().out)["findings"]
+    assert (pairs["kind"], pairs["same_picture"]) == ("near_duplicates_across_splits", 0)
+    assert stems["kind"] == "shared_stems" and stems["subjects_across_splits"] == 42
+    assert stems["group_pattern"].startswith(r"^(person\d+|")
 
 
 def test_a_class_of_which_no_file_can_be_read_is_refused_with_its_files(leaking, capsys):
@@ -207,6 +211,7 @@ def test_a_class_of_which_no_file_can_be_read_is_refused_with_its_files(leaking,
     assert "Class 'OPACITY' has no image left in train" in err and "can't be read" in err
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_or_is_mended_later_is_named(leaking, capsys):
     assert run(capsys, leaking, "--allow-leakage")[0] == 0
     name = break_one(leaking)

@@ -466,6 +466,7 @@ def test_pixels_of_an_npz_file_that_are_damaged_are_refused_in_one_line(load, tm
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
 
 
+@pytest.mark.slow
 @needs_shared
 def test_the_chest_x_rays_are_the_same_data_as_folder_and_by_their_manifest(load):
     folder, manifest = (

@@ -4,13 +4,18 @@ import io
 import struct
 import warnings
 import zlib
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode
+from torchvision.transforms import Resize as ResizeShortSide
 
 from transfer.data import decoding
 from transfer.data.decoding import (
+    Interpolation,
+    Resize,
     UnreadableImageError,
     as_grey,
     decode_array,
@@ -198,6 +203,81 @@ def test_resizing_gives_a_square_and_keeps_one_grey_value(shape):
 def test_resizing_to_its_own_size_changes_nothing():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
     assert resize(pixels, 8) is pixels
+
+
+WAYS = get_args(Resize)
+INTERPOLATIONS = get_args(Interpolation)
+
+
+def grains(height, width, *channels, seed=0):
+    shape = (height, width, *channels)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("pixels", [grains(30, 30), grains(30, 30, 3)], ids=["grey", "colour"])
+def test_a_square_image_is_the_same_by_all_ways(pixels, interpolation):
+    squeezed, *others = (resize(pixels, 8, how, interpolation) for how in WAYS)
+    assert all(np.array_equal(squeezed, other) for other in others)
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40, 3), (7, 300), (300, 1), (8, 9)])
+def test_an_image_of_any_shape_becomes_a_square(shape, interpolation, how):
+    small = resize(grains(*shape), 8, how, interpolation)
+    assert small.shape == (8, 8, *shape[2:]) and small.dtype == np.uint8
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(40, 80), (80, 40), (40, 80, 3), (81, 40)])
+def test_cropping_is_what_torchvision_does_to_the_short_side_and_the_centre(shape, interpolation):
+    # Smooth, as half a pixel of another centre would show in noise.
+    pixels = resize_to(grains(6, 6, *shape[2:]), shape[:2])
+    way = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+    transform = Compose([ResizeShortSide(20, way[interpolation]), CenterCrop(20)])
+    expected = np.asarray(transform(Image.fromarray(pixels))).astype(int)
+    found = resize(pixels, 20, "crop", interpolation).astype(int)
+    # Of an odd difference the middle is half a pixel elsewhere.
+    assert np.abs(found - expected)[1:-1, 1:-1].max() <= 6
+
+
+def resize_to(pixels, shape):
+    return np.asarray(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("is_tall", [False, True])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_padding_keeps_the_proportions_between_two_bars_of_the_mean_along_them(channels, is_tall):
+    wide = grains(20, 40, *channels)
+    bar = np.concatenate([wide[0], wide[-1]]).mean(axis=0).round()
+    pixels = wide.swapaxes(0, 1).copy() if is_tall else wide
+    padded = resize(pixels, 16, "pad")
+    padded = padded.swapaxes(0, 1) if is_tall else padded
+    assert (padded[:4] == bar).all() and (padded[12:] == bar).all()
+    # The image itself is resized as a whole, to half the height of the square.
+    shape = (16, 8) if is_tall else (8, 16)
+    inside = Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR)
+    inside = np.asarray(inside)
+    assert np.array_equal(padded[4:12], inside.swapaxes(0, 1) if is_tall else inside)
+
+
+def test_a_circle_stays_round_unless_it_is_squeezed():
+    down, right = np.mgrid[:60, :120]
+    circle = (255 * ((down - 30) ** 2 + (right - 60) ** 2 < 20**2)).astype(np.uint8)
+
+    def sides(how):
+        small = resize(circle, 48, how) > 127
+        return small.any(axis=1).sum(), small.any(axis=0).sum()
+
+    assert sides("pad")[0] == pytest.approx(sides("pad")[1], abs=1)
+    assert sides("crop")[0] == pytest.approx(sides("crop")[1], abs=1)
+    assert sides("squeeze")[0] == pytest.approx(2 * sides("squeeze")[1], abs=2)
+
+
+def test_interpolations_differ_in_how_much_detail_they_keep():
+    sharpness = [resize(grains(64, 64), 24, interpolation=name).std() for name in INTERPOLATIONS]
+    assert sharpness == sorted(set(sharpness))
 
 
 def test_shrinking_averages_so_that_fine_stripes_do_not_alias():

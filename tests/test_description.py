@@ -3,6 +3,7 @@
 import pytest
 
 from studies.bundle_config import MODEL, SCRIPT
+from studies.calibration import Calibration
 from studies.chosen_run import best_predictions, find_chosen_run
 from studies.description import config_of, recipe_of
 from studies.storage import open_existing
@@ -35,11 +36,12 @@ def test_a_config_has_the_numbers_of_the_run_and_of_the_search(found):
         logits_NC,
         labels_N,
         {MODEL: "0" * 64, SCRIPT: "0" * 64},
-        temperature=2.0,
+        calibration=Calibration(scale=0.5, biases=(0.0, 0.1)),
         module=None,
         refit=False,
     )
-    assert config.temperature == 2.0 and 0 < config.threshold < 1
+    assert (config.calibration.scale, config.calibration.biases) == (0.5, (0.0, 0.1))
+    assert 0 < config.threshold < 1
     assert config.validation.value == chosen.run.value
     assert config.validation.values == tuple(chosen.candidate.values)
     assert config.validation.num_images == len(labels_N) == 12

@@ -3,12 +3,22 @@
 Shapes: N and M images, D features, U = N + M.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 
-from studies.domain import INVERSE_PENALTY, _fit, auroc, find_domains, matched, out_of_fold
+from studies.domain import (
+    INVERSE_PENALTY,
+    _fit,
+    auroc,
+    find_domains,
+    matched,
+    out_of_fold,
+    permutation_p,
+)
 
 
 def sets(seed, first=80, second=80, features=300, moved=0.0):
@@ -79,6 +89,7 @@ def test_an_image_that_counts_twice_is_two_images():
         components_UK=domains.components_UK[twice],
         is_second_U=domains.is_second_U[twice],
         fold_U=domains.fold_U[twice],
+        group_U=np.arange(len(twice)),
     )
     np.testing.assert_allclose(
         out_of_fold(domains, counts_U)[keep], out_of_fold(doubled)[np.unique(twice, True)[1]]
@@ -130,3 +141,75 @@ def test_features_that_do_not_fit_are_refused():
         find_domains(np.ones((9, 3)), np.ones((9, 4)))
     with pytest.raises(ValueError, match=r"finite.*for 1 images"):
         find_domains(np.ones((9, 3)), np.array([[1, np.nan, 1]] + [[1, 2, 3]] * 8))
+
+
+def subjects(seed, first=20, second=30, images=4, features=60, moved=0.0):
+    """Sets of a few images of each subject, which look alike; the second set may be moved."""
+    rng = np.random.default_rng(seed)
+    spreads_D = 1 / np.sqrt(np.arange(1, features + 1))
+    found = []
+    for num_subjects in (first, second):
+        of_subject = np.repeat(rng.normal(size=(num_subjects, features)), images, axis=0)
+        own = rng.normal(size=of_subject.shape)
+        groups_N = np.repeat(np.arange(num_subjects), images)
+        found.append((spreads_D * (of_subject + own) / 2**0.5, groups_N))
+    found[1][0][:, 0] += moved
+    return [features_ND for features_ND, _ in found], tuple(groups_N for _, groups_N in found)
+
+
+def test_images_of_one_subject_are_in_one_fold():
+    features, groups = subjects(0)
+    domains = find_domains(*features, groups=groups)
+    for group in range(50):
+        assert len(set(domains.fold_U[domains.group_U == group])) == 1
+    # The same name in both sets is not the same subject.
+    assert domains.group_U.max() == 49
+
+
+def test_subjects_are_not_mistaken_for_a_shift():
+    by_image, by_subject = [], []
+    for seed in range(6):
+        features, groups = subjects(seed)
+        by_image.append(auroc(find_domains(*features)).value)
+        by_subject.append(auroc(find_domains(*features, groups=groups)).value)
+    assert np.mean(by_image) > 0.65
+    assert np.mean(by_subject) == pytest.approx(0.5, abs=0.08)
+
+
+def test_the_interval_of_few_subjects_is_wider_than_that_of_their_images():
+    features, groups = subjects(0)
+    by_subject = find_domains(*features, groups=groups)
+    by_image = replace(by_subject, group_U=np.arange(200))
+    wide, narrow = auroc(by_subject), auroc(by_image)
+    assert wide.value == narrow.value
+    assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)
+
+
+def test_sets_of_the_same_subjects_at_large_are_seldom_told_apart():
+    p_values = []
+    for seed in range(20):
+        features, groups = subjects(seed, 10, 10)
+        p_values.append(permutation_p(find_domains(*features, groups=groups, seed=seed)))
+    assert sum(p < 0.05 for p in p_values) <= binom.ppf(0.999, 20, 0.05)
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.25)
+
+
+def test_a_set_that_is_moved_is_told_apart_by_subject_as_well():
+    features, groups = subjects(0, moved=3.0)
+    assert permutation_p(find_domains(*features, groups=groups)) == 1 / 200
+
+
+def test_other_shares_of_the_classes_are_no_shift():
+    rng = np.random.default_rng(0)
+    labels_U = np.concatenate([np.arange(60) < 12, np.arange(60) < 48]).astype(int)
+    features_UD = rng.normal(size=(120, 5)) + 3.0 * labels_U[:, None]
+    domains = find_domains(features_UD[:60], features_UD[60:])
+    assert auroc(domains).low > 0.5
+    assert permutation_p(domains) == 1 / 200
+    assert permutation_p(domains, labels_U) > 0.05
+
+
+def test_fewer_than_five_subjects_tell_nothing():
+    features, groups = subjects(0, first=4, images=10)
+    assert find_domains(*features, groups=groups) is None
+    assert find_domains(*features) is not None

@@ -249,6 +249,20 @@ def test_a_file_is_checked_once_in_a_process(cache, monkeypatch):
     assert read == [FILE_BYTES]
 
 
+def test_who_has_just_written_a_file_does_not_read_it_for_its_checksum(cache, monkeypatch):
+    summed, checksum = [], entries_module.zlib.crc32
+
+    def crc32(data, value=0):
+        summed.append(len(data))
+        return checksum(data, value)
+
+    monkeypatch.setattr(entries_module.zlib, "crc32", crc32)
+    entries = open_entries(cache)
+    keep(entries)
+    entries.find(KEY, N)
+    assert sum(summed) == FILE_BYTES
+
+
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, OSError])
 def test_what_computing_raises_is_passed_on_and_nothing_is_left(cache, failure):
     def fail():

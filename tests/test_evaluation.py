@@ -16,6 +16,7 @@ from studies.evaluation import (
     evaluate_seeds,
     metrics_json,
     num_resamples,
+    predictive_values,
 )
 from studies.statistics import wilson_interval
 
@@ -38,7 +39,7 @@ def test_metrics_of_a_model_agree_with_the_reference_and_lie_in_their_intervals(
     called_N = given_NC.argmax(axis=1)
     found = evaluate_model(labels_N, given_NC, CLASSES)
     assert set(found) == {
-        *("accuracy", "balanced_accuracy", "auroc", "f1", "loss", "ece"),
+        *("accuracy", "balanced_accuracy", "auroc", "f1", "loss", "brier"),
         *(f"{what}@{name}" for what in ("recall", "precision") for name in CLASSES),
     }
     assert found["f1"].value == pytest.approx(f1_score(labels_N, called_N, average="macro"))
@@ -133,7 +134,7 @@ def test_calls_alone_give_the_metrics_that_need_no_probability():
         evaluate_calls(labels_N, called_N, CLASSES),
         evaluate_model(labels_N, given_NC, CLASSES),
     )
-    assert set(of_calls) == set(of_model) - {"auroc", "loss", "ece"}
+    assert set(of_calls) == set(of_model) - {"auroc", "loss", "brier"}
     assert all(of_calls[name] == of_model[name] for name in of_calls)
 
 
@@ -159,3 +160,55 @@ def test_over_seeds_the_confusion_matrix_is_a_mean():
 def test_many_images_are_resampled_less_often():
     assert num_resamples(100) == 2000 and num_resamples(50_000) == 200
     assert num_resamples(0) == 2000
+
+
+def test_predictive_values_are_bayes_theorem_of_the_recalls():
+    labels_N = np.repeat([0, 1], [200, 100])
+    called_N = np.concatenate([np.repeat([0, 1], [180, 20]), np.repeat([0, 1], [10, 90])])
+    positive, negative = predictive_values(labels_N, called_N, 0.05)
+    assert positive.value == pytest.approx(0.05 * 0.9 / (0.05 * 0.9 + 0.95 * 0.1))
+    assert negative.value == pytest.approx(0.95 * 0.9 / (0.95 * 0.9 + 0.05 * 0.1))
+    assert positive.low < positive.value < positive.high
+    as_here, _ = predictive_values(labels_N, called_N, 1 / 3)
+    assert as_here.value == pytest.approx(90 / 110)
+
+
+@pytest.mark.parametrize(("ill", "healthy"), [(0.85, 0.9), (0.99, 0.97)])
+def test_predictive_values_cover_what_is_true(ill, healthy):
+    rng, prevalence = np.random.default_rng(0), 0.1
+    true = prevalence * ill / (prevalence * ill + (1 - prevalence) * (1 - healthy))
+    labels_N = np.repeat([0, 1], [150, 150])
+    inside = 0
+    for _ in range(500):
+        right_N = rng.random(300) < np.where(labels_N == 1, ill, healthy)
+        called_N = np.where(right_N, labels_N, 1 - labels_N)
+        found, _ = predictive_values(labels_N, called_N, prevalence)
+        inside += found.low <= true <= found.high
+    assert 0.93 <= inside / 500 <= 0.995
+
+
+def test_where_no_call_is_wrong_the_interval_has_an_end_below_one():
+    labels_N = np.repeat([0, 1], 50)
+    positive, negative = predictive_values(labels_N, labels_N, 0.01)
+    assert positive.value == positive.high == negative.value == 1.0
+    assert positive.low < 0.5 < negative.low
+
+
+def test_predictive_values_that_are_not_defined_are_none():
+    labels_N = np.repeat([0, 1], 50)
+    assert predictive_values(labels_N, np.zeros(100, int), 0.1)[0] is None
+    assert predictive_values(np.zeros(5, int), np.zeros(5, int), 0.1) == (None, None)
+    with pytest.raises(ValueError, match="prevalence"):
+        predictive_values(labels_N, labels_N, 1.0)
+
+
+def test_images_of_few_patients_make_predictive_values_less_sure():
+    rng = np.random.default_rng(1)
+    patients_N = np.repeat(np.arange(40), 5)
+    labels_N = patients_N % 2
+    right_N = (rng.random(40) < 0.8)[patients_N]
+    called_N = np.where(right_N, labels_N, 1 - labels_N)
+    alone, _ = predictive_values(labels_N, called_N, 0.2)
+    together, _ = predictive_values(labels_N, called_N, 0.2, patients_N)
+    assert together.value == alone.value
+    assert together.high - together.low > 1.3 * (alone.high - alone.low)

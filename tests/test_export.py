@@ -15,7 +15,7 @@ from bundles import run_study, save_images
 from studies import chosen_run, confirm, export
 from studies.bundle import read_bundle
 from studies.bundle_config import CARD, MODEL, ONNX
-from studies.calibration import find_temperature, find_threshold, probabilities
+from studies.calibration import Calibration, find_calibration, find_threshold
 from studies.cli import main
 from studies.confirm import read_confirmed
 from studies.errors import UserError
@@ -92,12 +92,12 @@ def test_the_bundle_is_the_network_that_was_validated(home, bundles, confirmed, 
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_temperature_and_threshold_are_those_of_its_best_epoch(home, bundles, confirmed, strategy):
+def test_calibration_and_threshold_are_those_of_its_best_epoch(home, bundles, confirmed, strategy):
     logits_NC, labels_N = predictions(home, confirmed.chosen[strategy].runs[0])
     config = bundles[strategy].config
-    assert config.temperature == find_temperature(logits_NC, labels_N)
-    shares_NC = probabilities(logits_NC, config.temperature)
-    assert config.threshold == find_threshold(shares_NC, labels_N)
+    expected = find_calibration(logits_NC, labels_N)
+    assert Calibration(**config.calibration.model_dump()) == expected
+    assert config.threshold == find_threshold(expected.probabilities(logits_NC), labels_N)
 
 
 def test_without_a_strategy_the_better_one_is_taken(home, confirmed, tmp_path):
@@ -200,10 +200,10 @@ def refit(home, tmp_path_factory):
     return read_bundle(out)
 
 
-def test_a_refit_keeps_temperature_threshold_and_numbers_and_says_so(bundles, refit):
+def test_a_refit_keeps_calibration_threshold_and_numbers_and_says_so(bundles, refit):
     before, after = bundles["fine_tuning"].config, refit.config
     assert after.refit and not before.refit
-    for name in ("temperature", "threshold", "validation", "configuration", "study"):
+    for name in ("calibration", "threshold", "validation", "configuration", "study"):
         assert getattr(after, name) == getattr(before, name)
     assert "**Refit.**" in (refit.folder / CARD).read_text(encoding="utf-8")
 

@@ -30,6 +30,7 @@ CANDIDATES = {
     "weight_decay": [-0.1, 0.0, 0.1],
     "dropout": [-0.1, 0.0, 0.99, 1.0, 1.5],
     "head_init": ["random", "probe", "zero", ""],
+    "head_rate_factor": [-1.0, 0.0, 0.5, 10.0],
     "layer_decay": [-0.5, 0.0, 0.1, 1.0, 1.1],
     "gradual_unfreezing": [-0.1, 0.0, 0.99, 1.0],
     "batch_norm": ["train", "frozen", "eval"],

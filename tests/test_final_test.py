@@ -16,12 +16,13 @@ from PIL import Image
 from studies import final_test, opened
 from studies.artifacts import TEST_FEATURES, TEST_PREDICTIONS, TEST_THUMBNAILS, read_arrays
 from studies.bundle import read_bundle
-from studies.calibration import find_temperature, probabilities
+from studies.calibration import find_calibration, probabilities
 from studies.cli import main
 from studies.confirm import CONFIRM
 from studies.errors import UserError
 from studies.export import ExportOptions, export_study
 from studies.final_test import EvaluateOptions, evaluate_bundle
+from studies.final_words import predictive_sentence
 from studies.ledger import openings
 from studies.progress import LineProgress
 from studies.records import read_trials
@@ -86,7 +87,7 @@ def ledger(home, bundle="fine_tuning"):
 def evaluated(made, tmp_path_factory):
     home = shutil.copytree(made, tmp_path_factory.mktemp("once") / "home")
     before = {path for path in (home / "cache").rglob("*") if path.is_file()}
-    found = evaluate(home)
+    found = evaluate(home, prevalence=0.1)
     after = {path for path in (home / "cache").rglob("*") if path.is_file()}
     return home, found, after - before
 
@@ -102,7 +103,7 @@ def test_json_has_what_was_promised(evaluated):
     _, found, _ = evaluated
     told = json.loads(json.dumps(found.as_json(), allow_nan=False))
     assert told["n"] == 20 and told["opening"] == 1
-    names = {"accuracy", "balanced_accuracy", "auroc", "f1", "ece", "recall@NORMAL"}
+    names = {"accuracy", "balanced_accuracy", "auroc", "f1", "brier", "recall@NORMAL"}
     assert names <= set(told["metrics"])
     assert all(set(each) == {"value", "low", "high"} for each in told["metrics"].values())
     assert {"value", "low", "high"} <= set(told["predicted"])
@@ -117,12 +118,22 @@ def test_the_numbers_follow_from_the_predictions_that_are_stored(evaluated, arra
     home, found, _ = evaluated
     stored, bundle = arrays[TEST_PREDICTIONS], read_bundle(home / "fine_tuning")
     labels_N = stored["labels_N"]
-    given_NC = bundle.probabilities(stored["bundle_NC"])
+    given_NC, plain_NC = (
+        bundle.probabilities(stored["bundle_NC"]),
+        probabilities(stored["bundle_NC"], 1.0),
+    )
     for name, metric in METRICS.items():
-        assert found.result["metrics"][name]["value"] == pytest.approx(metric(labels_N, given_NC))
+        value = metric(labels_N, given_NC if name in ("loss", "brier") else plain_NC)
+        assert found.result["metrics"][name]["value"] == pytest.approx(value)
     called_N = bundle.called(given_NC)
     at_threshold = found.result["at_threshold"]["metrics"]["accuracy"]["value"]
     assert at_threshold == (called_N == labels_N).mean()
+    told = found.result["at_threshold"]["predictive_values"]
+    ill, healthy = ((called_N == labels_N)[labels_N == label].mean() for label in (1, 0))
+    of_ill = 0.1 * ill / (0.1 * ill + 0.9 * (1 - healthy))
+    assert (told["prevalence"], told["of"]) == (0.1, bundle.classes[1])
+    assert told["values"][bundle.classes[1]]["value"] == pytest.approx(of_ill)
+    assert f"Where 0.1 of all images are {bundle.classes[1]}" in predictive_sentence(found.result)
     means = {}
     for name in STRATEGIES:
         values = [(row.argmax(axis=1) == labels_N).mean() for row in stored[f"{name}_SNC"]]
@@ -148,7 +159,7 @@ def test_the_first_seed_of_its_strategy_is_the_bundle(evaluated, arrays):
     assert np.abs(stored["fine_tuning_SNC"][1] - stored["bundle_NC"]).max() > 1e-3
 
 
-def test_each_seed_has_its_own_temperature(evaluated, arrays):
+def test_each_seed_has_its_own_calibration(evaluated, arrays):
     home, found, _ = evaluated
     storage = open_existing(str(home / "studies.db"))
     stored, losses = arrays[TEST_PREDICTIONS], []
@@ -160,7 +171,7 @@ def test_each_seed_has_its_own_temperature(evaluated, arrays):
     for seed, logits_NC in zip([1, 2], stored["feature_extraction_SNC"], strict=True):
         val = read_arrays(storage, runs[seed].predictions, "predictions")
         best_NC = val["logits_ENC"][runs[seed].best_epoch - 1]
-        given_NC = probabilities(logits_NC, find_temperature(best_NC, val["labels_N"]))
+        given_NC = find_calibration(best_NC, val["labels_N"]).probabilities(logits_NC)
         losses.append(METRICS["loss"](stored["labels_N"], given_NC))
     told = found.result["by_strategy"]["feature_extraction"]["metrics"]["loss"]["value"]
     assert told == pytest.approx(np.mean(losses))
@@ -197,6 +208,7 @@ def test_a_second_opening_is_refused_and_opens_nothing(home, monkeypatch):
     assert len(ledger(home)) == 1
 
 
+@pytest.mark.slow
 def test_again_with_a_reason_is_counted_for_ever(home):
     first = evaluate(home)
     second = evaluate(home, again=True, reason="a second reader")
@@ -230,6 +242,7 @@ def test_forecast_and_opening_are_written_before_the_seal_is_broken(home, monkey
     assert f"Forecast: accuracy {before.predicted['value']:.4f}" in told
 
 
+@pytest.mark.slow
 def test_an_opening_that_was_cut_off_goes_on_as_the_same_one(home, monkeypatch):
     def cut(*given):
         raise KeyboardInterrupt
@@ -278,7 +291,7 @@ def test_what_is_missing_or_wrong_is_found_before_the_opening(home, spoil, messa
         found = {"kind": "random", "sha256": "random-7", "seed": 7}
         edit(given.bundle, lambda values: values["weights"].update(found))
     elif spoil == "bundle":
-        edit(given.bundle, lambda values: values.update(temperature=9.0), signed=False)
+        edit(given.bundle, lambda values: values["calibration"].update(scale=9.0), signed=False)
     else:
         given = replace(given, storage=str(home / "none.db"))
     with pytest.raises((UserError, ValueError), match=message):
@@ -287,6 +300,7 @@ def test_what_is_missing_or_wrong_is_found_before_the_opening(home, spoil, messa
     assert not (home / "none.db").exists()
 
 
+@pytest.mark.slow
 def test_one_strategy_alone_is_evaluated_without_a_difference(tmp_path):
     run_study(tmp_path, strategies=["feature_extraction"], trials=1)
     export(tmp_path, tmp_path / "fine_tuning")
@@ -309,6 +323,7 @@ def test_seeds_with_validation_images_of_their_own_are_evaluated(tmp_path):
     assert np.abs(first_NC - stored["bundle_NC"]).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_a_model_that_was_refitted_is_evaluated_as_it_is(home):
     export(home, home / "refitted", strategy="feature_extraction", refit=True)
     found = evaluate(home, "refitted")
@@ -332,12 +347,15 @@ def test_the_command_prints_every_part_and_json_only_json(home, capsys, monkeypa
     assert main(base) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("Error: The test images of study 's' were opened once")
-    assert main([*base, "--again", "--reason", "json", "--json", "--margin", "0.05"]) == 0
+    assert main([*base, "--again", "--reason", "json", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["opening"] == 2 and told["difference"]["margin"] == 0.05
-    assert main([*base, "--margin", "0"]) == 2
+    assert told["opening"] == 2 and told["difference"]["margin"] == 0.02
+    assert len(told["difference"]["trials"]) == 2
+    # It was declared with the study, before anything was confirmed.
+    assert main([*base, "--margin", "0.05"]) == 2
 
 
+@pytest.mark.slow
 def test_results_are_stored_before_they_are_told(home, monkeypatch):
     def broken(*_):
         raise RuntimeError("no card")
@@ -349,6 +367,7 @@ def test_results_are_stored_before_they_are_told(home, monkeypatch):
     assert entry.is_finished
 
 
+@pytest.mark.slow
 def test_an_opening_that_was_cut_off_is_no_way_round_one_that_was_seen(home, monkeypatch):
     def cut(*given):
         raise KeyboardInterrupt
@@ -400,6 +419,7 @@ def test_what_would_fail_later_is_found_while_the_seal_is_whole(home, spoil):
     assert ledger(home) == []
 
 
+@pytest.mark.slow
 def test_a_study_made_anew_under_its_name_is_not_taken_for_it(home):
     storage = open_storage(str(home / "studies.db"))
     for name in ("s", "s/confirm", "s/controls"):
@@ -459,7 +479,8 @@ def test_what_a_killed_evaluation_has_left_is_removed(home):
     assert list((home / "cache" / "opened").iterdir()) == []
 
 
-def test_a_loss_is_held_against_its_forecast_before_temperature(tmp_path):
+@pytest.mark.slow
+def test_a_loss_is_held_against_its_forecast_before_calibration(tmp_path):
     run_study(tmp_path, strategies=["feature_extraction"], trials=1, metric="loss")
     export(tmp_path, tmp_path / "fine_tuning")
     found = evaluate(tmp_path)
@@ -474,13 +495,7 @@ def test_a_loss_is_held_against_its_forecast_before_temperature(tmp_path):
     assert told != pytest.approx(found.result["metrics"]["loss"]["value"])
 
 
-@pytest.mark.parametrize("margin", [0.0, 0.9, float("nan")])
-def test_a_margin_out_of_range_opens_nothing(home, margin):
-    with pytest.raises(UserError, match="margin"):
-        evaluate(home, margin=margin)
-    assert ledger(home) == []
-
-
+@pytest.mark.slow
 def test_a_signal_ends_it_with_the_opening_recorded_and_nothing_left(home, monkeypatch, capsys):
     def stopped(*given):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -60,7 +60,6 @@ def result(**changes):
             **interval(0.02),
             "p": 0.3,
             "sentence": "Fine-tuning is what it is.",
-            "two_models": {"p_holm": {"mcnemar": 0.2, "delong": 0.4}},
         },
     } | changes
 
@@ -119,11 +118,50 @@ def test_the_screen_has_every_part_within_eighty_columns():
         "Called [bold]well from 0.3 on",
         "majority",
         "Fine-tuning is what it is.",
-        "McNemar (accuracy) p = 0.2",
         "opened once",
     ):
         assert part in told, part
     assert max(map(len, told.splitlines())) <= 80
+
+
+def measures(slope, error):
+    return {
+        "slope": None if slope is None else interval(slope),
+        "intercepts": None if slope is None else {"[bold]well" * 4: interval(-0.2)},
+        "loss": interval(0.5),
+        "brier": interval(0.125),
+        "ece": {"value": 0.1, "expected": 0.1 - error, "excess": error, "p": 0.04},
+    }
+
+
+def test_calibration_is_told_before_and_after_it_without_an_interval_of_its_error():
+    told = screen(
+        result(calibration={"before": measures(0.4, 0.05), "after": measures(0.9, 0.01)})
+    )
+    for part in (
+        "0.400 [0.350, 0.450]",
+        "-0.200 [-0.250, -0.150]",
+        "0.125 [0.075, 0.175]",
+        "+0.050 (p = 0.04)",
+        "+0.010 (p = 0.04)",
+    ):
+        assert part in told, part
+    assert max(map(len, told.splitlines())) <= 80
+    undefined = measures(None, 0.0)
+    told = screen(result(calibration={"before": undefined, "after": undefined}))
+    assert "intercept" in told and "slope" in told
+
+
+def test_an_interval_of_ece_in_an_older_result_is_not_shown():
+    older = {"accuracy": interval(0.85), "ece": interval(0.0437)}
+    strategy = {"metrics": older, "seeds": [1, 2], "num_failed": 0, "trial": 4}
+    told = screen(result(metrics=older, by_strategy=dict.fromkeys(["fine_tuning"], strategy)))
+    assert "ece" not in told.split() and "4.4" not in told
+
+
+def test_precision_is_said_to_be_that_at_these_shares_of_the_classes():
+    told = " ".join(screen(result()).split())
+    assert "Precision holds where classes are as frequent as in these images" in told
 
 
 def test_more_classes_than_two_have_no_threshold():
@@ -135,7 +173,7 @@ def test_more_classes_than_two_have_no_threshold():
     ("value", "part"),
     [
         (0.85, "The test accuracy lies within the forecast."),
-        (0.7, "before temperature, 0.7000, lies outside the forecast: by a chance of 1 in 20"),
+        (0.7, "before calibration, 0.7000, lies outside the forecast: by a chance of 1 in 20"),
         (None, "accuracy is not defined"),
     ],
 )
@@ -161,7 +199,7 @@ def test_every_opening_is_told_with_its_reason():
 def test_the_card_says_the_same_and_escapes_it():
     every = [opening(outcome=result(), reason="a <b> typo")] * 2
     text = "\n\n".join(card_paragraphs(every, bundle_of(every[0].bundle)))
-    assert "0.8500 \\[0.8000, 0.9000\\]" in text and "40 images" in text
+    assert "0.8500 \\[0.8000, 0.9000\\]" in text and "40 test images" in text
     assert "<b>" not in text and "a \\<b\\> typo" in text
 
 
@@ -209,3 +247,12 @@ def test_images_that_were_opened_in_another_test_set_are_told():
     told = overlap("t", {"s": 20}, 24)
     assert "Of the 24 test images of study 't'" in told and "20 with study 's'" in told
     assert '--again --reason "..."' in told
+
+
+def test_every_output_says_whose_images_they_are_or_that_nobody_knows():
+    for subjects, told in ((None, "40 test images, taken as independent"), (12, "of 12 subjects")):
+        found = opening(outcome=result(subjects=subjects))
+        console = Console(file=StringIO(), width=100)
+        print_evaluation(console, found, [found])
+        assert told in console.file.getvalue()
+        assert told in "\n".join(card_paragraphs([found], bundle_of(found.bundle)))

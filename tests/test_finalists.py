@@ -10,11 +10,11 @@ from bundles import run_study
 
 from studies.artifacts import read_arrays, read_predictions
 from studies.bundle_config import read_config
-from studies.calibration import find_temperature
+from studies.calibration import find_calibration
 from studies.confirm import CONFIRM
 from studies.errors import UserError
 from studies.export import ExportOptions, export_study
-from studies.finalists import find_finalists, forecast_of, temperature_of
+from studies.finalists import calibration_of, find_finalists, forecast_of
 from studies.progress import LineProgress
 from studies.retraining import Places
 from studies.storage import load_study, open_existing, open_storage
@@ -68,22 +68,23 @@ def test_a_forecast_takes_the_search_and_the_seeds_into_account(storage, bundle)
         assert one.value == told.value and one.num_models == 1
 
 
-def test_a_temperature_is_found_on_the_trainings_own_validation_images(storage, bundle):
+def test_a_calibration_is_found_on_the_trainings_own_validation_images(storage, bundle):
     found = find_finalists(storage, bundle)
     run = found.candidates["feature_extraction"].runs[1]
     stored = read_predictions(storage, run)
     best_NC = stored.logits_ENC[run.best_epoch - 1]
-    assert temperature_of(storage, run) == find_temperature(best_NC, stored.labels_N)
+    assert calibration_of(storage, run) == find_calibration(best_NC, stored.labels_N)
 
 
 def test_a_study_that_is_not_the_bundles_is_refused(storage, bundle):
-    study = bundle.study.model_copy(update={"name": "t"})
+    study = bundle.study.model_copy(update={"name": "t", "search_id": None})
     with pytest.raises(UserError, match="No study 't'"):
         find_finalists(storage, bundle.model_copy(update={"study": study}))
     changes = [
         {"configuration": {**bundle.configuration, "batch_size": 3}},
         {"data": bundle.data.model_copy(update={"test_fingerprint": "5" * 64})},
         {"study": bundle.study.model_copy(update={"confirm_trial": 99})},
+        {"study": bundle.study.model_copy(update={"search_id": "another"})},
     ]
     for change in changes:
         with pytest.raises(UserError, match="not the one that the bundle comes from"):

@@ -88,3 +88,21 @@ def test_it_tells_whether_it_held():
 def test_without_runs_there_is_no_forecast():
     with pytest.raises(ValueError, match="1 or more runs"):
         made(num_runs=0)
+
+
+def test_copies_of_images_make_the_forecast_no_surer():
+    rng = np.random.default_rng(0)
+    labels_N = np.arange(60) % 2
+    called = [np.where(rng.random((2, 60)) < 0.85, labels_N, 1 - labels_N) for _ in range(3)]
+    said = [np.where(np.arange(2) == c[..., None], 0.8, 0.2) for c in called]
+
+    def width(copies, groups_N=None):
+        runs = [
+            Predicted(np.tile(labels_N, copies), np.tile(p_ENC, (1, copies, 1)), groups_N)
+            for p_ENC in said
+        ]
+        found = forecast([], runs, METRICS["accuracy"], num_test=60 * copies, num_models=3)
+        return found.high - found.low
+
+    assert width(5, np.tile(np.arange(60), 5)) == pytest.approx(width(1), rel=0.15)
+    assert width(5) < 0.7 * width(1)

@@ -13,6 +13,7 @@ from torch import nn
 from transfer.backbones import pool
 from transfer.catalog import BACKBONES
 from transfer.frozen import CHUNK_SIZES, FrozenBlocks, as_rows, canonical, from_rows
+from transfer.micro_batches import NoRoomError
 from transfer.weights import find_weights, load_blocks
 
 CPU = torch.device("cpu")
@@ -162,3 +163,49 @@ def test_nothing_that_is_run_asks_for_gradients_or_changes_a_block():
     outputs = FrozenBlocks(blocks, CPU).run(chunk(), 0, len(blocks))
     assert not outputs.requires_grad
     assert all(torch.equal(blocks.state_dict()[key], tensor) for key, tensor in before.items())
+
+
+class Short(nn.Module):
+    """A block that has room for so many images: ``seen`` are the sizes that came."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit, self.seen = limit, []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.limit:
+            raise torch.OutOfMemoryError(f"{len(x)} images")
+        return x + 1
+
+
+def passed(frozen, num_images, **given):
+    def compute(frozen, index_n):
+        return frozen.run(canonical(torch.from_numpy(index_n).float()[:, None]), 0, 1)
+
+    return torch.cat(list(frozen.chunks(num_images, compute, **given))).flatten().tolist()
+
+
+@pytest.mark.parametrize("num_images", [1, 5, CHUNK, 2 * CHUNK + 3])
+def test_a_pass_that_is_short_of_memory_goes_on_with_smaller_chunks(num_images):
+    block = Short(limit=CHUNK // 4)
+    frozen = FrozenBlocks([block.eval()], CPU)
+    expected = [i + 1.0 for i in range(num_images)]
+    assert passed(frozen, num_images) == expected
+    assert block.seen[:3] == [CHUNK, CHUNK // 2, CHUNK // 4]
+    assert set(block.seen[3:]) <= {CHUNK // 4}
+    # The next pass is not told: the shortage may be over.
+    block.limit, block.seen = CHUNK, []
+    assert passed(frozen, num_images) == expected and set(block.seen) == {CHUNK}
+
+
+def test_a_pass_of_one_size_does_not_go_on_with_another():
+    block = Short(limit=1)
+    with pytest.raises(torch.OutOfMemoryError, match=f"{CHUNK} images"):
+        passed(FrozenBlocks([block.eval()], CPU), 20, of_one_size=True)
+    assert block.seen == [CHUNK]
+
+
+def test_without_memory_for_one_image_it_is_said_that_nothing_would_help():
+    with pytest.raises(NoRoomError, match="1 images"):
+        passed(FrozenBlocks([Short(limit=0).eval()], CPU), 20)

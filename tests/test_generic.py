@@ -19,7 +19,7 @@ from transfer.backbones import (
     pool,
     split_into_blocks,
 )
-from transfer.generic import RefusedBackboneError, UnknownBackboneError
+from transfer.generic import RefusedBackboneError, UnknownBackboneError, timm_backbone
 
 # Name, depth, and the only image size it takes, if there is one.
 CUT = [
@@ -138,6 +138,35 @@ def test_timm_says_how_its_weights_want_images_and_where_they_are():
     assert backbone.spec.imagenet_accuracy is None
     assert backbone.hub == ("timm/test_vit.r160_in1k", "model.safetensors")
     assert backbone.native_size == 160
+    assert backbone.spec.interpolation == "bicubic"
+
+
+@pytest.mark.parametrize(
+    ("name", "interpolation"),
+    [
+        ("torchvision:efficientnet_b0", "bicubic"),
+        ("torchvision:resnet18", "bilinear"),
+        ("timm:test_resnet", "bilinear"),
+        ("timm:mobilenetv3_small_050", "bicubic"),
+    ],
+)
+def test_images_are_resized_as_the_library_says(name, interpolation):
+    needs_timm(name)
+    assert find_backbone(name).spec.interpolation == interpolation
+
+
+def test_an_interpolation_that_images_are_not_resized_by_here_is_refused(monkeypatch):
+    timm = pytest.importorskip("timm")
+    build = timm.create_model
+
+    def by_nearest(*arguments, **options):
+        network = build(*arguments, **options)
+        network.pretrained_cfg = {**network.pretrained_cfg, "interpolation": "nearest"}
+        return network
+
+    monkeypatch.setattr(timm, "create_model", by_nearest)
+    with pytest.raises(RefusedBackboneError, match="resized by 'nearest' interpolation"):
+        timm_backbone("timm:test_resnet")
 
 
 REFUSED = {

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer.data.decoding import decode_image
-from transfer.data.groups import find_groups, first_seen, partition_lines, together
+from transfer.data.groups import (
+    find_groups,
+    first_seen,
+    group_codes,
+    partition_lines,
+    together,
+)
 from transfer.data.items import Items
 
 IMAGES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("uvwxyz")), min_size=1)
@@ -94,3 +100,8 @@ def test_another_partition_has_another_name_and_none_has_none():
     names = [partition_lines("abc", groups) for groups in ("uuv", "uvv", "uvw", "uuu")]
     assert len(set(map(tuple, names))) == 4
     assert partition_lines("abc", None) == []
+
+
+def test_codes_are_equal_where_groups_are_and_unknown_where_they_are():
+    assert group_codes(["b", "a", "b"]).tolist() == [1, 0, 1]
+    assert group_codes(None) is None

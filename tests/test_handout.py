@@ -1,19 +1,24 @@
 """What comes next: opening, retries as they were, the same sequence after a stop."""
 
+import warnings
+from itertools import pairwise
+from types import SimpleNamespace
+
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from search_spaces import Baseline, Parameter, SearchSpace
+from studies.faults import to_retry
 from studies.handout import (
-    MAX_DUPLICATES,
     Plan,
     hand_out,
     next_logical_number,
     num_probes,
     opening,
-    remaining,
     room,
+    whose_turn,
 )
 from studies.records import (
     INTERRUPTED,
@@ -22,7 +27,7 @@ from studies.records import (
     write_provenance,
     write_reason,
 )
-from studies.storage import open_storage
+from studies.suggestion import num_untried
 
 N_TRIALS = 25
 DEPTHS = {"resnet18": 9, "resnet50": 17, "mobilenet_v2": 19}
@@ -57,17 +62,28 @@ FINITE = SearchSpace(
         Parameter(name="batch_size", choices=(8, 16)),
     ),
 )
+SMALL = SearchSpace(
+    name="small",
+    depths={"resnet18": 9},
+    parameters=(
+        Parameter(name="backbone", choices=("resnet18",)),
+        Parameter(name="strategy", choices=("feature_extraction", "fine_tuning")),
+        Parameter(name="learning_rate", choices=(1e-3,)),
+        Parameter(name="batch_size", choices=(8, 16)),
+        Parameter(name="num_unfrozen_layers", strategy="fine_tuning", low=1),
+    ),
+)
 
 
-def plan(space=FREE, n_trials=N_TRIALS, sampler="tpe", seed=0):
-    return Plan(space=space, opening=opening(space, n_trials), seed=seed, sampler=sampler)
+def plan(space=FREE, sampler="tpe", seed=0, share="trials"):
+    return Plan(space=space, opening=opening(space), seed=seed, sampler=sampler, share=share)
 
 
 class Bench:
     """A study whose trials cost nothing and can be lost."""
 
-    def __init__(self, folder):
-        self.storage = open_storage(f"sqlite:///{folder / 'studies.db'}")
+    def __init__(self):
+        self.storage = SimpleNamespace(database=InMemoryStorage())
         self.study = optuna.create_study(
             storage=self.storage.database, study_name="s", direction="maximize"
         )
@@ -122,36 +138,44 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path):
-    return Bench(tmp_path)
+def bench():
+    return Bench()
 
 
-@pytest.mark.parametrize("n_trials", [1, 4, 8, 12, 30, 100])
-def test_feature_extraction_comes_first_and_baselines_are_at_most_a_quarter(n_trials):
-    configurations = opening(FREE, n_trials)
-    strategies = [c["strategy"] for c in configurations]
-    assert strategies == sorted(strategies)  # "feature_extraction" < "fine_tuning"
-    baselines = [c for c in configurations if c["backbone"] == FREE.backbones[0]]
-    assert 1 <= len(baselines) <= max(1, n_trials // 4)
-    assert num_probes(configurations) == strategies.count("feature_extraction")
-
-
-def test_every_other_backbone_gets_a_probe_with_the_last_recipe():
-    probes = {c["backbone"]: c for c in opening(FREE, 30) if c["backbone"] != FREE.backbones[0]}
-    assert set(probes) == set(FREE.backbones[1:])
-    for probe in probes.values():
+def test_probes_of_every_backbone_come_first_by_the_last_recipe():
+    configurations = opening(FREE)
+    probes = configurations[: num_probes(configurations)]
+    assert [probe["backbone"] for probe in probes] == list(FREE.backbones)
+    for probe in probes:
         assert probe["strategy"] == "feature_extraction"
         assert (probe["learning_rate@feature_extraction"], probe["batch_size"]) == (1e-3, 16)
 
 
+def test_the_opening_has_every_baseline_on_the_first_backbone_once():
+    on_the_first = [c for c in opening(FREE) if c["backbone"] == FREE.backbones[0]]
+    baselines = [FREE.baseline_configuration(b, FREE.backbones[0]) for b in FREE.baselines]
+    assert sorted(map(str, on_the_first)) == sorted(map(str, baselines))
+
+
 def test_a_space_without_baselines_has_no_opening():
-    assert opening(FINITE, 30) == []
+    assert opening(FINITE) == [] and num_probes([]) == 0
 
 
-def test_the_opening_is_handed_out_first_and_in_its_order(bench):
+@pytest.mark.parametrize("strategy", list(RATES))
+def test_a_strategy_that_is_left_out_has_no_part_in_the_opening(strategy):
+    configurations = opening(FREE.narrowed(strategies=[strategy]))
+    assert configurations and {c["strategy"] for c in configurations} == {strategy}
+    assert num_probes(configurations) == (3 if strategy == "feature_extraction" else 0)
+
+
+def test_probes_are_handed_out_first_and_recipes_and_draws_in_turn(bench):
     bench.run(plan(), N_TRIALS)
-    first = opening(FREE, N_TRIALS)
-    assert [r.keyed_params for r in bench.records[: len(first)]] == first
+    given, configurations = [r.keyed_params for r in bench.records], opening(FREE)
+    assert given[:3] == configurations[:3]
+    for strategy, first, num_recipes in (("feature_extraction", 3, 1), ("fine_tuning", 0, 1)):
+        mine = [c for c in given if c["strategy"] == strategy][first:]
+        assert [c in configurations for c in mine[:2]] == [True, False]
+        assert sum(c in configurations for c in mine) == num_recipes
 
 
 @pytest.mark.parametrize("number", [0, 7, 20], ids=["opening", "random start", "model"])
@@ -171,9 +195,9 @@ def test_an_interrupted_trial_is_given_again_with_its_number_and_configuration(
 
 
 @pytest.fixture(scope="module", params=["tpe", "random"])
-def uninterrupted(request, tmp_path_factory):
+def uninterrupted(request):
     the_plan = plan(sampler=request.param)
-    return the_plan, Bench(tmp_path_factory.mktemp("whole")).run(the_plan, N_TRIALS)
+    return the_plan, Bench().run(the_plan, N_TRIALS)
 
 
 @pytest.mark.parametrize(
@@ -193,9 +217,12 @@ def test_interrupted_and_resumed_equals_uninterrupted(bench, uninterrupted, lost
     assert len(bench.records) == N_TRIALS + num_lost
 
 
-def test_a_larger_total_later_goes_on_as_if_it_had_been_asked_for_at_once(bench, uninterrupted):
+@pytest.mark.parametrize("n_trials", [1, 2, 5, 14])
+def test_a_larger_total_later_goes_on_as_if_it_had_been_asked_for_at_once(
+    bench, uninterrupted, n_trials
+):
     the_plan, expected = uninterrupted
-    bench.run(the_plan, 14)
+    assert bench.run(the_plan, n_trials) == expected[:n_trials]
     assert bench.run(the_plan, N_TRIALS) == expected
 
 
@@ -207,10 +234,13 @@ def test_another_seed_gives_another_sequence(bench, uninterrupted):
 
 def test_tpe_learns_where_random_does_not(uninterrupted):
     the_plan, trials = uninterrupted
-    begun = len(the_plan.opening)
-    best = [v for _, state, v, _ in trials[begun:] if state == "COMPLETE"]
-    half = len(best) // 2
-    if the_plan.sampler == "tpe":
+    if the_plan.sampler == "random":
+        return
+    for strategy in RATES:
+        best = [
+            v for _, state, v, c in trials if state == "COMPLETE" and c["strategy"] == strategy
+        ]
+        half = len(best) // 2
         assert sum(best[half:]) / len(best[half:]) > sum(best[:half]) / half
 
 
@@ -224,47 +254,76 @@ def test_the_smallest_free_number_is_next(bench):
     assert bench.next(plan()).logical_number == 4
 
 
-def test_a_configuration_that_was_tried_is_recognised(bench):
-    first = bench.next(plan(FINITE))
-    bench.finish(first)
-    fixed = Plan(space=FINITE, opening=[first.trial.params] * 2, seed=0, sampler="tpe")
-    second = bench.next(fixed)
-    assert second.duplicate_of.number == first.trial.number
-
-
-def test_after_five_duplicates_in_a_row_an_untried_configuration_is_drawn(bench):
-    first = bench.next(plan(FINITE))
-    bench.finish(first)
-    same = [first.trial.params] * (1 + MAX_DUPLICATES)
-    stuck = Plan(space=FINITE, opening=same, seed=0, sampler="tpe")
-    for _ in range(MAX_DUPLICATES):
-        bench.finish(bench.next(stuck))
-    assert [r.duplicate_of for r in bench.records] == [None] + [0] * MAX_DUPLICATES
-    handout = bench.next(stuck)
-    assert handout.duplicate_of is None
-    assert handout.trial.params in remaining(FINITE, bench.records[:-1])
-
-
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_finite_space_is_exhausted_with_every_configuration_tried_once(bench, sampler):
-    the_plan = plan(FINITE, sampler=sampler)
-    while remaining(FINITE, bench.records):
+@pytest.mark.parametrize("space", [FINITE, SMALL], ids=["one strategy", "both"])
+def test_a_finite_space_is_exhausted_with_every_configuration_tried_once(bench, sampler, space):
+    the_plan = plan(space, sampler=sampler)
+    while whose_turn(the_plan, bench.records) is not None:
         bench.finish(bench.next(the_plan))
-    assert remaining(FINITE, bench.records) == []
-    counted = [r.keyed_params for r in bench.records if r.counts]
-    assert len(counted) == FINITE.size()
-    assert all(c in counted for c in FINITE.configurations())
+    given = [r.keyed_params for r in bench.records]
+    assert len(given) == space.size()
+    assert all(c in given for c in space.configurations())
+    assert all(r.counts for r in bench.records)
 
 
 def test_an_interrupted_configuration_remains_and_a_running_one_does_not(bench):
     handout = bench.next(plan(FINITE))
-    assert handout.trial.params not in remaining(FINITE, bench.records)
+    assert num_untried(FINITE, "feature_extraction", bench.records) == 3
     bench.interrupt(handout.trial)
-    assert handout.trial.params in remaining(FINITE, bench.records)
+    assert num_untried(FINITE, "feature_extraction", bench.records) == 4
 
 
 def test_a_continuous_space_always_has_more(bench):
-    assert remaining(FREE, bench.records) is None
+    assert num_untried(FREE, "feature_extraction", bench.records) is None
+
+
+def test_both_strategies_have_equal_shares_of_the_trials(bench):
+    bench.run(plan(), N_TRIALS)
+    given = [r.strategy for r in bench.records]
+    assert abs(given.count("feature_extraction") - given.count("fine_tuning")) == 1
+    later = given[6:]  # Behind the probes and as many trials of fine-tuning.
+    assert all(a != b for a, b in pairwise(later))
+
+
+def test_running_trials_count_as_handed_out(bench):
+    given = [bench.next(plan()).fields["strategy"] for _ in range(8)]
+    assert given == ["feature_extraction"] * 3 + ["fine_tuning"] * 3 + [
+        "feature_extraction",
+        "fine_tuning",
+    ]
+
+
+def test_a_strategy_that_is_used_up_leaves_its_turns_to_the_other(bench):
+    the_plan = plan(SMALL)
+    bench.run(the_plan, SMALL.size())
+    given = [r.strategy for r in bench.records]
+    assert given.count("feature_extraction") == 2 and given.count("fine_tuning") == 18
+    assert given[:4].count("fine_tuning") == 2
+
+
+def test_a_failed_trial_runs_again_with_its_configuration_and_number_and_counts_once(bench):
+    bench.run(plan(), 4)
+    lost = bench.next(plan())
+    write_reason(bench.storage, bench.study, lost.trial.number, "out of memory")
+    bench.study.tell(lost.trial, state=TrialState.FAIL)
+    bench.run(plan(), 8)
+    (failed,) = to_retry(bench.records)
+    again = hand_out(bench.study, plan(), bench.records, "host:1:ab", failed)
+    assert (again.logical_number, again.fields) == (lost.logical_number, lost.fields)
+    assert again.duplicate_of is None and to_retry(bench.records) == []
+    bench.finish(again)
+    assert room(bench.records, 8) == (0, 0)
+    assert bench.next(plan()).logical_number == 8
+
+
+def test_a_retry_that_is_interrupted_leaves_the_failure_as_it_was(bench):
+    lost = bench.next(plan())
+    write_reason(bench.storage, bench.study, lost.trial.number, "out of memory")
+    bench.study.tell(lost.trial, state=TrialState.FAIL)
+    (failed,) = to_retry(bench.records)
+    bench.interrupt(hand_out(bench.study, plan(), bench.records, "host:1:ab", failed).trial)
+    assert [r.number for r in to_retry(bench.records)] == [failed.number]
+    assert bench.records[0].counts
 
 
 def test_room_leaves_running_trials_a_place_and_gives_interrupted_ones_theirs_back(bench):
@@ -275,3 +334,26 @@ def test_room_leaves_running_trials_a_place_and_gives_interrupted_ones_theirs_ba
     bench.interrupt(bench.records[1])
     assert room(bench.records, 3) == (2, 0)
     assert room(bench.records, 1) == (0, 0)
+
+
+def test_a_baseline_outside_the_range_is_run_and_nothing_else_there_is(bench):
+    wide = SearchSpace(
+        name="wide",
+        depths={"resnet18": 9},
+        parameters=(
+            Parameter(name="backbone", choices=("resnet18",)),
+            Parameter(name="strategy", choices=("fine_tuning",)),
+            Parameter(name="learning_rate", low=1e-3, high=1e-2, log=True),
+            Parameter(name="batch_size", choices=(8, 16)),
+            Parameter(name="num_unfrozen_layers", strategy="fine_tuning", low=1),
+        ),
+        baselines=(
+            Baseline(strategy="fine_tuning", learning_rate=1e-5, batch_size=8, depth_share=1.0),
+        ),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        done = bench.run(plan(wide), 20)
+    rates = [configuration["learning_rate"] for *_, configuration in done]
+    assert rates.count(1e-5) == 1
+    assert all(1e-3 <= rate <= 1e-2 for rate in rates if rate != 1e-5)

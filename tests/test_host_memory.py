@@ -38,20 +38,39 @@ with retained_memory():
 """
 
 
-@needs_glibc
-def test_a_tensor_takes_the_place_of_the_last_one_without_page_faults():
-    # In a process of its own: another test's gaps in the heap would serve as well.
+def in_a_process_of_its_own(program):
+    """The numbers that it prints: another test's gaps in the heap would serve as well."""
     done = subprocess.run(
-        [sys.executable, "-c", PROCESS],
+        [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    before, during = map(int, done.stdout.split())
+    return map(int, done.stdout.split())
+
+
+@needs_glibc
+def test_a_tensor_takes_the_place_of_the_last_one_without_page_faults():
+    before, during = in_a_process_of_its_own(PROCESS)
     # At least one for every huge page of 2 MiB, where the system has them.
     assert before >= 10 * 32
     assert during < before / 10
+
+
+LATER = """
+from test_host_memory import MIB, faults_of_tensors, retained_memory
+with retained_memory():
+    pass
+print(faults_of_tensors(16 * MIB))
+"""
+
+
+@needs_glibc
+def test_a_program_that_goes_on_afterwards_keeps_what_glibc_keeps_by_itself():
+    # That are blocks below 32 MB, once one of their size was freed.
+    (faults,) = in_a_process_of_its_own(LATER)
+    assert faults < 32
 
 
 @needs_glibc

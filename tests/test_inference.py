@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from bundles import head
 
+from transfer import host_memory
 from transfer.activations import Activations
 from transfer.backbones import find_spec
 from transfer.data.loading import load_data
@@ -42,6 +43,15 @@ def test_the_logits_of_an_image_do_not_depend_on_its_company(name):
 def test_one_channel_is_the_same_as_three_equal_ones():
     network, images = classifier("resnet18"), noise(3)
     assert np.array_equal(network.logits(images), network.logits(images.repeat(3, axis=3)))
+
+
+def test_memory_stays_with_the_process_while_images_pass():
+    network, depths = classifier("resnet18"), []
+    network._frozen._blocks[0].register_forward_hook(
+        lambda *given: depths.append(host_memory._depth)
+    )
+    network.logits(noise(17))
+    assert depths == [1, 1] and host_memory._depth == 0
 
 
 def test_no_image_gives_no_logits():

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from slowly import slow
 
 from studies.cli import main
 
@@ -192,7 +193,7 @@ def test_a_malformed_source(capsys, home, case, command):
 
 
 @pytest.mark.parametrize("case", SPACES)
-@pytest.mark.parametrize("command", ["run", "spaces"])
+@pytest.mark.parametrize("command", ["spaces", *slow(["run"])])
 def test_a_malformed_space_with_its_file(capsys, home, case, command):
     (home / "mine.toml").write_text(SPACES[case], encoding="utf-8")
     given = ["--space", "mine.toml", "--weights", "random"] if command == "run" else ["mine.toml"]

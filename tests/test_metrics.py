@@ -4,15 +4,17 @@ Shapes: N images, C classes.
 """
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics
 
 from transfer.config import METRICS
-from transfer.metrics import classification_metrics
+from transfer.metrics import classification_metrics, log_odds
 
 
 def definitions(logits_NC, labels_N):
@@ -23,7 +25,9 @@ def definitions(logits_NC, labels_N):
     predicted_N = logits_NC.argmax(axis=1)
     right = [int(((predicted_N == c) & (labels_N == c)).sum()) for c in classes]
     true, called = [[int((x == c).sum()) for c in classes] for x in (labels_N, predicted_N)]
-    areas = [pairs_won(probabilities_NC[:, c], labels_N == c) for c in classes]
+    # Rounded: of three classes the other two may be added up in either order.
+    odds_NC = np.log(probabilities_NC / (1 - probabilities_NC)).round(9)
+    areas = [pairs_won(odds_NC[:, c], labels_N == c) for c in classes]
     return {
         "loss": -np.log(probabilities_NC[np.arange(len(labels_N)), labels_N]).mean(),
         "accuracy": sum(right) / len(labels_N),
@@ -130,3 +134,87 @@ def test_an_accuracy_is_the_plain_share_of_right_images() -> None:
     logits_NC = torch.nn.functional.one_hot(labels_N, 2).float()
     logits_NC[386:] = logits_NC[386:].flip(1)
     assert classification_metrics(logits_NC, labels_N)["accuracy"] == 0.965
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 7, 30, 100])
+def test_metrics_of_any_number_of_classes_are_those_of_scikit_learn(num_classes):
+    rng = np.random.default_rng(num_classes)
+    labels_N = rng.permutation(np.arange(4 * num_classes) % num_classes)
+    logits_NC = rng.normal(size=(len(labels_N), num_classes)).astype(np.float32)
+    logits_NC[np.arange(len(labels_N)), labels_N] += 2
+    found, called_N = measured(logits_NC, labels_N), logits_NC.argmax(axis=1)
+    p_NC = torch.tensor(logits_NC, dtype=torch.float64).softmax(dim=1).numpy()
+    two = num_classes == 2
+    assert found == pytest.approx(
+        {
+            "loss": metrics.log_loss(labels_N, p_NC),
+            "accuracy": metrics.accuracy_score(labels_N, called_N),
+            "balanced_accuracy": metrics.balanced_accuracy_score(labels_N, called_N),
+            "auroc": metrics.roc_auc_score(
+                labels_N, p_NC[:, 1] if two else p_NC, multi_class="raise" if two else "ovr"
+            ),
+            "f1": metrics.f1_score(labels_N, called_N, average="macro"),
+        },
+        abs=1e-6,
+    )
+
+
+def test_a_class_that_is_absent_counts_only_where_it_is_predicted():
+    right = [[3, 0, 0], [0, 3, 0]]
+    never = measured(right, [0, 1])
+    assert (never["balanced_accuracy"], never["f1"], never["auroc"]) == (1, 1, 1)
+    called = measured([*right, [0, 1, 3]], [0, 1, 0])
+    assert called["balanced_accuracy"] == pytest.approx((0.5 + 1 + 0) / 3)
+    assert called["f1"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+
+
+def test_auroc_of_several_classes_is_exact_where_probabilities_saturate():
+    # Class 0 is sure of all of them: a probability is 1.0 from a margin of 37 on.
+    logits_NC = [[60, 0, 0], [50, 0, 0], [45, 0, 0], [40, 0, 0], [0, 90, 0], [0, 0, 90]]
+    labels_N = [0, 0, 1, 2, 1, 2]
+    p_NC = torch.tensor(logits_NC, dtype=torch.float64).softmax(dim=1).numpy()
+    assert p_NC[:4, 0].tolist() == [1.0] * 4
+    assert measured(logits_NC, labels_N)["auroc"] == pytest.approx(
+        auroc_by_definition(np.array(logits_NC, np.float64), np.array(labels_N))
+    )
+    assert log_odds(np.array(logits_NC, np.float64))[:4, 0] == pytest.approx(
+        [60 - math.log(2), 50 - math.log(2), 45 - math.log(2), 40 - math.log(2)]
+    )
+
+
+def auroc_by_definition(logits_NC, labels_N):
+    """The margin over the logsumexp of the others, class by class."""
+    areas = []
+    for c in range(logits_NC.shape[1]):
+        others = np.logaddexp.reduce(np.delete(logits_NC, c, axis=1), axis=1)
+        areas.append(pairs_won(logits_NC[:, c] - others, labels_N == c))
+    return np.mean(areas)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 30.0, 1000.0]))
+def test_log_odds_are_the_logit_less_the_logsumexp_of_the_others(seed, scale):
+    logits_NC = scale * np.random.default_rng(seed).normal(size=(9, 5))
+    for c in range(5):
+        others = np.logaddexp.reduce(np.delete(logits_NC, c, axis=1), axis=1)
+        assert log_odds(logits_NC)[:, c] == pytest.approx(logits_NC[:, c] - others, rel=1e-12)
+
+
+def test_images_with_the_same_logits_in_another_order_tie():
+    rng = np.random.default_rng(0)
+    row = rng.normal(size=6)
+    logits_NC = np.stack([[0.3, *rng.permutation(row)] for _ in range(50)])
+    assert len(np.unique(log_odds(logits_NC)[:, 0])) == 1
+
+
+def test_metrics_of_many_classes_take_no_table_of_images_by_classes_squared():
+    num_images, num_classes = 500, 100
+    labels_N = torch.arange(num_images) % num_classes
+    logits_NC = torch.randn(num_images, num_classes, generator=torch.Generator().manual_seed(0))
+    tracemalloc.start()
+    try:
+        classification_metrics(logits_NC, labels_N)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < num_images * num_classes**2

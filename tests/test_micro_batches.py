@@ -1,6 +1,8 @@
 """Batches and their parts hold every image once; sizes fall to one; what failed is remembered."""
 
+import math
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ from hypothesis import strategies as st
 
 from transfer.micro_batches import (
     MemoryLimits,
+    NoRoomError,
+    full_batches,
     halved_sizes,
+    if_need_be_twice,
     is_out_of_memory,
     micro_batches,
     shuffled_batches,
@@ -29,8 +34,12 @@ def test_batches_hold_every_image_once_and_never_one_image_alone(num_images, bat
     batches = list(shuffled_batches(num_images, batch_size, np.random.default_rng(seed)))
     assert sorted(np.concatenate(batches)) == list(range(num_images))
     assert min(map(len, batches)) >= 2
-    assert max(map(len, batches)) <= batch_size + 1
-    assert all(len(batch) == batch_size for batch in batches[:-1])
+    assert max(map(len, batches)) <= batch_size + (batch_size == 2)
+    assert max(map(len, batches)) - min(map(len, batches)) <= 1
+    # No step fewer than with whole batches and a rest, but where the rest would be one image.
+    assert len(batches) == math.ceil(num_images / batch_size) - (
+        batch_size == 2 and num_images % 2 == 1
+    )
 
 
 def test_batches_are_in_another_order_every_epoch_and_for_every_seed():
@@ -46,9 +55,20 @@ def test_micro_batches_hold_every_image_once_in_order_and_only_size_1_leaves_one
 ):
     parts = [list(range(num_images))[part] for part in micro_batches(num_images, size)]
     assert [i for part in parts for i in part] == list(range(num_images))
-    assert all(len(part) == min(size, num_images) for part in parts[:-1])
-    assert max(map(len, parts)) <= (1 if size == 1 else size + 1)
+    assert max(map(len, parts)) <= size + (size == 2)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert size == 1 or min(map(len, parts)) >= 2
+
+
+@settings(max_examples=200, deadline=None)
+@given(num_images=st.integers(1, 70), size=st.integers(1, 70))
+def test_full_batches_hold_every_image_in_order_and_the_last_some_again(num_images, size):
+    positions_N = np.arange(num_images) * 3
+    batches = full_batches(positions_N, size)
+    assert {len(batch) for batch in batches} == {size}
+    assert np.array_equal(np.concatenate(batches)[:num_images], positions_N)
+    assert (len(batches) - 1) * size < num_images
+    assert set(np.concatenate(batches)) == set(positions_N)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +82,14 @@ def test_micro_batches_hold_every_image_once_in_order_and_only_size_1_leaves_one
 )
 def test_sizes_are_halved_down_to_one_image(batch_size, num_images, sizes):
     assert halved_sizes(batch_size, num_images) == sizes
+
+
+@pytest.fixture(autouse=True)
+def free(monkeypatch):
+    """What is free of a device: other processes take and give it meanwhile."""
+    found = SimpleNamespace(num_bytes=1000)
+    monkeypatch.setattr("transfer.micro_batches.free_bytes", lambda device: found.num_bytes)
+    return found
 
 
 def short_of_memory(limit, tried, error=None):
@@ -104,9 +132,41 @@ def test_without_memory_for_the_last_size_it_is_said_as_torch_does_and_tried_aga
     run = short_of_memory(0, tried, RuntimeError(OF_THE_HOST))
     with pytest.raises(torch.OutOfMemoryError, match="DefaultCPUAllocator"):
         limits.first_that_fits("a", (2, 1), run, CPU)
-    # Somebody else may have had the memory.
-    assert limits.first_that_fits("a", (2, 1), short_of_memory(9, tried), CPU) == "done with 1"
-    assert tried == [2, 1, 1]
+    # No size did it, so nothing is known of any: somebody else may have had the memory.
+    assert limits.first_that_fits("a", (2, 1), short_of_memory(9, tried), CPU) == "done with 2"
+    assert tried == [2, 1, 2]
+
+
+@pytest.mark.parametrize(("free_later", "size"), [(1000, 4), (1250, 4), (1251, 16), (10**6, 16)])
+def test_what_failed_is_forgotten_when_much_more_memory_is_free(free, free_later, size):
+    limits, tried = MemoryLimits(), []
+    assert limits.first_that_fits("a", (16, 8, 4), short_of_memory(4, tried), CPU)
+    free.num_bytes = free_later
+    later = limits.first_that_fits("a", (16, 8, 4), short_of_memory(99, tried), CPU)
+    assert later == f"done with {size}"
+
+
+def test_where_no_smaller_size_would_help_none_is_tried_and_nothing_is_remembered():
+    limits, tried = MemoryLimits(), []
+    with pytest.raises(NoRoomError, match="one image"):
+        run = short_of_memory(0, tried, NoRoomError("one image"))
+        limits.first_that_fits("a", (4, 2, 1), run, CPU)
+    assert limits.first_that_fits("a", (4, 2, 1), short_of_memory(9, tried), CPU) == "done with 4"
+    assert tried == [4, 4]
+
+
+def test_what_has_no_sizes_is_tried_again_once_memory_is_given_back():
+    failures = [torch.OutOfMemoryError("no")]
+
+    def run():
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    assert if_need_be_twice(run, CPU) == "done"
+    failures += [torch.OutOfMemoryError("no")] * 2
+    with pytest.raises(NoRoomError):
+        if_need_be_twice(run, CPU)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no kernel"), ValueError("wrong")], ids=str)
@@ -137,8 +197,41 @@ def test_what_filled_the_memory_is_gone_before_the_next_attempt():
 
 
 def test_a_lack_of_memory_is_known_on_the_host_as_well():
-    with pytest.raises(RuntimeError) as found:
+    with pytest.raises(RuntimeError) as of_torch:
         torch.empty(1 << 52)
-    assert is_out_of_memory(found.value)
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
-    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(MemoryError) as of_numpy:
+        np.empty(1 << 60, np.uint8)
+    assert is_out_of_memory(of_torch.value) and is_out_of_memory(of_numpy.value)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    MemoryError("Unable to allocate 3.73 GiB for an array"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
+def test_every_library_is_understood_when_it_lacks_memory(error):
+    assert is_out_of_memory(error)
+    tried = []
+    run = short_of_memory(2, tried, error)
+    assert MemoryLimits().first_that_fits("a", (4, 2, 1), run, CPU) == "done with 2"
+    assert tried == [4, 2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"),
+        ValueError("out of memory"),
+    ],
+    ids=str,
+)
+def test_other_errors_of_the_same_libraries_are_told_apart(error):
+    assert not is_out_of_memory(error)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from studies import objective
+from studies.faults import is_own_failure
 from studies.handout import Handout
 from studies.objective import Objective
 from studies.records import read_trials, write_claim
@@ -108,8 +109,10 @@ class Bench:
         return self.last
 
     def objective(self, train, pruner):
-        options = StudyOptions(epochs=6, seed=3, pruner=pruner)
-        val = SimpleNamespace(labels_N=LABELS_N, positions_N=POSITIONS_N)
+        options = StudyOptions(
+            epochs=6, seed=3, pruner=pruner, num_views=2, flip="none", choose_by="metric"
+        )
+        val = SimpleNamespace(labels_N=LABELS_N, positions_N=POSITIONS_N, groups_N=None)
         activations = SimpleNamespace(
             data=SimpleNamespace(val=val, classes=("no", "yes")),
             seconds=0.0,
@@ -186,7 +189,7 @@ FAILURES = [
     (DivergedError(3), "diverged at epoch 3"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n2 GiB"), "out of memory"),
     (RuntimeError("no kernel\nfor this"), "RuntimeError: no kernel for this"),
-    (MemoryError(), "MemoryError: "),
+    (MemoryError(), "out of memory"),
     (ValueError("x" * 1000), "ValueError: " + "x" * 488),
 ]
 
@@ -218,6 +221,30 @@ def test_what_a_failed_trial_spent_beyond_its_epochs_is_training_and_no_bookkeep
 def test_a_trial_that_fails_before_its_first_epoch_has_a_reason_as_well(bench):
     record = bench.run(training(ends=DivergedError(1)))
     assert (record.state, record.reason, record.history) == ("FAIL", "diverged at epoch 1", [])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_value_that_is_no_number_fails_the_trial_with_its_reason(bench, value):
+    record = bench.run(training(0.5, value, 0.7))
+    reason = f"diverged at epoch 2: accuracy is {value}"
+    assert (record.state, record.value, record.reason) == ("FAIL", None, reason)
+    assert record.values == {1: 0.5} and len(record.history) == 1
+    assert is_own_failure(record)
+
+
+def test_what_diverges_fails_by_its_own_fault(bench):
+    assert is_own_failure(bench.run(training(0.5, ends=DivergedError(2))))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_asked"),
+    [(RuntimeError("CUDA error: device-side assert triggered"), False), (MemoryError(), True)],
+)
+def test_a_device_that_is_lost_is_not_asked_to_free_memory(bench, monkeypatch, error, is_asked):
+    asked = []
+    monkeypatch.setattr(objective, "free_memory", asked.append)
+    assert bench.run(training(0.5, ends=error)).state == "FAIL"
+    assert bool(asked) == is_asked
 
 
 def test_an_interrupted_trial_is_failed_and_the_interruption_goes_on(bench):
@@ -260,6 +287,7 @@ def test_configuration_of_every_trial_is_stored(bench, ends):
     config = bench.run(training(0.5, ends=ends)).config
     assert {key: config[key] for key in FIELDS} == FIELDS
     assert (config["seed"], config["epochs"]) == (3, 6)
+    assert (config["num_views"], config["flip"]) == (2, "none")
 
 
 @pytest.mark.parametrize("ends", [None, DivergedError(4)], ids=["complete", "failed"])

@@ -6,7 +6,7 @@ import torch
 from bundles import BACKBONE, head
 
 from studies import onnx_export
-from studies.calibration import probabilities
+from studies.calibration import Calibration, probabilities
 from studies.errors import StudyFailedError, UserError
 from studies.onnx_export import require_onnx, write_onnx
 from transfer.backbones import find_spec
@@ -14,6 +14,7 @@ from transfer.frozen import normalised
 from transfer.inference import Classifier
 from transfer.weights import find_weights
 
+PLAIN = Calibration(scale=1.0, biases=(0.0, 0.0))
 LINEAR = head(2, find_spec(BACKBONE).num_features)
 
 
@@ -28,11 +29,12 @@ def test_without_what_it_needs_it_names_the_extra(monkeypatch):
         require_onnx()
 
 
+@pytest.mark.slow
 def test_other_images_in_batches_of_other_sizes_agree_to_1e_4(tmp_path):
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime (extra: onnx)")
     pytest.importorskip("onnxscript", reason="needs onnxscript (extra: onnx)")
     path, weight_file = tmp_path / "model.onnx", find_weights(BACKBONE, weights="random")
-    difference = write_onnx(path, weight_file, LINEAR, noise(9), temperature=1.0)
+    difference = write_onnx(path, weight_file, LINEAR, noise(9), PLAIN)
     assert difference <= 1e-4
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -60,7 +62,7 @@ def test_another_network_is_refused_and_removed(tmp_path, monkeypatch, off):
     monkeypatch.setattr(onnx_export, "_export", export)
     monkeypatch.setattr(onnx_export, "_run", run)
     with pytest.raises(StudyFailedError, match="gives other probabilities"):
-        write_onnx(tmp_path / "m.onnx", weight_file, LINEAR, noise(3), temperature=1.0)
+        write_onnx(tmp_path / "m.onnx", weight_file, LINEAR, noise(3), PLAIN)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,5 +74,5 @@ def test_a_network_that_cannot_be_written_is_refused_with_the_reason(tmp_path, m
     monkeypatch.setattr(onnx_export, "_export", export)
     weight_file = find_weights(BACKBONE, weights="random")
     with pytest.raises(StudyFailedError, match=r"no such operator.*leave --onnx out"):
-        write_onnx(tmp_path / "m.onnx", weight_file, LINEAR, noise(3), temperature=1.0)
+        write_onnx(tmp_path / "m.onnx", weight_file, LINEAR, noise(3), PLAIN)
     assert list(tmp_path.iterdir()) == []

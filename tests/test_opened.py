@@ -1,5 +1,7 @@
 """What is kept of opened test images, and what is refused before they are opened."""
 
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,6 +66,8 @@ def test_sixteen_bits_among_eight_are_refused_while_the_seal_is_whole(tmp_path, 
         study=SimpleNamespace(
             settings={"seed": 0, "weights": "random"},
             identity={"weights": {"resnet18": "random-0"}},
+            weight_places={},
+            data_place=str(tmp_path / "images"),
         ),
         candidates={"fine_tuning": SimpleNamespace(runs=[run])},
         recipes=[],
@@ -84,3 +88,26 @@ def test_sixteen_bits_among_eight_are_refused_while_the_seal_is_whole(tmp_path, 
     places = replace(places, data=str(tmp_path / "images"))
     with pytest.raises(ValueError, match="test images or labels are not those of study 's'"):
         get_ready(None, None, found, places, LineProgress())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_opened_images_are_mapped_no_longer_when_their_folder_is_removed(tmp_path, monkeypatch):
+    mapped, remove = [], shutil.rmtree
+
+    def unseal(data, folder, on_progress):
+        np.save(folder / "grey.npy", np.zeros((4, 8, 8, 1), np.uint8))
+        test = SimpleNamespace(images_NHWC=np.load(folder / "grey.npy", mmap_mode="r"))
+        test.itself = test  # As networks and caches are in circles.
+        return test
+
+    def removed(path, *arguments, **named):
+        mapped.append(str(path) in Path("/proc/self/maps").read_text())
+        return remove(path, *arguments, **named)
+
+    monkeypatch.setattr(opened, "unsealed", unseal)
+    monkeypatch.setattr(opened, "_said", lambda *given: "said")
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    found = SimpleNamespace(cache_dir=tmp_path, data=None)
+    assert opened.open_test_images(None, None, None, found, LineProgress()) == "said"
+    assert mapped and not any(mapped)
+    assert list((tmp_path / "opened").iterdir()) == []

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from studies.optimism import selection_optimism
+from studies.optimism import _bootstrap, selection_optimism
 from studies.scores import METRICS
 from studies.statistics import wilson_interval
 
@@ -98,3 +98,24 @@ def test_a_hundred_trials_of_twenty_epochs_take_seconds():
     started = time.perf_counter()
     selection_optimism(labels_N, trials, METRICS["accuracy"])
     assert time.perf_counter() - started < 10  # Half a second on one quiet core.
+
+
+def test_images_of_groups_are_left_out_together():
+    labels_N, groups_N = np.arange(40) % 2, np.arange(40) // 8 * 2 + np.arange(40) % 2
+    for counts_N in _bootstrap(labels_N, 50, 0, groups_N):
+        for group in range(10):
+            assert len(set(counts_N[groups_N == group])) == 1
+
+
+def test_copies_of_images_make_the_corrected_value_no_surer():
+    rng = np.random.default_rng(0)
+    labels_N = np.arange(40) % 2
+    called = [np.where(rng.random((3, 40)) < 0.85, labels_N, 1 - labels_N) for _ in range(4)]
+    trials = [np.where(np.arange(2) == c[..., None], 0.8, 0.2) for c in called]
+    accuracy, groups_N = METRICS["accuracy"], np.tile(np.arange(40), 5)
+    once = selection_optimism(labels_N, trials, accuracy)
+    tiled = [np.tile(trial, (1, 5, 1)) for trial in trials]
+    copies = selection_optimism(np.tile(labels_N, 5), tiled, accuracy, groups_N=groups_N)
+    assert copies.corrected.value == pytest.approx(once.corrected.value, abs=0.02)
+    widths = [found.corrected.high - found.corrected.low for found in (once, copies)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)

@@ -53,10 +53,18 @@ def test_the_outlook_has_the_defaults_the_splits_to_be_made_and_the_command(imag
     text = said(found["run"])
     assert "python -m studies run --data 'my images' will make study 'my_images':" in text
     assert "30 trials of at most 15 epochs at 224 x 224 px, space 'default'" in text
+    assert "images are squeezed to a square" in text
     assert "about 20 % become the test set" in text
     assert "about 20 % of the training images are set aside" in text
     assert "the test images stay sealed" in text
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_how_images_become_squares_is_said_and_goes_into_the_command(images):
+    found = look(data=images, resize="pad")
+    assert found["run"]["resize"] == "pad"
+    assert found["run"]["command"].endswith("--resize pad")
+    assert "images are padded to a square" in said(found["run"])
 
 
 def test_what_is_given_goes_into_the_command_and_the_outlook(images):

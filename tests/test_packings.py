@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from slowly import slow
 
 import studies
 from studies.storage import load_study, open_existing
@@ -95,7 +96,7 @@ def folder_table(tmp_path_factory):
     return table_of(root, write_folder(root / "images"))
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("packing", ["manifest", *slow(["npy", "npz", "phantom"])])
 def test_the_same_pictures_in_another_packing_give_the_same_table(tmp_path, folder_table, packing):
     assert len(folder_table) == 5
     table = table_of(tmp_path, PACKINGS[packing](tmp_path))
@@ -127,6 +128,7 @@ def test_sixteen_bit_arrays_run_and_their_window_is_stored(tmp_path):
     assert 200 <= low < high <= 200 + 15 * 255
 
 
+@pytest.mark.slow
 def test_a_study_of_groups_goes_on_with_its_groups_and_not_without(tmp_path):
     folder = tmp_path / "images"
     images_NHW, labels_N, names = drawn("train")

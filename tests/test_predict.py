@@ -19,6 +19,7 @@ from studies.cli import main
 from studies.errors import UserError
 from studies.predict import image_paths, predict
 from studies.progress import LineProgress
+from transfer.data.decoding import resize
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,6 +103,17 @@ def test_two_classes_are_called_by_the_threshold(bundle, folder, tmp_path):
     edit(other, lambda values: values.update(threshold=middle))
     found = predict(read_bundle(other), paths, torch.device("cpu"), LineProgress())
     assert [p.label == "OPACITY" for p in found] == (positive >= middle).tolist()
+
+
+@pytest.mark.parametrize("how", ["squeeze", "pad", "crop"])
+def test_an_image_becomes_a_square_as_the_config_says(folder, tmp_path, how):
+    other = shutil.copytree(folder, tmp_path / "b")
+    edit(other, lambda values: values["preprocessing"].update(resize=how))
+    values = np.random.default_rng(0).integers(0, 256, (60, 100), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "wide.png")
+    Image.fromarray(resize(values, 32, how)).save(tmp_path / "square.png")
+    wide, square = shares(read_bundle(other), [tmp_path / "wide.png", tmp_path / "square.png"])
+    assert np.array_equal(wide, square)
 
 
 def test_sixteen_bits_are_seen_through_the_stored_window(folder, tmp_path):
@@ -204,7 +216,7 @@ def test_names_are_shown_as_they_are_and_are_no_commands_to_a_terminal(
 def test_a_damaged_bundle_ends_with_one_line(folder, tmp_path, capsys):
     image = save_images(tmp_path / "i", 1)[0]
     broken = shutil.copytree(folder, tmp_path / "b")
-    edit(broken, lambda values: values.update(temperature=9.0), signed=False)
+    edit(broken, lambda values: values["calibration"].update(scale=9.0), signed=False)
     assert main(["predict", str(broken), str(image)]) == 2
     told = capsys.readouterr().err
     assert told.startswith("Error: ") and told.count("\n") == 1

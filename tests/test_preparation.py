@@ -132,6 +132,8 @@ def test_a_resumed_study_takes_what_is_not_given_from_the_stored_one(tmp_path: P
         ({"backbones": ("resnet18",)}, "space"),
         ({"set": ("batch_size=16",)}, "space"),
         ({"num_views": 2}, "num_views"),
+        ({"flip": "none"}, r"flip \(stored horizontal, asked for none\)"),
+        ({"resize": "pad"}, r"resize \(stored squeeze, asked for pad\)"),
     ],
 )
 def test_a_change_is_refused_by_name(
@@ -190,6 +192,27 @@ def test_a_stored_study_never_runs_code_by_itself(tmp_path: Path, own: Path) -> 
 def test_a_module_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"No file .*nowhere\.py"):
         prepared(tmp_path, backbone_module=tmp_path / "nowhere.py")
+
+
+def test_images_are_resized_once_for_each_interpolation_and_enlarged_for_views_alone(
+    tmp_path: Path,
+) -> None:
+    given = {**SMALL, "weights": "random", "backbones": ("resnet18",)}
+    data = prepared(tmp_path, **given).data
+    assert (list(data.resized), data.large_NHWC) == (["bilinear"], None)
+    given = {**given, "backbones": ("efficientnet_b0", "resnet18"), "num_views": 2}
+    data = prepared(tmp_path, **given).data
+    assert list(data.resized) == ["bicubic", "bilinear"]
+    assert data.large_NHWC is not None and data.large_NHWC.shape[1:3] == (64, 64)
+
+
+def test_how_images_become_squares_is_kept_with_the_study(tmp_path: Path) -> None:
+    given = {**SMALL, "weights": "random", "resize": "crop", "num_views": 2, "flip": "both"}
+    study = prepared(tmp_path, **given)
+    assert study.data.resize == "crop"
+    again = prepared(tmp_path, record(study), data=None)
+    assert (again.settings.resize, again.settings.flip) == ("crop", "both")
+    assert again.data.resize == "crop"
 
 
 def test_views_are_either_a_setting_or_searched(tmp_path: Path) -> None:
@@ -347,3 +370,29 @@ def test_a_study_from_before_there_was_a_precision_goes_on_in_float32(
     for precision in ("auto", "bf16"):
         with pytest.raises(UserError, match=rf"stored fp32, asked for {precision}"):
             prepared(tmp_path, stored, precision=precision, **given)
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({"set": ("batch_size=1",)}, True),
+        ({"set": ("batch_size=1..8",)}, True),
+        ({"set": ("batch_size@feature_extraction=1",)}, False),
+        ({"set": ("batch_size=1", "batch_norm=frozen")}, False),
+        ({"set": ("batch_size=1",), "strategies": ("feature_extraction",)}, False),
+        ({"set": ("batch_size=1",), "backbones": ("squeezenet1_1",)}, False),
+    ],
+    ids=str,
+)
+def test_batches_of_one_image_are_refused_where_batch_norm_would_train(
+    tmp_path: Path, changed: dict[str, Any], refused: bool
+) -> None:
+    options = StudyOptions(
+        **{**SMALL, "weights": "random", "cache_dir": tmp_path / "cache", **changed}
+    )
+    source = find_source(options, None)
+    if refused:
+        with pytest.raises(UserError, match=r"`batch_size >= 2` must hold .* mobilenet_v2"):
+            prepare(options, source, None, Said())
+    else:
+        prepare(options, source, None, Said())

@@ -56,3 +56,40 @@ def test_a_feature_that_never_changes_does_no_harm():
     features_ND[:, 5] = 3.0
     weight_CD, bias_C = solve_probe(features_ND, labels_N)
     assert np.isfinite(weight_CD).all() and np.isfinite(bias_C).all()
+
+
+def of_subjects(num_subjects, images, seed=0):
+    """Images that tell their subject, and little of its class."""
+    rng = np.random.default_rng(seed)
+    groups_N = rng.permutation(np.repeat(np.arange(num_subjects), images))
+    own_GD = rng.normal(size=(num_subjects, 30))
+    own_GD[:, 0] += np.arange(num_subjects) % 2
+    features_ND = own_GD[groups_N] + 0.1 * rng.normal(size=(len(groups_N), 30))
+    return features_ND.astype(np.float32), groups_N % 2, groups_N
+
+
+def test_the_penalty_is_not_chosen_by_recognising_subjects():
+    features_ND, labels_N, groups_N = of_subjects(24, 8)
+    further_ND, further_N, _ = of_subjects(200, 1, seed=1)
+
+    def loss(groups_N):
+        weight_CD, bias_C = solve_probe(features_ND, labels_N, groups_N)
+        logits_NC = further_ND @ weight_CD.T + bias_C
+        odds_N = logits_NC[:, 1] - logits_NC[:, 0]
+        return np.logaddexp(0, np.where(further_N == 1, -odds_N, odds_N)).mean()
+
+    assert loss(groups_N) < 0.8 * loss(None)
+
+
+def test_groups_of_one_image_change_nothing():
+    features_ND, labels_N, _ = of_subjects(24, 8)
+    alone = solve_probe(features_ND, labels_N, np.arange(len(labels_N)))
+    plain = solve_probe(features_ND, labels_N)
+    assert all(np.array_equal(a, b) for a, b in zip(alone, plain, strict=True))
+
+
+@pytest.mark.parametrize("num_subjects", [2, 3, 4, 5])
+def test_few_subjects_give_a_probe_all_the_same(num_subjects):
+    features_ND, labels_N, groups_N = of_subjects(num_subjects, 5)
+    weight_CD, _ = solve_probe(features_ND, labels_N, groups_N)
+    assert weight_CD.shape == (2, 30) and np.isfinite(weight_CD).all()

@@ -59,12 +59,6 @@ def test_the_defaults_are_the_documented_ones():
     assert (MIN_PEERS, WARMUP_EPOCHS) == (4, 2)
 
 
-@pytest.mark.parametrize(("value", "pruned"), [(0.1, False), (0.5, False), (0.9, True)])
-def test_of_a_loss_the_higher_is_pruned(value, pruned):
-    values, peers = course(*[value] * 3), [FAIR] * 4
-    assert should_prune(values, peers, lower_is_better=True) is pruned
-
-
 SCORES = st.floats(0, 1)
 COURSES = st.lists(SCORES, min_size=3, max_size=6).map(lambda values: course(*values))
 
@@ -74,13 +68,6 @@ def test_a_better_trial_is_never_pruned_where_a_worse_one_goes_on(values, peers,
     better = {**values, epoch: values[epoch] + more}
     if should_prune(better, peers):
         assert should_prune(values, peers)
-
-
-@given(COURSES, st.lists(COURSES, min_size=4, max_size=9))
-def test_a_loss_is_a_score_turned_round(values, peers):
-    turned = [{e: -v for e, v in peer.items()} for peer in peers]
-    mine = {e: -v for e, v in values.items()}
-    assert should_prune(mine, turned, lower_is_better=True) == should_prune(values, peers)
 
 
 def share_pruned(rng, num_trials, num_epochs):

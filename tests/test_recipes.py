@@ -67,6 +67,12 @@ def test_without_decay_every_trained_layer_has_the_same_rate(network):
     assert set(found.values()) == {0.1} and len(found) == 6
 
 
+def test_the_heads_rate_is_a_multiple_of_its_own_and_no_layers(network):
+    freeze(network, 2)
+    found = rates(network, learning_rate=0.1, layer_decay=0.5, head_rate_factor=10.0)
+    assert found == {"head": 1.0, "4": 0.05, "3": 0.025}
+
+
 def test_what_is_frozen_has_no_rate(network):
     freeze(network, 0)
     assert rates(network, learning_rate=0.1, layer_decay=0.5) == {"head": 0.1}

@@ -66,6 +66,7 @@ def add(study, storage, state=TrialState.COMPLETE, accuracy=0.75, loss=0.5, reas
             cache={"start": 9, "bytes": 2048, "was_at_hand": False},
             timing={"total": 3.5, "training": 2.0, "validation": 1.0},
             predictions="artifact",
+            train_metrics={"accuracy": 0.875, "loss": 0.2},
         )
     if reason is not None:
         write_reason(storage, study, trial.number, reason)
@@ -88,7 +89,8 @@ def test_a_trial_is_read_back_as_it_was_written(study, storage):
     assert (record.micro_batch_size, record.batch_norm_trains) == (8, True)
     assert record.cache == {"start": 9, "bytes": 2048, "was_at_hand": False}
     assert (record.values, record.predictions) == ({1: 0.75}, "artifact")
-    assert record.train_val_gap == 0.25
+    assert record.train_metrics == {"accuracy": 0.875, "loss": 0.2}
+    assert record.train_val_gap == 0.125
     assert record.reason is None and record.duplicate_of is None
     assert record.started <= record.ended
 
@@ -99,7 +101,7 @@ def test_what_people_look_at_are_columns_of_their_own(study, storage):
     assert {k: v for k, v in attributes.items() if k not in RECORD_ATTRIBUTES} == {
         "seconds": 3.5,
         "num_trainable_parameters": 1026,
-        "train_val_gap": 0.25,
+        "train_val_gap": 0.125,
         "peak_memory_mb": 662.5,
         "reason": "worse than the median at epoch 3",
     }
@@ -128,6 +130,7 @@ def test_columns_are_rounded_and_records_are_not(study):
 def test_a_result_from_before_micro_batches_is_read_as_well(study, storage):
     trial = study.ask()
     trial.set_user_attr("result", {"history": [epoch(1, 0.75)], "best_epoch": 1})
+    assert read_trials(study)[0].train_val_gap is None
     (record,) = read_trials(study)
     assert record.micro_batch_size is None and record.batch_norm_trains is None
     assert record.cache == {}

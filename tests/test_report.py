@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import optuna
@@ -100,6 +101,7 @@ def test_every_part_is_there_and_every_link_leads_somewhere(folders):
     assert {link[1:] for link in page.links} <= page.ids
     figures = {i.removeprefix("figure-") for i in page.ids if i.startswith("figure-")}
     assert {"accuracy_cost", "learning_curves_fine_tuning", "strategies", "confusion"} <= figures
+    assert "best_so_far" in figures
     assert {"roc", "calibration", "timeline", "unfrozen_layers"} <= figures
 
 
@@ -107,6 +109,7 @@ def test_files_are_written_beside_the_page(folders):
     out, figures = folders / "opened", folders / "opened_figures"
     tables = {path.stem for path in (out / "tables").iterdir()}
     assert {"backbones", "claims", "test_metrics", "trials", "confirm", "controls"} <= tables
+    assert "test_calibration" in tables
     drawn = {path.stem for path in (out / "figures").iterdir()}
     assert {path.stem for path in figures.glob("*.png")} == drawn
     assert {path.stem for path in figures.glob("*.svg")} == drawn
@@ -127,6 +130,30 @@ def test_the_verdict_is_that_of_the_test_images_once_they_are_opened(made):
     assert evidence.evaluation.result["difference"]["sentence"] in verdict_text(opened)
     assert "12 validation images" in verdict_text(sealed)
     assert "20 test images" in verdict_text(opened)
+
+
+def claims_of(folder):
+    with (folder / "tables" / "claims.csv").open(encoding="utf-8") as file:
+        return {row["claim"]: row for row in csv.DictReader(file)}
+
+
+def test_claims_are_judged_on_test_images_once_they_are_opened(folders):
+    sealed, opened = (claims_of(folders / name) for name in ("sealed", "opened"))
+    key = "can't learn task-specific features, and loses by it"
+    assert (
+        "fine-tuning over feature extraction (validation images)" in sealed[key]["measured here"]
+    )
+    assert sealed[key]["verdict"] == "not judged: these images chose it"
+    assert sealed[key]["p (Holm)"] == "-"
+    assert "fine-tuning over feature extraction (test images)" in opened[key]["measured here"]
+    assert "not judged" not in opened[key]["verdict"] and float(opened[key]["p (Holm)"]) <= 1
+
+
+def test_claims_that_nothing_was_trained_for_are_not_measured(folders):
+    rows = claims_of(folders / "opened")
+    assert rows["works with small data"]["verdict"] == "not measured"
+    harm = rows["overfits small data"]["measured here"]
+    assert "loss of the last epoch minus that of an epoch chosen on other images" in harm
 
 
 def test_the_table_of_metrics_has_the_stored_numbers(made, folders):
@@ -254,6 +281,9 @@ SETTINGS = {
     "epochs": 3,
     "patience": 5,
     "image_size": 32,
+    "resize": "squeeze",
+    "num_views": 1,
+    "flip": "horizontal",
     "seed": 0,
     "weights": "random",
     "sampler": "tpe",
@@ -267,20 +297,32 @@ def test_a_study_without_trials_has_a_report_that_says_so(empty, tmp_path):
     assert "0 of 3 trials" in page.text and set(TASKS) <= page.ids
 
 
-def test_a_study_whose_trials_failed_has_a_report_with_the_reasons(empty, tmp_path):
-    home, storage, study = empty
-    for number in range(3):
+def fail(storage, study, *reasons):
+    for number, reason in enumerate(reasons):
         trial = study.ask()
         write_claim(trial, worker="host:1:ab", logical_number=number)
         trial.suggest_categorical("strategy", ["fine_tuning"])
         trial.suggest_categorical("backbone", ["resnet18"])
-        write_reason(storage, study, number, "out of memory <b>")
+        write_reason(storage, study, number, reason)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    assert len(read_trials(study)) == 3
+    assert len(read_trials(study)) == len(reasons)
+
+
+def test_a_study_whose_trials_failed_has_a_report_with_the_reasons(empty, tmp_path):
+    home, storage, study = empty
+    fail(storage, study, "out of memory <b>", "no image <b>", "out of memory <b>")
     page = page_of(home, tmp_path / "r")
     assert "none of 3 finished trials is complete (3 failed, 0 pruned)" in page.text
-    assert page.text.count("out of memory <b>") == 3
+    assert page.text.count("out of memory <b>") == 2 and page.text.count("no image <b>") == 1
     assert "No complete trial of fine-tuning (3 finished)" in page.text
+
+
+def test_a_study_that_equal_failures_stopped_says_how_to_go_on(empty, tmp_path):
+    home, storage, study = empty
+    fail(storage, study, *["no image <b>"] * 3)
+    page = page_of(home, tmp_path / "r")
+    assert "No verdict: 3 trials failed one after the other" in page.text
+    assert "--retry-failed" in page.text and page.text.count("no image <b>") == 3
 
 
 def test_one_strategy_alone_is_reported_without_a_comparison(tmp_path):
@@ -315,8 +357,18 @@ def test_the_methods_paragraph_has_all_numbers_and_its_citations(made):
     cited = {int(number) for number in re.findall(r"\[(\d)\]", text)}
     assert cited == set(range(1, len(cited) + 1))
     assert "{" not in text and "random weights" in text
+    assert "pixels (squeezed to a square)." in text
 
 
+def test_the_methods_paragraph_says_how_training_images_were_varied(made):
+    evidence = read_evidence(open_existing(str(made[1] / "studies.db")), "s")
+    settings = {**evidence.study.settings, "resize": "pad", "num_views": 4, "flip": "none"}
+    identity = {**evidence.study.identity, "settings": settings}
+    text = methods_paragraph(replace(evidence, study=replace(evidence.study, identity=identity)))
+    assert "pixels (padded to a square), training images in 4 variants, none of them" in text
+
+
+@pytest.mark.slow
 def test_the_command_writes_it_and_says_where(made, tmp_path, capsys):
     base = ["report", "s", "--storage", str(made[1] / "studies.db"), "--out", str(tmp_path / "r")]
     assert main(base) == 0

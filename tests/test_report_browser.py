@@ -14,6 +14,9 @@ from studies.study_record import read_study, write_identity
 EVIL = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")

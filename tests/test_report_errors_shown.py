@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from studies.report.errors_shown import to_png, worst_first
-from studies.report.predictions_shown import reliability
 
 
 def test_only_errors_are_shown_the_surest_first():
@@ -22,12 +21,3 @@ def test_a_picture_has_the_pixels_of_the_thumbnail(channels):
     with Image.open(io.BytesIO(to_png(image_HWC))) as picture:
         found = np.asarray(picture)
     assert np.array_equal(found.reshape(image_HWC.shape), image_HWC)
-
-
-def test_bins_of_calibration_count_every_prediction_of_every_seed():
-    labels_N = np.array([0, 0, 1])
-    given_SNC = np.array([[[0.95, 0.05], [0.55, 0.45], [0.55, 0.45]]] * 2)
-    assert reliability(labels_N, given_SNC) == [
-        (pytest.approx(0.55), 0.5, 4),
-        (pytest.approx(0.95), 1.0, 2),
-    ]

@@ -3,6 +3,7 @@
 import itertools
 import math
 import time
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,14 +11,17 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
+from studies.reliability import reliability_curve
 from studies.report.axes import metric_axis, power_of_ten
 from studies.report.drawing import INK, LOOKS, to_svg
 from studies.report.figures import (
     CostPoint,
     Curve,
+    SearchStep,
     Step,
     TimelineTrial,
     accuracy_cost,
+    best_so_far,
     calibration,
     confusion_matrices,
     importance,
@@ -30,6 +34,7 @@ from studies.report.figures import (
     unfrozen_layers,
     waterfall,
 )
+from studies.report.importance import Importance
 from studies.statistics import Interval
 
 FE, FT = "feature_extraction", "fine_tuning"
@@ -41,6 +46,12 @@ RNG = np.random.default_rng(0)
 
 def interval(value, half=0.03):
     return Interval(value=value, low=value - half, high=value + half)
+
+
+@pytest.fixture(autouse=True)
+def drawn_anew(monkeypatch):
+    """What a test draws must not depend on those that ran before it."""
+    monkeypatch.setattr(f"{__name__}.RNG", np.random.default_rng(0))
 
 
 def cost(n, name="resnet50"):
@@ -97,7 +108,20 @@ STEPS = [
     Step(label="not explained", value=-1.5),
 ]
 RISING = (np.array([0, 0.2, 1.0]), np.array([0, 0.8, 1.0]))
-BINS = [(0.6, 0.55, 20), (0.9, 0.8, 200)]
+
+
+def step(num_trials, best):
+    return SearchStep(num_trials=num_trials, seconds=3.0 * num_trials, best=best)
+
+
+def steps(n):
+    return [step(i + 1, 0.9 - 0.3 / (i + 1)) for i in range(n)]
+
+
+IMPORTANCE = Importance(value=0.3, by_chance=0.1)
+CURVE = reliability_curve(
+    np.tile([0.1, 0.3, 0.6, 0.95], 25), np.arange(100) % 8 >= np.tile([7, 5, 4, 1], 25)
+)
 
 # Every figure, from names that are not ours; those that take none stand below.
 NAMED = {
@@ -105,7 +129,7 @@ NAMED = {
     "slices": lambda name: slices(
         searched(20, name), metric="accuracy", strategy=FT, log={"learning_rate"}
     ),
-    "importance": lambda name: importance({name: interval(0.6)}, strategy=FE),
+    "importance": lambda name: importance({name: IMPORTANCE}, strategy=FE),
     "unfrozen_layers": lambda name: unfrozen_layers(
         [(name, 0, 0.7), (name, 3, 0.8)], metric="accuracy"
     ),
@@ -119,7 +143,7 @@ NAMED = {
     "confusion_matrices": lambda name: confusion_matrices(
         {"test": ([[5, 1], [2, 7]], [name, "b"])}
     ),
-    "calibration": lambda name: calibration({name: BINS}),
+    "calibration": lambda name: calibration({name: {FT: CURVE, FE: CURVE}}, foretold=name),
 }
 UNNAMED = {
     "learning_curves": lambda: learning_curves(
@@ -127,6 +151,7 @@ UNNAMED = {
     ),
     "roc_curves": lambda: roc_curves({FE: [RISING], FT: [RISING, RISING]}),
     "timeline": lambda: timeline(ran(8)),
+    "best_so_far": lambda: best_so_far({FE: steps(9), FT: steps(5)}, metric="accuracy"),
 }
 ALL = {**{key: lambda draw=draw: draw("a name") for key, draw in NAMED.items()}, **UNNAMED}
 
@@ -214,8 +239,10 @@ def test_the_metric_has_its_unit(metric, label):
         lambda: confusion_matrices({"test": ([], [])}),
         lambda: roc_curves({FT: []}),
         lambda: roc_curves({FT: [(np.array([]), np.array([]))], FE: [(RISING[0], [NAN] * 3)]}),
-        lambda: calibration({"a": [(NAN, NAN, 0)]}),
+        lambda: calibration({"a": {FT: replace(CURVE, foretold_U=np.empty(0))}}, foretold="x"),
         lambda: timeline([]),
+        lambda: best_so_far({}, metric="accuracy"),
+        lambda: best_so_far({FT: [step(1, NAN)]}, metric="accuracy"),
     ],
 )
 def test_a_figure_of_nothing_is_refused(draw):
@@ -247,7 +274,11 @@ def test_a_figure_of_nothing_is_refused(draw):
         ),
         lambda: slices({"a": [(True, 0.5), (3, 0.5)]}, metric="f1", strategy=FT, log={"a"}),
         lambda: importance(
-            {"a": Interval(value=0.0, low=NAN, high=NAN), "b": interval(NAN)}, strategy=FT
+            {
+                "a": Importance(value=0.0, by_chance=0.0),
+                "b": Importance(value=NAN, by_chance=0.1),
+            },
+            strategy=FT,
         ),
         lambda: unfrozen_layers([("a", 0, 1.0), ("a", 1, NAN)], metric="accuracy"),
         lambda: strategies_over_seeds(both([0.8], None), metric="accuracy"),
@@ -259,9 +290,13 @@ def test_a_figure_of_nothing_is_refused(draw):
             {"test": ([[0.0]], ["a"]), "x": ([[0, 0], [0, NAN]], ["", ""])}
         ),
         lambda: roc_curves({FT: [(np.array([0.0, 1.0]), np.array([0.0, 1.0]))]}),
-        lambda: calibration({"a": [(0.5, 0.5, 1)], "b": [(NAN, 0.1, 3), (1.0, 1.0, 9)]}),
+        lambda: calibration(
+            {"a": {FT: reliability_curve(np.array([0.5]), np.array([True]))}}, foretold="x"
+        ),
         lambda: timeline(ran(1)),
         lambda: timeline([*ran(2)[1:], *ran(1)]),
+        lambda: best_so_far({FE: [step(1, 0.5)], FT: []}, metric="loss"),
+        lambda: best_so_far({FE: [step(1, NAN), step(2, 0.5)]}, metric="accuracy"),
     ],
 )
 def test_odd_values_are_left_out_without_a_warning(draw, recwarn):
@@ -284,6 +319,7 @@ def test_odd_values_are_left_out_without_a_warning(draw, recwarn):
             [("ab"[i % 2], i % 17, float(RNG.uniform())) for i in range(n)], metric="accuracy"
         ),
         lambda n: timeline(ran(n)),
+        lambda n: best_so_far({FE: steps(n), FT: steps(n)}, metric="accuracy"),
     ],
 )
 def test_a_thousand_trials_stay_small_and_quick(draw):
@@ -304,8 +340,8 @@ def test_a_thousand_trials_stay_small_and_quick(draw):
         lambda s: learning_curves([], curves(1)[0], [], metric="accuracy", strategy=s),
         lambda s: slices({"a": [(1, 0.5)]}, metric="accuracy", strategy=s, log=()),
         lambda s: strategies_over_seeds({s: {"test": ([0.5], interval(0.5))}}, metric="f1"),
-        lambda s: calibration({s: BINS}),
-        lambda s: calibration({f"{LOOKS[s].label}, test": BINS}),
+        lambda s: calibration({"before": {s: CURVE}}, foretold="x"),
+        lambda s: best_so_far({s: steps(3)}, metric="f1"),
         lambda s: timeline([TimelineTrial(number=0, strategy=s, state="COMPLETE",
                                           start_seconds=0, seconds=1)]),
     ],
@@ -324,7 +360,7 @@ def test_a_strategy_has_its_colour_and_marker_in_every_figure(draw, strategy):
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: importance({"a": interval(0.5)}, strategy="both"),
+        lambda: importance({"a": IMPORTANCE}, strategy="both"),
         lambda: accuracy_cost(
             [CostPoint(label="a", strategy="both", seconds=1, value=1)], metric="accuracy"
         ),
@@ -363,7 +399,9 @@ def test_of_many_only_points_that_none_beats_in_both_are_named(metric, named):
     assert "".join(sorted(text for text in texts(figure) if text in "abcz")) == named
 
 
-def test_names_beside_points_cover_no_other_name():
+@pytest.mark.parametrize("seed", range(8))
+def test_names_beside_points_cover_no_other_name(seed, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.RNG", np.random.default_rng(seed))
     figure = accuracy_cost(cost(12, "efficientnet_lite0"), metric="accuracy")
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
@@ -409,10 +447,12 @@ def test_words_are_spread_alike_every_time_and_stay_in_their_place():
 
 
 def test_the_most_important_hyperparameter_is_on_top():
-    found = {"a": interval(0.2), "b": interval(0.7), "c": interval(0.1)}
+    values = {"a": 0.2, "b": 0.7, "c": 0.1}
+    found = {name: Importance(value=v, by_chance=0.15) for name, v in values.items()}
     figure = importance(found, strategy=FT)
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["b", "a", "c"]
-    assert [bar.get_width() for bar in bars(figure)] == pytest.approx([70, 20, 10])
+    assert [bar.get_width() for bar in bars(figure)] == pytest.approx([0.7, 0.2, 0.1])
+    assert [bar.get_alpha() for bar in bars(figure)] == [1, 1, 0.35]  # Not above chance: pale.
     assert figure.axes[0].yaxis_inverted()
 
 
@@ -531,18 +571,19 @@ def test_roc_of_several_seeds_is_their_mean_at_each_false_positive_rate():
 
 
 def test_the_area_of_a_calibration_marker_grows_with_its_images():
-    figure = calibration({"a": BINS})
-    small, large = figure.axes[0].collections[0].get_sizes()
+    foretold_N = np.repeat([0.2, 0.8], [20, 200])
+    curve = reliability_curve(foretold_N, np.arange(220) % 20 >= np.repeat([15, 5], [20, 200]))
+    figure = calibration({"a": {FT: curve}}, foretold="x")
+    markers = figure.axes[0].collections[1]
+    small, large = markers.get_sizes()
     assert large > 5 * small
-    centres = figure.axes[0].collections[0].get_offsets()
-    assert np.allclose(centres, [[60, 55], [90, 80]])
+    assert np.allclose(markers.get_offsets(), [[20, 25], [80, 75]])
 
 
-def test_a_second_curve_of_a_strategy_is_open_and_dashed():
-    figure = calibration({"fine-tuning": BINS, "fine-tuning, calibrated": BINS})
-    _, first, second = figure.axes[0].lines
-    assert first.get_color() == second.get_color() == LOOKS[FT].colour
-    assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
+def test_calibration_counts_images_once_and_has_a_panel_before_and_after():
+    figure = calibration({"before": {FT: CURVE}, "after": {FT: CURVE}}, foretold="x")
+    assert [axes.get_title() for axes in figure.axes] == ["before", "after"]
+    assert any("100 images" in text for text in texts(figure))
 
 
 def test_a_bar_of_the_timeline_goes_from_start_to_end_in_minutes():
@@ -581,3 +622,12 @@ def test_states_differ_without_colour():
 )
 def test_powers_of_ten_are_written_without_mathtext(value, text):
     assert power_of_ten(value) == text
+
+
+def test_each_strategy_has_its_curve_against_trials_and_against_seconds():
+    figure = best_so_far({FE: [step(1, 0.5), step(4, 0.7)], FT: [step(2, 0.6)]}, metric="accuracy")
+    by_trials, by_seconds = figure.axes
+    for axes, scale in ((by_trials, 1), (by_seconds, 3)):
+        drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+        assert ([scale * 1.0, scale * 4.0], [50.0, 70.0]) in drawn
+        assert all(line.get_drawstyle() == "steps-post" for line in axes.lines[::2])

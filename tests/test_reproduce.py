@@ -149,6 +149,7 @@ BACKBONES = {"my_net": build}
 """
 
 
+@pytest.mark.slow
 def test_ones_own_backbone_is_exported_and_reproduced_with_its_file(tmp_path, capsys):
     from transfer import custom
 

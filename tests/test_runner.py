@@ -4,12 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
+from types import SimpleNamespace
 
+import optuna
 import pytest
 
+from studies import workplace
 from studies.cli import main
+from studies.objective import Objective
+from studies.progress import LineProgress
 from studies.records import read_trials
-from studies.storage import load_study, open_existing
+from studies.runner import _next
+from studies.storage import load_study, open_existing, open_storage
+from transfer.training import _Run, train
 
 SPACE = """
 name = "tiny"
@@ -56,7 +64,9 @@ KEYS = {
     "study",
     "storage",
     "metric",
+    "choose_by",
     "trials",
+    "share",
     "best",
     "best_by_strategy",
     "seconds",
@@ -147,6 +157,7 @@ def test_the_same_again_adds_nothing_and_a_higher_total_adds_the_rest(home, caps
     assert len(table()) == 5
 
 
+@pytest.mark.slow
 def test_a_study_is_the_same_in_one_go_and_in_two(home, capsys):
     run_json(capsys, *RUN, "--trials", "2", "--name", "phantom")
     run_json(capsys, "run", "--name", "phantom", "--trials", "6", "--no-report", "--json")
@@ -231,6 +242,59 @@ def test_a_study_whose_trials_all_fail_exits_with_1_and_the_reason(home, capsys,
     assert [state for _, _, state, _, _ in table()] == ["FAIL"] * 3
 
 
+@pytest.fixture
+def broken(monkeypatch):
+    """A switch: while it holds a reason, every training fails for it."""
+    reasons, epoch = [], _Run.epoch
+
+    def fail(self, number):
+        if reasons:
+            raise RuntimeError(reasons[-1])
+        return epoch(self, number)
+
+    monkeypatch.setattr(_Run, "epoch", fail)
+    return reasons
+
+
+@pytest.mark.slow
+def test_a_passing_fault_stops_a_study_and_retrying_makes_it_what_it_would_have_been(
+    home, capsys, broken
+):
+    broken.append("no space left")
+    assert main([*RUN, "--trials", "6"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("Error: ") and "no space left" in last and "--retry-failed" in last
+    assert [state for _, _, state, _, _ in table()] == ["FAIL"] * 5
+    broken.clear()
+    value, _ = run_json(capsys, *RUN, "--trials", "6", "--retry-failed")
+    assert sum(value["trials"].values()) == 6 and value["trials"]["fail"] == 0
+    mended = [row[1:] for row in table()[5:]]
+    (home / "studies.db").rename(home / "first.db")
+    run_json(capsys, *RUN, "--trials", "6")
+    assert mended == [row[1:] for row in table()]
+
+
+def test_failures_that_find_no_room_in_the_total_are_told():
+    done = SimpleNamespace(state="COMPLETE", counts=True, seconds=1.0)
+    void = SimpleNamespace(state="FAIL", counts=False, seconds=1.0)
+    prepared = SimpleNamespace(settings=SimpleNamespace(trials=1, timeout_seconds=None))
+    said = _next(None, None, [done, void], prepared, "", failed=[void])
+    assert "1 failed configuration again" in said and "raise --trials by 1" in said
+    assert _next(None, None, [done, void], prepared, "", failed=[]) == ""
+
+
+def test_the_shares_of_the_strategies_are_told(home, capsys):
+    value, _ = run_json(capsys, *RUN, "--trials", "4", "--share", "trials")
+    share = value["share"]
+    assert share["of"] == "trials"
+    assert {share[s]["trials"] for s in ("feature_extraction", "fine_tuning")} == {2}
+    status, _ = run_json(capsys, "status", "phantom", "--json")
+    assert status["share"] == share
+    assert main([*RUN, "--share", "seconds"]) == 2
+    assert "share (stored trials, asked for seconds)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_two_runs_at_once_on_one_study_reach_exactly_the_total(home):
     command = [sys.executable, "-m", "studies", *RUN, "--trials", "7"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -246,3 +310,48 @@ def test_two_runs_at_once_on_one_study_reach_exactly_the_total(home):
         counts = json.loads(out)["trials"]
         assert sum(counts.values()) == 7 and counts["running"] == 0
     assert sorted(logical for _, logical, *_ in table()) == list(range(7))
+
+
+@pytest.mark.parametrize("belonging", ["trial", "attribute", "direction"])
+def test_a_study_of_another_program_is_refused_and_left_as_it_is(home, capsys, belonging):
+    storage = open_storage("sqlite:///studies.db")
+    direction = "minimize" if belonging == "direction" else "maximize"
+    theirs = optuna.create_study(storage=storage.database, study_name="mine", direction=direction)
+    if belonging == "trial":
+        theirs.add_trial(optuna.create_trial(value=0.5))
+    elif belonging == "attribute":
+        theirs.set_user_attr("note", "keep")
+    before = theirs.user_attrs
+    assert main([*RUN, "--name", "mine"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "'mine'" in err and "choose another --name" in err
+    after = load_study(open_existing("sqlite:///studies.db"), "mine")
+    assert after.user_attrs == before and after.metric_names is None
+    assert len(after.trials) == (belonging == "trial")
+
+
+@pytest.mark.parametrize("moment", ["training", "between trials"])
+def test_a_study_that_is_deleted_while_it_runs_ends_with_one_line(
+    home, capsys, monkeypatch, moment
+):
+    def delete():
+        storage = open_existing("sqlite:///studies.db").database
+        if "phantom" in optuna.get_all_study_names(storage):
+            optuna.delete_study(study_name="phantom", storage=open_storage("studies.db").database)
+
+    def deleted_while(config, *given, **options):
+        result = train(config, *given, **options)
+        delete()
+        return result
+
+    if moment == "training":
+        patched = partial(Objective, train=deleted_while)
+        monkeypatch.setattr(workplace, "Objective", patched)
+    else:
+        monkeypatch.setattr(LineProgress, "trial_finished", lambda *given: delete())
+    assert main([*RUN, "--trials", "2"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    last = err.strip().splitlines()[-1]
+    assert last == "Error: Study 'phantom' was deleted or renamed while it ran."
+    assert "not up to date" not in err

@@ -5,13 +5,14 @@ Shapes: N images, C classes.
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn import metrics
 
 from studies.scores import (
     METRICS,
     check_predictions,
-    expected_calibration_error,
     larger_is_better,
+    log_odds,
     precisions,
     recalls,
     weighted_values,
@@ -40,6 +41,7 @@ def test_metrics_are_those_of_scikit_learn(num_classes):
         ),
         "f1": metrics.f1_score(labels_N, called_N, average="macro"),
         "loss": metrics.log_loss(labels_N, p_NC),
+        "brier": metrics.brier_score_loss(labels_N, p_NC, scale_by_half=True),
     }
     for name, value in expected.items():
         assert METRICS[name](labels_N, p_NC) == pytest.approx(value), name
@@ -61,15 +63,8 @@ def test_a_weight_of_two_is_the_image_twice(name):
         assert found == pytest.approx(METRICS[name](labels_N[index], p_NC[index]))
 
 
-def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
-    labels_N = np.array([0, 0, 0, 1])
-    sure = np.tile([0.75, 0.25], (4, 1))
-    assert expected_calibration_error(labels_N, sure) == pytest.approx(0.0)
-    assert expected_calibration_error(1 - labels_N, sure) == pytest.approx(0.5)
-
-
-def test_of_loss_and_calibration_error_less_is_better():
-    assert {name for name in METRICS if not larger_is_better(name)} == {"loss", "ece"}
+def test_of_loss_and_brier_score_less_is_better():
+    assert {name for name in METRICS if not larger_is_better(name)} == {"loss", "brier"}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -80,23 +75,43 @@ def test_what_is_not_finite_is_refused(value):
         check_predictions(labels_N, p_NC)
 
 
-@pytest.mark.parametrize("num_classes", [2, 3])
-def test_the_metric_that_chose_a_trial_is_the_one_that_reports_it(num_classes):
+@pytest.mark.parametrize("num_classes", [2, 3, 20])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_the_metric_that_chose_a_trial_is_the_one_that_reports_it(num_classes, scale):
     torch = pytest.importorskip("torch")
     from transfer.metrics import classification_metrics
 
     labels_N, p_NC = predictions(num_classes)
-    in_training = classification_metrics(
-        torch.tensor(np.log(p_NC), dtype=torch.float64), torch.tensor(labels_N)
-    )
+    logits_NC = torch.tensor(scale * np.log(p_NC), dtype=torch.float32)
+    in_training = classification_metrics(logits_NC, torch.tensor(labels_N))
+    stored_NC = logits_NC.double().softmax(dim=1).numpy()
+    assert scale == 1 or (stored_NC == 1).any()
     for name, value in in_training.items():
-        assert METRICS[name](labels_N, p_NC) == pytest.approx(value, abs=1e-6), name
+        # The loss of stored probabilities ends at 27.6 nats an image.
+        if name != "loss" or scale == 1:
+            assert METRICS[name](labels_N, stored_NC) == pytest.approx(value, abs=1e-6), name
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 8])
+def test_log_odds_of_probabilities_are_those_of_the_logits(num_classes):
+    from transfer.metrics import log_odds as of_logits
+
+    logits_NC = np.random.default_rng(0).normal(scale=60, size=(50, num_classes))
+    p_NC = softmax(logits_NC, axis=1)
+    assert (p_NC == 1).any()
+    assert log_odds(p_NC) == pytest.approx(of_logits(logits_NC), rel=1e-9)
 
 
 def test_sure_images_are_still_ordered_by_how_sure_they_are():
     labels_N = np.array([0, 1])
     # Both probabilities of class 1 are 1.0 in float64; those of class 0 tell them apart.
     p_NC = np.array([[1e-20, 1.0], [1e-30, 1.0]])
+    assert METRICS["auroc"](labels_N, p_NC) == 1.0
+
+
+def test_of_three_classes_too_sure_images_are_still_ordered_by_how_sure_they_are():
+    labels_N = np.array([0, 1, 2])
+    p_NC = np.array([[1.0, 1e-30, 1e-30], [1.0, 1e-20, 1e-30], [1.0, 1e-30, 1e-20]])
     assert METRICS["auroc"](labels_N, p_NC) == 1.0
 
 

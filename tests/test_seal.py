@@ -58,6 +58,7 @@ def test_noise_for_test_images_and_false_test_labels_change_no_digit(tmp_path: P
     assert table(true) == table(noisy)
 
 
+@pytest.mark.slow
 def test_a_study_whose_test_images_changed_is_not_resumed(tmp_path: Path) -> None:
     write_folder(tmp_path / "images", "phantom:train=60,test=20,size=32")
     run(tmp_path, tmp_path / "images", n_trials=2)

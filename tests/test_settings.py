@@ -174,3 +174,16 @@ def test_a_file_may_give_a_limit_of_the_cache_as_text_or_number(tmp_path, value)
 
 def test_a_limit_of_the_cache_is_not_what_a_study_is_created_with():
     assert "cache_limit" not in FIXED
+
+
+def test_the_share_and_a_retry_may_come_from_a_file(tmp_path):
+    options = read_options({}, write(tmp_path, 'share = "seconds"\nretry_failed = true\n'))
+    assert (options.share, options.retry_failed) == ("seconds", True)
+    settings = decide(options, name="s", stored={}, suggested={})
+    assert settings.share == "seconds" and "share" in FIXED
+    assert decide(StudyOptions(), name="s", stored={}, suggested={}).share == "trials"
+
+
+def test_a_share_of_something_else_is_refused():
+    with pytest.raises(UserError, match="share"):
+        read_options({"share": "epochs"})

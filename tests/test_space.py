@@ -218,6 +218,36 @@ def test_a_baseline_outside_the_space_is_refused(given, said):
         )
 
 
+@pytest.mark.parametrize(
+    ("rate", "said"), [("1e-3", "learning_rate='1e-3' lies outside"), (0.0, "=0.0 must be > 0")]
+)
+def test_a_baseline_outside_a_continuous_range_obeys_the_law_of_its_field(rate, said):
+    searched = Parameter(name="learning_rate", low=1e-5, high=1e-2, log=True)
+    with pytest.raises(SpaceError, match=said):
+        space(searched).baseline_configuration(
+            Baseline(strategy="feature_extraction", batch_size=8, learning_rate=rate), "flat"
+        )
+
+
+def test_a_baseline_may_lie_outside_a_continuous_range_and_has_room_in_the_database():
+    baselines = [
+        Baseline(strategy="fine_tuning", batch_size=8, learning_rate=rate, depth_share=1.0)
+        for rate in (1e-6, 1e-4)
+    ]
+    searched = Parameter(
+        name="learning_rate", strategy="fine_tuning", low=1e-5, high=1e-2, log=True
+    )
+    other = Parameter(
+        name="learning_rate", strategy="feature_extraction", low=1e-4, high=1e-1, log=True
+    )
+    wide = space(searched, other, layers(low=1), baselines=tuple(baselines))
+    assert wide.baseline_configuration(baselines[0], "flat")["learning_rate@fine_tuning"] == 1e-6
+    assert (wide.stored(searched).low, wide.stored(searched).high) == (1e-6, 1e-2)
+    assert wide.stored(other) == other
+    sizes = next(p for p in wide.below("flat", "fine_tuning") if p.name == "batch_size")
+    assert wide.stored(sizes) == sizes
+
+
 def test_a_share_of_the_depth_is_at_least_one_layer_and_at_most_all():
     for depth in range(1, 60):
         shares = [share_of_depth(step / 100, depth) for step in range(1, 101)]

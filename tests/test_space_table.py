@@ -36,7 +36,7 @@ def test_a_space_fits_80_columns_and_names_every_parameter_and_backbone(name):
 def test_ranges_conditions_and_depths_are_words():
     joined = " ".join(shown(print_space, look_at_space({"space": "default"})).split())
     assert "learning_rate feature extraction 0.0001 to 0.1, logarithmic" in joined
-    assert "learning_rate fine-tuning 1e-06 to 0.001, logarithmic" in joined
+    assert "learning_rate fine-tuning 0.0001 to 0.03, logarithmic" in joined
     assert "num_unfrozen_layers fine-tuning 1 to the backbone's depth" in joined
     assert "batch_size both 8, 16, 32, 64" in joined
     assert "times continuous learning_rate." in joined
@@ -44,7 +44,7 @@ def test_ranges_conditions_and_depths_are_words():
 
 def test_baselines_are_listed_with_the_backbone_they_run_on():
     text = shown(print_space, look_at_space({"space": "coursework"}))
-    assert "Run first, on resnet18:" in text
+    assert "Baselines, run beside what is sampled, on resnet18:" in text
     assert (
         "fine-tuning, learning_rate 1e-05, batch_size 32, num_unfrozen_layers 100% of the depth"
         in " ".join(text.split())

@@ -22,7 +22,8 @@ def database(tmp_path):
     storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
     for name in ("done", "other"):
         study = optuna.create_study(storage=storage.database, study_name=name)
-        identity = {"settings": {"metric": "auroc"}, "opening": [], "data": DATA}
+        settings = {"metric": "auroc", "image_size": 64, "resize": "pad"}
+        identity = {"settings": settings, "opening": [], "data": DATA}
         write_identity(study, identity)
         write_totals(study, 9, None)
         if name == "done":
@@ -56,6 +57,7 @@ def test_without_a_name_all_studies_are_counted(database):
 def test_with_a_name_its_trials_are_listed(database):
     value = status_json(database, "done")
     assert value["study"] == "done"
+    assert value["settings"]["resize"] == "pad"
     assert [(t["number"], t["state"], t["value"], t["reason"]) for t in value["trials"]] == [
         (0, "COMPLETE", 0.75, None),
         (1, "FAIL", None, "out of memory"),
@@ -65,6 +67,7 @@ def test_with_a_name_its_trials_are_listed(database):
 def test_the_tables_say_the_same(database):
     assert all(name in text_of(database, None) for name in ("done", "other", "foreign", "auroc"))
     text = text_of(database, "done")
+    assert "Images of 64 px, padded to a square." in text
     assert "0.7500" in text and "1 complete, 0 pruned, 1 fail" in text and "9 trials" in text
 
 
@@ -97,3 +100,22 @@ def test_every_opening_of_the_test_images_is_told(database):
     (opening,) = status_json(database, "done")["openings"]
     assert (opening["opening"], opening["study"], opening["is_finished"]) == (1, "other", False)
     assert "The test images were opened, on 20" in text_of(database, "done")
+
+
+def test_a_study_of_an_older_version_is_still_shown_and_its_openings_count(database):
+    storage = open_storage(database)
+    study = optuna.load_study(storage=storage.database, study_name="done")
+    settings = {"metric": "auroc", "image_size": 64}
+    older = {**study.user_attrs["identity"], "schema": 1, "settings": settings}
+    study.set_user_attr("identity", older)
+    open_entry(
+        storage,
+        test_fingerprint="a" * 64,
+        study="done",
+        bundle="b" * 64,
+        reason=None,
+        predicted={},
+    )
+    assert "opened" in text_of(database, "done") and "1 complete" in text_of(database, "done")
+    assert "squeezed to a square" in text_of(database, "done")
+    assert {s["study"] for s in status_json(database, None)["studies"]} >= {"done", "other"}

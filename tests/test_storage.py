@@ -194,6 +194,7 @@ def _open(text, barrier, errors):
         errors.put(repr(error))
 
 
+@pytest.mark.slow
 def test_eight_processes_open_one_new_database_together(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier, errors = context.Barrier(8), context.Queue()

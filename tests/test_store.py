@@ -18,9 +18,11 @@ import pytest
 from transfer.data import store as store_module
 from transfer.data.decoding import (
     Decoded,
+    Resizing,
     UnreadableImageError,
     decode_array,
     encode_array,
+    resize,
 )
 from transfer.data.facts import Unreadable
 from transfer.data.items import Items
@@ -68,6 +70,36 @@ def colour(seed=9):
 
 def pixel_digests(items, cache):
     return tuple(fact.pixels for fact in survey(items, cache, silent))
+
+
+def test_images_are_decoded_once_for_all_ways_to_resize_them(tmp_path):
+    pictures = Pictures(grey(5, size=20))
+    ways = [Resizing(), Resizing("pad", "bicubic"), Resizing("squeeze", "lanczos", 2)]
+    store = open_store(pictures.items, SIZE, tmp_path, silent, resizings=ways)
+    assert pictures.num_decoded == 5
+    for way, images_NHWC in store.images.items():
+        side = way.enlarged * SIZE
+        expected = [resize(a, side, way.resize, way.interpolation) for a in pictures.arrays]
+        assert np.array_equal(images_NHWC[..., 0], expected)
+    assert list(store.images) == ways and store.images_NHWC is store.images[ways[0]]
+
+
+def test_a_way_to_resize_that_is_missing_is_added_to_those_that_are_there(tmp_path):
+    pictures = Pictures(grey(5, size=20))
+    alone = open_store(pictures.items, SIZE, tmp_path, silent)
+    (entry,) = (tmp_path / "images").iterdir()
+    written = (entry / "images.npy").stat().st_mtime_ns
+    both = [Resizing(), Resizing(interpolation="bicubic")]
+    store = open_store(pictures.items, SIZE, tmp_path, silent, resizings=both)
+    assert pictures.num_decoded == 10
+    again = open_store(pictures.items, SIZE, tmp_path, silent, resizings=both)
+    assert pictures.num_decoded == 10
+    assert (entry / "images.npy").stat().st_mtime_ns == written
+    assert np.array_equal(store.images[both[0]], alone.images_NHWC)
+    assert not np.array_equal(store.images[both[1]], store.images[both[0]])
+    for way in both:
+        assert np.array_equal(again.images[way], store.images[way])
+    assert again.facts == store.facts == alone.facts
 
 
 def entry_of(cache):
@@ -403,6 +435,37 @@ def test_the_room_for_an_entry_is_taken_before_its_first_image(tmp_path, monkeyp
     assert reserved == [("images.npy", size, 0)]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_file_of_an_entry_is_open_or_mapped_when_it_gets_its_name(tmp_path, monkeypatch):
+    renamed, rename = [], Path.rename
+
+    def watched(path, target):
+        links = [fd.readlink() for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+        is_open = any(link.is_relative_to(path) for link in links)
+        renamed.append(is_open or str(path) in Path("/proc/self/maps").read_text())
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    store = open_store(Pictures(grey()).items, SIZE, tmp_path, silent)
+    assert renamed == [False]
+    assert isinstance(store.images_NHWC, np.memmap)
+
+
+def test_an_entry_that_is_deleted_before_it_is_mapped_is_decoded_into_memory(
+    tmp_path, monkeypatch
+):
+    rename = Path.rename
+
+    def cleared(path, target):
+        rename(path, target)
+        shutil.rmtree(target)
+
+    monkeypatch.setattr(Path, "rename", cleared)
+    store = open_store(Pictures(grey()).items, SIZE, tmp_path, silent)
+    assert np.array_equal(store.images_NHWC[..., 0], grey())
+    assert len(store.facts) == 5 and not isinstance(store.images_NHWC, np.memmap)
+
+
 MIXED = [
     [*grey(4, size=20), *grey(3)],
     [*grey(3), colour()],
@@ -420,7 +483,7 @@ def failing(number):
 # Where a full disk may stop an entry: what is called there, of which module.
 STEPS = {
     "the folder": (store_module.tempfile, "mkdtemp"),
-    "the pixels": (np.lib.format, "open_memmap"),
+    "the pixels": (np.lib.format, "write_array_header_1_0"),
     "the room": (store_module, "reserve"),
     "the facts": (store_module.json, "dumps"),
     "the name": (Path, "rename"),

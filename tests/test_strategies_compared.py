@@ -1,10 +1,11 @@
-"""Fine-tuning against feature extraction: words follow the interval, models are not strategies."""
+"""Fine-tuning against feature extraction: what was compared, and how it is judged."""
 
 import numpy as np
 import pytest
 
-from studies.paired_tests import holm, mcnemar_exact
-from studies.strategies_compared import compare_strategies
+from studies.strategies_compared import Choice, compare_strategies
+
+CHOICES = (Choice(trial=12, num_trials=15), Choice(trial=3, num_trials=14))
 
 
 def said(accuracy, num_images=400, num_seeds=3, seed=0, num_classes=2):
@@ -17,67 +18,71 @@ def said(accuracy, num_images=400, num_seeds=3, seed=0, num_classes=2):
     return labels_N, np.where(np.arange(num_classes) == called_SN[..., None], sure_SN, rest_SN)
 
 
-def compared(first, second, metric="accuracy", **given):
+def compared(first, second, metric="accuracy", margin=0.02, **given):
     labels_N, first_SNC = said(first, seed=1, **given)
     _, second_SNC = said(second, seed=2, **given)
-    return compare_strategies(metric, labels_N, first_SNC, second_SNC, margin=0.02)
+    return compare_strategies(
+        metric, labels_N, first_SNC, second_SNC, margin=margin, choices=CHOICES
+    )
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "verdict"),
-    [(0.95, 0.7, "better"), (0.7, 0.95, "worse"), (0.8, 0.8, "not distinguishable")],
+    ("first", "second", "margin", "verdict"),
+    [
+        (0.95, 0.7, 0.02, "better"),
+        (0.7, 0.95, 0.02, "worse"),
+        (0.8, 0.8, 0.02, "undecided"),
+        (0.8, 0.8, 0.2, "as good as"),
+        (0.8, 0.8, None, "undecided"),
+    ],
 )
-def test_the_words_follow_the_interval(first, second, verdict):
-    found = compared(first, second)
-    told = found.as_json()
-    assert told["verdict"] == verdict
-    assert (told["low"] <= 0 <= told["high"]) == (verdict == "not distinguishable")
-    assert (told["p"] > 0.05) == (verdict == "not distinguishable")
-    link = "from" if verdict == "not distinguishable" else "than"
-    assert told["sentence"].startswith(f"Fine-tuning is {verdict} {link} feature extraction ")
-    assert "400 test images and 3 seeds" in told["sentence"]
+def test_the_verdict_follows_the_interval_and_the_margin(first, second, margin, verdict):
+    told = compared(first, second, margin=margin).as_json()
+    assert told["verdict"] == verdict and told["margin"] == margin
+    assert (told["low"] > 0 or told["high"] < 0) == (verdict in ("better", "worse"))
+    assert (told["p"] < 0.05) == (verdict in ("better", "worse"))
+    assert (told["within_margin"] is True) == (verdict == "as good as")
+    assert (told["needed"] is not None) == (verdict == "undecided" and margin is not None)
+
+
+def test_the_sentence_says_which_configurations_were_compared_and_how_they_were_found():
+    text = compared(0.95, 0.7).sentence
+    assert text.startswith(
+        "The fine-tuning configuration found in 15 trials (trial 12) is better than the feature "
+        "extraction found in 14 trials (trial 3) by "
+    )
+    assert "trained on these training images (400 test images, 3 seeds of each)." in text
 
 
 def test_a_smaller_loss_is_better():
     found = compared(0.95, 0.7, metric="loss")
-    assert found.difference.value < 0 and found.difference.verdict == "better"
+    assert found.difference.value < 0 and found.verdict == "better"
 
 
 def test_what_can_not_be_told_says_what_it_would_need():
     found = compared(0.8, 0.8)
     assert found.needed is not None and found.needed.images_with_seeds > 400
-    assert "a difference of 2 points would need about" in found.sentence
+    assert "to show 2 points would take about" in found.sentence
 
 
 def test_a_margin_out_of_reach_is_said_to_be():
     labels_N, first_SNC = said(0.8, seed=1)
     _, second_SNC = said(0.8, seed=2)
-    found = compare_strategies("accuracy", labels_N, first_SNC, second_SNC, margin=1e-5)
+    found = compare_strategies(
+        "accuracy", labels_N, first_SNC, second_SNC, margin=1e-5, choices=CHOICES
+    )
     assert found.needed is None and "more than could be had" in found.sentence
     assert found.as_json()["needed"] is None
 
 
-def test_two_models_are_tested_as_two_models_and_holm_pays_for_both_tests():
-    labels_N, first_SNC = said(0.85, seed=1)
-    _, second_SNC = said(0.8, seed=2)
-    told = compare_strategies("accuracy", labels_N, first_SNC, second_SNC, margin=0.02).as_json()
-    p = told["two_models"]["p"]
-    called = first_SNC[0].argmax(axis=1), second_SNC[0].argmax(axis=1)
-    assert p["mcnemar"] == mcnemar_exact(labels_N, *called)
-    assert list(told["two_models"]["p_holm"].values()) == holm(list(p.values()))
-
-
-def test_delong_is_for_two_classes():
-    assert set(compared(0.8, 0.8, num_classes=3).two_models["p"]) == {"mcnemar"}
-
-
 def test_images_have_the_name_that_they_are_given():
     labels_N, first_SNC = said(0.8, seed=1)
-    given = {"margin": 0.02, "images": "validation image"}
+    given = {"margin": 0.02, "choices": CHOICES, "images": "validation image"}
     found = compare_strategies("accuracy", labels_N, first_SNC, first_SNC[::-1], **given)
     assert "400 validation images" in found.sentence and "test image" not in found.sentence
 
 
 def test_a_metric_that_is_not_defined_gives_no_comparison():
     labels_N, given_SNC = np.zeros(10, np.int64), np.full((2, 10, 2), 0.5)
-    assert compare_strategies("auroc", labels_N, given_SNC, given_SNC, margin=0.02) is None
+    given = {"margin": 0.02, "choices": CHOICES}
+    assert compare_strategies("auroc", labels_N, given_SNC, given_SNC, **given) is None

@@ -12,6 +12,7 @@ from studies.study_record import (
     read_study,
     write_data_card,
     write_identity,
+    write_places,
     write_totals,
 )
 
@@ -43,6 +44,27 @@ def test_identity_and_totals_are_read_back(study):
     assert record.timeout_seconds is None
 
 
+def test_every_study_has_an_id_of_its_own_that_is_no_part_of_what_is_compared(study):
+    ids = set()
+    for _ in range(2):
+        write_identity(study, IDENTITY)
+        write_totals(study, 12, None)
+        record = read_study(study)
+        assert record.identity == IDENTITY
+        ids.add(record.search_id)
+    assert len(ids) == 2 and None not in ids
+
+
+def test_places_are_stored_beside_the_identity_and_may_change(study):
+    write_identity(study, {**IDENTITY, "data": {"source": "images"}})
+    write_totals(study, 12, None)
+    assert read_study(study).data_place == "images" and read_study(study).weight_places == {}
+    write_places(study, {"data": "moved", "weights": {"resnet18": "w.pth"}})
+    record = read_study(study)
+    assert (record.data_place, record.weight_places) == ("moved", {"resnet18": "w.pth"})
+    assert record.identity["data"]["source"] == "images"
+
+
 def test_a_study_whose_process_was_killed_at_once_has_no_record(study):
     assert read_study(study) is None
     write_identity(study, IDENTITY)
@@ -54,6 +76,14 @@ def test_a_study_of_a_newer_version_is_refused(study):
     write_totals(study, 12, None)
     with pytest.raises(ValueError, match="newer version"):
         read_study(study)
+
+
+def test_a_study_of_an_older_version_is_refused_with_the_way_out_but_its_trials_are_shown(study):
+    write_identity(study, {**IDENTITY, "schema": SCHEMA - 1})
+    write_totals(study, 12, None)
+    with pytest.raises(ValueError, match=r"older version.*another --name.*count all the same"):
+        read_study(study)
+    assert read_study(study, allow_older=True).settings == IDENTITY["settings"]
 
 
 def test_seconds_between_trials_add_up_apart_from_those_of_decoding(study):
@@ -77,3 +107,11 @@ def test_a_study_older_than_the_data_check_has_none(study):
     write_identity(study, IDENTITY)
     write_totals(study, 9, None)
     assert read_study(study).data_check is None
+
+
+@pytest.mark.parametrize(("subjects", "worth"), [(None, 30), ({"val": 12}, 12)])
+def test_a_split_is_worth_its_subjects_where_they_are_known(study, subjects, worth):
+    data = {"counts": {"val": {"a": 10, "b": 20}}, "subjects": subjects}
+    write_identity(study, {**IDENTITY, "data": data})
+    write_totals(study, 9, None)
+    assert read_study(study).num_independent("val") == worth

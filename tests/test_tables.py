@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,10 +10,12 @@ from rich.console import Console
 
 from studies.records import TrialRecord
 from studies.runner import RunSummary
+from studies.settings import StudyOptions
 from studies.study_record import StudyRecord
 from studies.tables import (
     LEADERBOARD,
     leaderboard,
+    next_commands,
     print_summary,
     resume_command,
     side_by_side,
@@ -30,7 +33,7 @@ def record(number, strategy="fine_tuning", value=0.8125, state="COMPLETE", **cha
     best = {
         "epoch": 1,
         "train": {"accuracy": 0.99},
-        "val": {"accuracy": 0.75, "loss": 0.5},
+        "val": {"accuracy": 0.75, "loss": 0.5, "calibrated_loss": 0.4375},
     }
     fields = {
         "number": number,
@@ -57,6 +60,7 @@ def record(number, strategy="fine_tuning", value=0.8125, state="COMPLETE", **cha
         "reason": None,
         "duplicate_of": None,
         "predictions": None,
+        "train_metrics": {"accuracy": 0.99},
         "started": None,
         "ended": None,
     }
@@ -102,7 +106,8 @@ def test_a_table_fits_80_columns_and_nothing_is_cut_off(table, metric):
     text = text_of(lambda console: console.print(table(RECORDS, metric)))
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80
-    for cell in ("100", "0.8125", "1.23e-05", "64", "17", "1234.6"):
+    seconds = "1235" if table is leaderboard else "1234.6"
+    for cell in ("100", "0.8125", "1.23e-05", "64", "17", seconds):
         assert cell in text
     assert "efficientnet" in text and "lite0" in text
 
@@ -125,13 +130,21 @@ def test_the_leaderboard_has_the_best_few_in_order():
     assert numbers == [str(n) for n in range(29, 29 - LEADERBOARD, -1)]
 
 
+def test_what_chose_stands_beside_the_metric():
+    config = {"choose_by": "calibrated_loss"}
+    text = text_of(lambda c: c.print(leaderboard([record(1, config=config)], "accuracy")))
+    assert "Best trials by calibrated loss on validation images" in text
+    assert "0.8125" in text and "0.4375" in text
+    assert max(map(len, text.splitlines())) <= 80 and "efficientnet_lite0 fine-tuning" in text
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_summary_fits_80_columns(metric):
     text = text_of(lambda console: print_summary(console, summary(metric=metric)))
     tables, commands = text.split("Next:")
     assert max(map(len, tables.splitlines())) <= 80 and "…" not in text
     assert "python -m studies run --name 'chest xray' --trials N" in commands
-    assert f"Best trials by validation {metric}" in tables
+    assert f"Best trials by {metric.replace('_', ' ')} on" in tables
     assert "70.5% to 79.0%" in tables
 
 
@@ -157,7 +170,31 @@ def test_a_strategy_without_a_complete_trial_is_named(strategy, missing):
     ],
 )
 def test_the_command_that_goes_on_names_the_storage_where_it_must(storage, command):
-    assert resume_command("a", storage) == command
+    assert resume_command("a", StudyOptions(storage=storage)) == command
+
+
+def test_commands_that_go_on_repeat_the_flags_that_no_study_stores():
+    """Weights, seeds and the like are stored: they are not repeated."""
+    given = StudyOptions(
+        backbone_module=Path("my nets.py"),
+        device="cpu",
+        cache_dir=Path("/tmp/c"),
+        cache_limit="2GB",
+        weights_dir=Path("w"),
+        seeds=2,
+        confirm=False,
+    )
+    flags = "--backbone-module 'my nets.py' --device cpu --cache-dir /tmp/c --cache-limit"
+    run, confirm = (resume_command("a", given, command) for command in ("run", "confirm"))
+    assert run.startswith(f"python -m studies run --name a {flags}")
+    assert confirm.startswith(f"python -m studies confirm --name a {flags}")
+    assert run.endswith(" --no-confirm") and "--no-confirm" not in confirm
+    assert "--weights-dir" not in run and "--seeds" not in run
+    limit = int(run.split("--cache-limit ")[1].split()[0])
+    assert StudyOptions(cache_limit=str(limit)).cache_limit == given.cache_limit
+    lines = next_commands("a", "sqlite:///studies.db", given).plain.splitlines()
+    assert f"python -m studies confirm --name a {flags}" in lines[3]
+    assert "status a" in lines[1] and "--device" not in lines[1]
 
 
 def test_run_json_has_the_documented_shape():
@@ -166,7 +203,9 @@ def test_run_json_has_the_documented_shape():
         "study",
         "storage",
         "metric",
+        "choose_by",
         "trials",
+        "share",
         "best",
         "best_by_strategy",
         "seconds",
@@ -192,6 +231,7 @@ def test_status_json_has_the_documented_shape():
     assert set(value) == {
         "number",
         "state",
+        "counts",
         "value",
         "params",
         "seconds",
@@ -228,10 +268,21 @@ def test_the_recipe_of_the_best_trials_is_shown_where_it_is_not_plain():
             {"micro_batch_size": 1, "batch_norm_trains": False, "reason": "worse than the median"},
             "trial 100: worse than the median; in micro-batches of 1: out of memory",
         ),
+        (
+            {"state": "FAIL", "reason": "no space left", "void": True},
+            "trial 100: no space left; does not count",
+        ),
         ({"micro_batch_size": 64, "batch_norm_trains": True}, None),
         ({"micro_batch_size": None, "batch_norm_trains": None}, None),
     ],
-    ids=["BatchNorm trains", "BatchNorm is frozen", "pruned", "whole batches", "stored before"],
+    ids=[
+        "BatchNorm trains",
+        "BatchNorm is frozen",
+        "pruned",
+        "a passing fault",
+        "whole batches",
+        "stored before",
+    ],
 )
 def test_a_trial_in_micro_batches_is_remarked_on(stored, remark):
     records = [record(100, config={"batch_size": 64}, **stored)]

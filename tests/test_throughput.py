@@ -1,5 +1,7 @@
 """Speed is measured with and without training, at a size that the backbone takes."""
 
+import math
+
 import pytest
 import torch
 
@@ -79,18 +81,111 @@ def test_a_size_that_does_not_fit_is_refused():
         measure_throughput("densenet121", image_size=16, device=CPU)
 
 
-def test_the_speedup_is_the_ratio_of_medians_behind_a_first_step_of_each(monkeypatch):
-    seen = []
-    seconds = iter([100.0, 100.0, 4.0, 1.0, 6.0, 2.0, 50.0, 3.0])
+class Steps:
+    """Steps that take these seconds of a clock: each pair in float32 and in half the bits."""
 
-    def take(step, device):
-        seen.append(step)
-        return next(seconds)
+    def __init__(self, monkeypatch, clock, warm, *pairs):
+        self.seen, self.in_fp32 = [], []
+        seconds = [*warm]
+        for number, (single, half) in enumerate(pairs):
+            seconds += [single, half] if number % 2 == 0 else [half, single]
+        self.left = iter(seconds)
+        monkeypatch.setattr(
+            throughput, "_training_step", lambda network, images, precision: precision
+        )
 
-    monkeypatch.setattr(throughput, "_seconds", take)
-    found = throughput.measure_speedup("squeezenet1_1", "bf16", image_size=64, device=CPU)
-    assert found == 6.0 / 2.0
-    assert seen[0::2] == [seen[0]] * 4 and seen[1::2] == [seen[1]] * 4  # in turn
+        def take(step, device):
+            self.seen.append(step)
+            taken = next(self.left)
+            clock[0] += taken
+            return taken
+
+        monkeypatch.setattr(throughput, "_own_seconds", take)
+        monkeypatch.setattr(throughput, "_network", lambda name, device: None)
+
+
+def speedup(**given):
+    return throughput.measure_speedup("squeezenet1_1", "bf16", image_size=64, device=CPU, **given)
+
+
+def test_the_speedup_is_the_mean_over_pairs_of_steps_behind_one_of_each(monkeypatch, clock):
+    steps = Steps(monkeypatch, clock, (90, 90), (2, 1), (3, 1.5), (4, 2), (8, 4))
+    found = speedup(until=lambda found: len(steps.seen) == 2 + 2 * 4, max_seconds=1000)
+    assert found.value == pytest.approx(2)
+    # Each goes first in every other pair.
+    assert steps.seen[2:] == ["fp32", "bf16", "bf16", "fp32"] * 2
+    # Four ratios that agree exactly may do so by chance.
+    half = 3.182 * throughput.LEAST_SPREAD / 2
+    assert found.low == pytest.approx(2 * math.exp(-half), rel=1e-3)
+    assert found.high == pytest.approx(2 * math.exp(half), rel=1e-3)
+
+
+def test_ratios_that_disagree_make_a_wide_interval(monkeypatch, clock):
+    Steps(monkeypatch, clock, (1, 1), (2, 1), (1, 1), (4, 1))
+    found = speedup(max_seconds=1)
+    assert found.value == pytest.approx(2) and found.low < 1 < 3 < found.high
+    assert not found.is_clear(1.1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "is_clear"), [(1.1, 2.0, True), (0.5, 1.09, True), (1.0, 1.1, False)]
+)
+def test_a_speedup_is_clear_on_one_side_of_the_least(low, high, is_clear):
+    assert (
+        throughput.Speedup(value=1.1, low=low, high=high, was_quiet=True).is_clear(1.1) is is_clear
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "num_pairs"), [(0.25, 4), (0.01, 100), (50.0, 3)], ids=["some", "many", "three"]
+)
+def test_pairs_are_measured_for_two_seconds_or_three_times(monkeypatch, clock, seconds, num_pairs):
+    pair = (seconds, seconds)
+    steps = Steps(monkeypatch, clock, pair, *[pair] * 200)
+    found = speedup()
+    assert found.value == pytest.approx(1) and found.was_quiet
+    assert (len(steps.seen) - 2) / 2 == pytest.approx(num_pairs, abs=1)
+
+
+def test_on_a_busy_machine_the_wait_ends_too(monkeypatch, clock):
+    steps = Steps(monkeypatch, clock, (1, 1), *[(1e-3, 1e-3)] * 200)
+    take = throughput._own_seconds
+
+    def slowly(step, device):
+        clock[0] += 1.0
+        return take(step, device)
+
+    monkeypatch.setattr(throughput, "_own_seconds", slowly)
+    assert not speedup().was_quiet
+    assert (len(steps.seen) - 2) / 2 == 4
+
+
+def test_what_is_clear_ends_at_the_third_pair(monkeypatch, clock):
+    steps = Steps(monkeypatch, clock, (1, 1), *[(0.02, 0.01)] * 50)
+    assert speedup(until=lambda found: found.is_clear(1.1)).low > 1.1
+    assert len(steps.seen) == 2 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("size", "num_images"), [(32, 8), (80, 8), (81, 4), (113, 4), (114, 2), (224, 2), (512, 2)]
+)
+def test_fewer_large_images_are_measured(size, num_images):
+    assert throughput.speedup_images(size) == num_images
+
+
+def test_on_a_cpu_the_time_of_other_processes_does_not_count(monkeypatch):
+    wall, own = [0.0], [0.0]
+
+    def step():
+        wall[0] += 10.0
+        own[0] += 4.0
+
+    monkeypatch.setattr(throughput, "perf_counter", lambda: wall[0])
+    monkeypatch.setattr(throughput, "process_time", lambda: own[0])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert throughput._own_seconds(step, CPU) == 2.0
+    monkeypatch.setattr(throughput, "_wait_for", lambda device: None)
+    assert throughput._own_seconds(step, torch.device("cuda")) == 10.0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.test_training import CPU, DEPTH, NAME, config
+from transfer import host_memory
 from transfer.activations import Activations
-from transfer.data.loading import load_data
+from transfer.data.loading import Split, load_data
 from transfer.data.sources import open_source
 from transfer.data.unsealing import unsealed
 from transfer.trained import predict_logits, trained_features
@@ -37,14 +38,42 @@ def test_validation_logits_come_again_from_the_kept_state(data, tmp_path, num_un
     assert np.array_equal(logits_NC[data.val.positions_N], result.best.val_logits_NC)
 
 
-def test_an_image_has_the_same_logits_alone_and_among_others(data, tmp_path):
+def test_memory_stays_with_the_process_while_images_pass(data, tmp_path, monkeypatch):
+    run, depths = config(num_unfrozen_layers=2, epochs=1), []
+    activations = activations_of(data, tmp_path)
+    state = train(run, activations).trained_state
+    blocks = activations.blocks
+
+    def watched(backbone, boundary):
+        built = blocks(backbone, boundary)
+        built[-1].register_forward_hook(lambda *given: depths.append(host_memory._depth))
+        return built
+
+    monkeypatch.setattr(activations, "blocks", watched)
+    predict_logits(run, activations, state)
+    assert set(depths) == {1} and host_memory._depth == 0
+
+
+@pytest.mark.parametrize("num_val", [1, 15, 16, 17])
+def test_they_come_again_for_any_number_of_validation_images(data, tmp_path, num_val):
+    val = Split(positions_N=np.arange(num_val), labels_N=np.arange(num_val) % 2)
+    data = replace(data, val=val)
     run = config(num_unfrozen_layers=2, epochs=1)
+    result = train(run, activations_of(data, tmp_path))
+    logits_NC = predict_logits(run, activations_of(data, tmp_path), result.trained_state)
+    assert result.best.val_logits_NC.shape == (num_val, 2)
+    assert np.array_equal(logits_NC[val.positions_N], result.best.val_logits_NC)
+
+
+@pytest.mark.parametrize("num_unfrozen_layers", [0, 2])
+def test_an_image_has_the_same_logits_alone_and_among_others(data, tmp_path, num_unfrozen_layers):
+    run = config(num_unfrozen_layers=num_unfrozen_layers, epochs=1)
     state = train(run, activations_of(data, tmp_path / "a")).trained_state
     test = unsealed(data, tmp_path)
     every = predict_logits(run, activations_of(test, tmp_path / "b"), state)
     one = replace(test, rows_N=test.rows_N[:1], pixels_fingerprint="one")
     alone = predict_logits(run, activations_of(one, tmp_path / "b"), state)
-    np.testing.assert_allclose(alone, every[:1], rtol=1e-5, atol=1e-6)
+    assert np.array_equal(alone, every[:1])
 
 
 def test_another_networks_state_is_refused(data, tmp_path):

@@ -1,6 +1,7 @@
 """Files of a trial: what is stored can be read again."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -8,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from studies.artifacts import read_arrays
 from studies.storage import open_storage
 from studies.trial_files import (
     MOST_CLASSES,
@@ -83,3 +85,16 @@ def test_the_course_is_a_table_and_pictures_are_two(storage, trial):
         found[name].read_bytes() for name in ("learning_curve.png", "confusion_matrix.png")
     ]
     assert pictures[0] != pictures[1] and all(png.startswith(b"\x89PNG") for png in pictures)
+
+
+def test_groups_are_stored_where_they_are_known(storage, trial):
+    known = replace(VAL, groups_N=np.array([4, 4, 5]))
+    for val in (VAL, known):
+        artifact = upload_predictions(storage, trial, [np.zeros((3, 2), np.float32)], val)
+        with np.load(storage.files / "artifacts" / artifact, allow_pickle=False) as stored:
+            assert ("groups_N" in stored) == (val.groups_N is not None)
+    assert stored_groups(storage, artifact) == [4, 4, 5]
+
+
+def stored_groups(storage, artifact):
+    return read_arrays(storage, artifact, "predictions")["groups_N"].tolist()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from transfer.data.decoding import resize
 from transfer.data.loading import load_data
 from transfer.data.phantom import parse_phantom, phantom_images
 from transfer.data.sources import open_source
@@ -30,6 +31,23 @@ def test_they_have_the_pixels_and_labels_of_the_source_in_its_order(tmp_path):
     assert seen[-1] == ("decoding test images", 21, 21)
 
 
+def test_they_become_squares_as_the_images_did_that_were_trained_on(tmp_path):
+    rng, root, wide = np.random.default_rng(0), tmp_path / "images", {}
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            for i in range(10):
+                pixels = rng.integers(0, 256, (40, 60 + i), dtype=np.uint8)
+                write(root, split, label, f"{i}.png", pixels)
+                wide[f"{split}/{label}/{i}.png"] = pixels
+    given = {"resize": "pad", "interpolations": ("bicubic", "bilinear")}
+    test = unsealed(load(root, tmp_path, **given), tmp_path)
+    assert test.resize == "pad" and list(test.resized) == ["bicubic", "bilinear"]
+    for interpolation, images_NHWC in test.resized.items():
+        for name, image_HWC in zip(test.names, images_NHWC, strict=True):
+            expected = resize(wide[name], 32, "pad", interpolation)
+            assert np.array_equal(image_HWC[..., 0], expected)
+
+
 def write(root, split, label, name, pixels):
     folder = root / split / label
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +69,10 @@ def test_one_colour_image_among_grey_ones_keeps_its_colours(tmp_path):
     assert is_grey_N.sum() == 19
     (place,) = np.flatnonzero(~is_grey_N)
     assert np.array_equal(test.images_NHWC[place], colour)
+    for i in set(range(20)) - {place}:
+        one = np.asarray(Image.open(root / test.names[i]))
+        assert np.array_equal(test.images_NHWC[i, ..., 0], one)
+    assert [path.name for path in tmp_path.glob("*.npy")] == ["bilinear-colour.npy"]
 
 
 def test_sixteen_bits_without_a_window_are_refused(tmp_path):

@@ -19,13 +19,18 @@ def storage(tmp_path_factory):
 
 
 @pytest.fixture
+def trials(storage):
+    return read_trials(load_study(storage, "s"))
+
+
+@pytest.fixture
 def confirmed(storage):
     records = read_trials(load_study(storage, "s"))
     return read_confirmed(load_study(storage, f"s/{CONFIRM}"), records, "accuracy")
 
 
-def test_it_is_the_difference_of_the_means_over_seeds(storage, confirmed):
-    found = compare_on_validation(storage, confirmed)
+def test_it_is_the_difference_of_the_means_over_seeds(storage, confirmed, trials):
+    found = compare_on_validation(storage, confirmed, trials)
     means = {name: candidate.mean for name, candidate in confirmed.chosen.items()}
     difference = means["fine_tuning"] - means["feature_extraction"]
     assert found.difference.value == pytest.approx(difference)
@@ -33,17 +38,22 @@ def test_it_is_the_difference_of_the_means_over_seeds(storage, confirmed):
     run = confirmed.chosen["fine_tuning"].runs[0]
     assert found.difference.num_images == len(read_predictions(storage, run).labels_N)
     assert np.isfinite(found.difference.low)
+    assert found.margin == confirmed.margin == 0.02
+    assert [choice.trial for choice in found.choices] == [
+        confirmed.chosen[name].number for name in ("fine_tuning", "feature_extraction")
+    ]
+    assert sum(choice.num_trials for choice in found.choices) == sum(t.counts for t in trials)
 
 
-def test_one_strategy_or_images_of_their_own_give_none(storage, confirmed):
+def test_one_strategy_or_images_of_their_own_give_none(storage, confirmed, trials):
     alone = [c for c in confirmed.candidates if c.strategy == "fine_tuning"]
-    assert compare_on_validation(storage, replace(confirmed, candidates=alone)) is None
-    assert compare_on_validation(storage, replace(confirmed, resplit=True)) is None
+    assert compare_on_validation(storage, replace(confirmed, candidates=alone), trials) is None
+    assert compare_on_validation(storage, replace(confirmed, resplit=True), trials) is None
 
 
-def test_predictions_that_are_gone_give_none(storage, confirmed):
+def test_predictions_that_are_gone_give_none(storage, confirmed, trials):
     gone = [
         replace(c, runs=[replace(run, predictions="gone") for run in c.runs])
         for c in confirmed.candidates
     ]
-    assert compare_on_validation(storage, replace(confirmed, candidates=gone)) is None
+    assert compare_on_validation(storage, replace(confirmed, candidates=gone), trials) is None

@@ -6,10 +6,10 @@ import numpy as np
 from rich.console import Console
 
 from studies.confirm import Confirmed, Verdict
-from studies.strategies_compared import compare_strategies
+from studies.strategies_compared import Choice, compare_strategies
 from studies.verdict_tables import print_verdict, verdict_json
 from tests.test_confirm import candidate
-from tests.test_control_rows import COUNTS, control
+from tests.test_control_rows import control, learned
 
 
 def verdict(*candidates, comparison=None, resplit=False):
@@ -19,7 +19,7 @@ def verdict(*candidates, comparison=None, resplit=False):
     return Verdict(
         confirmed=confirmed,
         controls=[control("majority", "none", "none", 0.75), control("knn", "net", "random", 0.8)],
-        counts=COUNTS,
+        learned={c.strategy: learned(0.5, 0.0) for c in candidates},
         comparison=comparison,
     )
 
@@ -55,7 +55,7 @@ def test_means_and_every_seed_are_shown_and_the_choices_marked():
 def test_what_is_missing_and_what_learned_nothing_is_said():
     text = printed(verdict(with_backbone(3, [0.75, 0.75], strategy="fine_tuning")))
     assert "Nothing is confirmed of feature extraction." in text
-    assert "Alarm: fine-tuning stands at the rate of the majority class" in text
+    assert "Alarm: nothing shows that fine-tuning has learned anything" in " ".join(text.split())
     assert "No training over seeds is complete." in printed(verdict())
 
 
@@ -76,16 +76,23 @@ def test_the_comparison_on_validation_images_is_told_and_what_it_is_worth():
     rng = np.random.default_rng(0)
     labels_N, given_SNC = np.arange(40) % 2, rng.dirichlet([1, 1], size=(2, 40))
     found = compare_strategies(
-        "accuracy", labels_N, given_SNC, given_SNC[::-1], margin=0.02, images="validation image"
+        "accuracy",
+        labels_N,
+        given_SNC,
+        given_SNC[::-1],
+        margin=0.02,
+        choices=(Choice(trial=3, num_trials=7), Choice(trial=4, num_trials=5)),
+        images="validation image",
     )
     shown = verdict(*BOTH, comparison=found)
     text = " ".join(printed(shown).split())
-    assert "Fine-tuning is not distinguishable from feature extraction with 40 validation" in text
+    assert "Whether the fine-tuning configuration found in 7 trials (trial 3)" in text
+    assert "is undecided" in text and "40 validation images" in text
     assert "These images have chosen both: the test images decide." in text
-    assert verdict_json(shown)["difference"]["verdict"] == "not distinguishable"
+    assert verdict_json(shown)["difference"]["verdict"] == "undecided"
 
 
 def test_without_a_comparison_nothing_is_said_of_better_or_worse():
     assert verdict_json(verdict(*BOTH))["difference"] is None
-    assert "Fine-tuning is" not in printed(verdict(*BOTH))
+    assert "configuration found in" not in printed(verdict(*BOTH))
     assert "Each seed had validation images of its own" in printed(verdict(*BOTH, resplit=True))

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,11 +26,13 @@ from transfer.backbones import find_backbone, find_spec
 from transfer.boundary_inputs import BoundaryInputs, Outputs, kept_outputs
 from transfer.boundary_inputs import Positions as Positions
 from transfer.cache import default_limit
-from transfer.data.loading import ImageData
+from transfer.catalog import Interpolation
+from transfer.data.loading import LARGE, ImageData
 from transfer.device import describe_device
 from transfer.entries import Array, Entries
 from transfer.frozen import BlockCost, FrozenBlocks, as_rows, canonical, normalised
 from transfer.host_memory import retained_memory
+from transfer.micro_batches import MemoryLimits, if_need_be_twice
 from transfer.policy import Occupant, plan
 from transfer.probe import Probe, solve_probe
 from transfer.rows import Rows
@@ -38,7 +40,7 @@ from transfer.views import show_views
 from transfer.weights import WeightFile, load_blocks
 
 # Part of every key: raise it when what is computed or its layout changes.
-FORMAT = 3
+FORMAT = 4
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -74,20 +76,43 @@ class Activations:
         limit = default_limit(cache_dir) if limit_bytes is None else limit_bytes
         self._entries = Entries(cache_dir / "activations", cache_dir / "locks", limit)
         self._on_progress = on_progress
-        self._pixels = Rows(data.images_NHWC, device)
+        self._pixels: dict[str, Rows] = {}
         self._pretrained_blocks: dict[str, nn.Sequential] = {}
         self._frozen_blocks: dict[str, FrozenBlocks] = {}
         self._costs: dict[str, list[BlockCost]] = {}
         self._probes: dict[str, Probe] = {}
-        self._codes: dict[str, str] = {}
+        self._codes: dict[tuple[str, int], str] = {}
+
+    def load(self, backbone: str) -> None:
+        """Have the blocks of a backbone in memory, as what all its runs share.
+
+        Raises:
+            NoRoomError: there is no memory for them.
+        """
+        with self._counted():
+            if_need_be_twice(lambda: self._frozen(backbone), self.device)
 
     def blocks(self, backbone: str, boundary: int) -> nn.Sequential:
-        """The pretrained blocks on the device: shared below the boundary, a copy above it."""
-        pretrained = self._pretrained(backbone)
-        return nn.Sequential(*pretrained[:boundary], *deepcopy(pretrained[boundary:]))
+        """The pretrained blocks on the device: shared below the boundary, a copy above it.
+
+        Raises:
+            NoRoomError: there is no memory for them.
+        """
+
+        def blocks() -> nn.Sequential:
+            pretrained = self._pretrained(backbone)
+            return nn.Sequential(*pretrained[:boundary], *deepcopy(pretrained[boundary:]))
+
+        return if_need_be_twice(blocks, self.device)
 
     def inputs(
-        self, backbone: str, boundary: int, *, num_views: int = 1, passes: int
+        self,
+        backbone: str,
+        boundary: int,
+        *,
+        num_views: int = 1,
+        flip: str = "horizontal",
+        passes: int,
     ) -> BoundaryInputs:
         """What a run with this boundary starts from.
 
@@ -95,21 +120,44 @@ class Activations:
 
         Args:
             passes: how often the run will ask for every image: its epochs.
+
+        Raises:
+            ValueError: the data were loaded without what the backbone or its views need.
+            NoRoomError: there is no memory for one image.
         """
+        if num_views > 1:
+            self.data.require_views()
+        whole = self._frozen(backbone)
+
+        def inputs(chunk_size: int) -> BoundaryInputs:
+            # Part of every key: what other chunks gave is neither taken nor replaced.
+            self._frozen_blocks[backbone] = whole.in_chunks_of(chunk_size)
+            try:
+                return self._inputs(backbone, boundary, num_views, flip, passes)
+            finally:
+                self._frozen_blocks[backbone] = whole
+
         with self._counted(), retained_memory():
-            start, arrays = self._at_hand(backbone, boundary, num_views)
-            was_at_hand = start == boundary
-            if not was_at_hand:
-                for end in self._worth_keeping(backbone, start, boundary, num_views, passes):
-                    kept = self._keep(backbone, start, arrays, end, num_views)
-                    if kept is not None:
-                        start, arrays = end, kept
+            return MemoryLimits().first_that_fits(
+                "chunk", whole.smaller_sizes(), inputs, self.device
+            )
+
+    def _inputs(
+        self, backbone: str, boundary: int, num_views: int, flip: str, passes: int
+    ) -> BoundaryInputs:
+        start, arrays = self._at_hand(backbone, boundary, num_views, flip)
+        was_at_hand = start == boundary
+        if not was_at_hand:
+            for end in self._worth_keeping(backbone, start, boundary, num_views, passes):
+                kept = self._keep(backbone, start, arrays, end, num_views, flip)
+                if kept is not None:
+                    start, arrays = end, kept
         return BoundaryInputs(
             start=start,
             boundary=boundary,
             num_bytes=sum(array.nbytes for array in arrays),
             was_at_hand=was_at_hand,
-            outputs=self._outputs(backbone, start, boundary, arrays),
+            outputs=self._outputs(backbone, start, boundary, arrays, flip),
             counted=self._counted,
         )
 
@@ -126,7 +174,9 @@ class Activations:
             with self._counted():
                 self._on_progress(f"probe of {backbone}", 0, 1)
                 self._probes[backbone] = solve_probe(
-                    features_ND.cpu().numpy(), self.data.train.labels_N
+                    features_ND.cpu().numpy(),
+                    self.data.train.labels_N,
+                    self.data.train.groups_N,
                 )
                 self._on_progress(f"probe of {backbone}", 1, 1)
         return self._probes[backbone]
@@ -155,7 +205,7 @@ class Activations:
         if backbone not in self._costs:
             frozen = self._frozen(backbone)
             positions_n = np.arange(frozen.chunk_size) % len(self.data)
-            images_n3hw = self._images(backbone, positions_n, np.zeros_like(positions_n))
+            images_n3hw = self._images(backbone, "none", positions_n, np.zeros_like(positions_n))
             self._costs[backbone] = frozen.costs(images_n3hw)
         return self._costs[backbone]
 
@@ -163,10 +213,12 @@ class Activations:
         """The images of which a view is kept: of the images themselves all, else for training."""
         return self.data.train.positions_N if view else np.arange(len(self.data))
 
-    def _at_hand(self, backbone: str, boundary: int, num_views: int) -> tuple[int, list[Array]]:
+    def _at_hand(
+        self, backbone: str, boundary: int, num_views: int, flip: str
+    ) -> tuple[int, list[Array]]:
         """The nearest boundary at or below this one kept of all views; 0 stands for the images."""
         for start in range(boundary, 0, -1) if self._entries.limit_bytes else ():
-            keys = self._keys(backbone, start, num_views)
+            keys = self._keys(backbone, start, num_views, flip)
             found = [
                 self._entries.find(key, len(self._positions(view)))
                 for view, key in enumerate(keys)
@@ -205,11 +257,17 @@ class Activations:
         )
 
     def _keep(
-        self, backbone: str, start: int, arrays: list[Array], end: int, num_views: int
+        self,
+        backbone: str,
+        start: int,
+        arrays: list[Array],
+        end: int,
+        num_views: int,
+        flip: str,
     ) -> list[Array] | None:
         """Compute the outputs at ``end`` of all views and keep them, or None without room."""
-        keys = self._keys(backbone, end, num_views)
-        outputs, kept = self._outputs(backbone, start, end, arrays), []
+        keys = self._keys(backbone, end, num_views, flip)
+        outputs, kept = self._outputs(backbone, start, end, arrays, flip), []
         row_shape = self._block_costs(backbone)[end - 1].row_shape
         for view, key in enumerate(keys):
             entry = self._entries.find_or_keep(
@@ -228,26 +286,46 @@ class Activations:
         positions_N, done = self._positions(view), 0
         what = "features" if end == find_spec(backbone).depth else f"outputs of layer {end}"
         what = f"{what} of {backbone}" + (f", view {view}" if view else "")
-        for chunk in outputs.in_order(positions_N, np.full_like(positions_N, view)):
+        views_N = np.full_like(positions_N, view)
+        for chunk in outputs.in_order(positions_N, views_N, of_one_size=True):
             yield as_rows(chunk).cpu().numpy()
             done += len(chunk)
             self._on_progress(what, done, len(positions_N))
 
-    def _outputs(self, backbone: str, start: int, end: int, arrays: Sequence[Array]) -> Outputs:
-        gather = partial(self._images, backbone)
+    def _outputs(
+        self, backbone: str, start: int, end: int, arrays: Sequence[Array], flip: str
+    ) -> Outputs:
+        gather = partial(self._images, backbone, flip)
         if arrays:
             rows = [Rows(array, self.device, share=1 / len(arrays)) for array in arrays]
             gather = partial(kept_outputs, rows, self.data.train.positions_N)
         return Outputs(frozen=self._frozen(backbone), start=start, end=end, gather=gather)
 
-    def _images(self, backbone: str, positions_B: Positions, views_B: Positions) -> Tensor:
+    def _images(
+        self, backbone: str, flip: str, positions_B: Positions, views_B: Positions
+    ) -> Tensor:
         """Normalised images or views of them, (B, 3, H, W), float32, channels last."""
-        images_BHWC = self._pixels.take(self.data.rows_N[positions_B])
-        images_BCHW = images_BHWC.permute(0, 3, 1, 2).float()
-        if views_B.any():
-            digests = [self.data.digests[i] for i in positions_B]
-            images_BCHW = show_views(images_BCHW, digests, views_B)
-        return normalised(images_BCHW, find_spec(backbone))
+        spec = find_spec(backbone)
+        images_BCHW = self._taken(spec.interpolation, positions_B)
+        is_view = views_B > 0
+        if is_view.any():
+            places = positions_B[is_view]
+            views = show_views(
+                self._taken(LARGE, places),
+                [self.data.digests[i] for i in places],
+                views_B[is_view],
+                flip=flip,
+                interpolation=spec.interpolation,
+            )
+            images_BCHW[torch.from_numpy(np.flatnonzero(is_view)).to(self.device)] = views
+        return normalised(images_BCHW, spec)
+
+    def _taken(self, which: Interpolation | Literal["large"], positions_B: Positions) -> Tensor:
+        """Pixels as they were resized by this interpolation, or enlarged, (B, C, H, W)."""
+        if which not in self._pixels:
+            self._pixels[which] = Rows(self.data.pixels(which), self.device)
+        images_BHWC = self._pixels[which].take(self.data.rows_N[positions_B])
+        return images_BHWC.permute(0, 3, 1, 2).float()
 
     def _code(self, backbone: str) -> str:
         """What names the code of a backbone: of one's own also what it makes of noise.
@@ -257,8 +335,9 @@ class Activations:
         found = find_backbone(backbone)
         if not found.is_own:
             return str(found.code)
-        if backbone not in self._codes:
-            frozen = self._frozen(backbone)
+        frozen = self._frozen(backbone)
+        key = (backbone, frozen.chunk_size)
+        if key not in self._codes:
             noise = np.random.default_rng(0)
             shape = (frozen.chunk_size, 3, self.data.image_size, self.data.image_size)
             x = canonical(torch.from_numpy(noise.standard_normal(shape, np.float32)))
@@ -266,14 +345,14 @@ class Activations:
             for index in range(found.spec.depth):
                 x = frozen.run(x.to(self.device), index, index + 1)
                 outputs.append(_hash(as_rows(x).cpu().numpy()))
-            self._codes[backbone] = f"{found.code} {' '.join(outputs)}"
-        return self._codes[backbone]
+            self._codes[key] = f"{found.code} {' '.join(outputs)}"
+        return self._codes[key]
 
-    def _keys(self, backbone: str, boundary: int, num_views: int) -> list[str]:
-        return [self._key(backbone, boundary, view) for view in range(num_views)]
+    def _keys(self, backbone: str, boundary: int, num_views: int, flip: str) -> list[str]:
+        return [self._key(backbone, boundary, view, flip) for view in range(num_views)]
 
-    def _key(self, backbone: str, boundary: int, view: int) -> str:
-        """Everything that may change a bit of the outputs."""
+    def _key(self, backbone: str, boundary: int, view: int, flip: str = "none") -> str:
+        """Everything that may change a bit of the outputs. Of an image itself none is mirrored."""
         spec = find_spec(backbone)
         parts = (
             f"format={FORMAT}",
@@ -283,12 +362,14 @@ class Activations:
             f"weights={self._weights[backbone].sha256}",
             f"data={self.data.pixels_fingerprint}",
             f"image_size={self.data.image_size}",
+            f"resize={self.data.resize} interpolation={spec.interpolation}",
             f"torch={torch.__version__}",
             f"device={describe_device(self.device)} {torch.backends.cpu.get_cpu_capability()}",
             f"chunk={self._frozen(backbone).chunk_size}",
             f"threads={torch.get_num_threads()}",
             # Only the training images have other views, and which these are depends on the split.
-            f"view={view} {_hash(self.data.train.positions_N) if view else ''}",
+            f"view={view} {flip if view else ''}"
+            f" {_hash(self.data.train.positions_N) if view else ''}",
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 

@@ -8,6 +8,7 @@ Shapes: N images, C classes, D features, c channels, h x w pixels.
 """
 
 import itertools
+from collections.abc import Iterable
 from functools import cache
 from typing import Self
 
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer import custom, generic
-from transfer.catalog import BACKBONES, BackboneSpec
+from transfer.catalog import BACKBONES, BackboneSpec, Interpolation
 from transfer.custom import backbones_from_file as backbones_from_file
 from transfer.generic import UnknownBackboneError
 from transfer.layouts import TABLE, Backbone, on_meta, run_blocks
@@ -92,6 +93,11 @@ def find_spec(name: str) -> BackboneSpec:
     return BACKBONES[name] if name in BACKBONES else find_backbone(name).spec
 
 
+def interpolations_of(names: Iterable[str]) -> tuple[Interpolation, ...]:
+    """Return those by which these backbones want images resized; raises as `find_spec` does."""
+    return tuple(dict.fromkeys(find_spec(name).interpolation for name in names))
+
+
 @cache
 def _resolved(name: str) -> Backbone | ValueError:
     """Return a backbone that takes time to find, or why there is none: both are found once."""
@@ -121,6 +127,15 @@ def original_network(name: str) -> nn.Module:
 def split_into_blocks(name: str, network: nn.Module) -> nn.Sequential:
     """Return the blocks of an original network, input side first, sharing its parameters."""
     return nn.Sequential(*find_backbone(name).split(network))
+
+
+def has_batch_norm(name: str, num_layers: int) -> bool:
+    """Return whether one of the backbone's last `num_layers` blocks has a BatchNorm."""
+    backbone = find_backbone(name)
+    with torch.random.fork_rng(devices=[]):
+        network = backbone.build() if backbone.is_own else on_meta(backbone.build)
+    blocks = backbone.split(network)[-num_layers:] if num_layers else []
+    return any(isinstance(module, _BatchNorm) for block in blocks for module in block.modules())
 
 
 def original_head(name: str, network: nn.Module) -> nn.Module:

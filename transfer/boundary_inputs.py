@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from transfer.frozen import FrozenBlocks, canonical, from_rows
+from transfer.frozen import FrozenBlocks, as_rows, from_rows
+from transfer.frozen import Positions as Positions
 from transfer.rows import Rows
 
-Positions = NDArray[np.int64]
 Gather = Callable[[Positions, Positions], Tensor]
 
 
@@ -30,14 +29,20 @@ class Outputs:
     end: int
     gather: Gather
 
-    def in_order(self, positions_N: Positions, views_N: Positions) -> Iterator[Tensor]:
-        """The outputs of these views of the images, a chunk at a time."""
-        size = self.frozen.chunk_size
-        for first in range(0, len(positions_N), size):
-            # The last chunk is filled up, so that outputs don't depend on how many there are.
-            index_n = np.arange(first, first + size) % len(positions_N)
+    def in_order(
+        self, positions_N: Positions, views_N: Positions, *, of_one_size: bool = False
+    ) -> Iterator[Tensor]:
+        """The outputs of these views of the images, a chunk at a time, as `FrozenBlocks.chunks`.
+
+        Raises:
+            NoRoomError: there is no memory for one image.
+        """
+
+        def compute(frozen: FrozenBlocks, index_n: Positions) -> Tensor:
             inputs = self.gather(positions_N[index_n], views_N[index_n])
-            yield self.frozen.run(inputs, self.start, self.end)[: len(positions_N) - first]
+            return frozen.run(inputs, self.start, self.end)
+
+        return self.frozen.chunks(len(positions_N), compute, of_one_size=of_one_size)
 
     def in_batches(
         self, positions: Sequence[Positions], views: Sequence[Positions]
@@ -49,10 +54,17 @@ class Outputs:
         chunks = self.in_order(np.concatenate(positions), np.concatenate(views))
         waiting = next(chunks)
         for positions_B in positions:
-            while len(waiting) < len(positions_B):
-                waiting = canonical(torch.cat([waiting, next(chunks)]))
-            yield waiting[: len(positions_B)].clone()
-            waiting = waiting[len(positions_B) :]
+            # Filled chunk by chunk: joined anew with every chunk, a batch of all images would take
+            # time by their number squared.
+            batch, done = _empty_like(waiting, len(positions_B)), 0
+            while True:
+                taken = min(len(batch) - done, len(waiting))
+                batch[done : done + taken] = waiting[:taken]
+                waiting, done = waiting[taken:], done + taken
+                if done == len(batch):
+                    break
+                waiting = next(chunks)
+            yield batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +102,11 @@ class BoundaryInputs:
         """The outputs of one batch."""
         (batch,) = self.batches([positions_B], None if views_B is None else [views_B])
         return batch
+
+
+def _empty_like(outputs: Tensor, num_images: int) -> Tensor:
+    """Room for the outputs of so many images, in the layout of these."""
+    return from_rows(outputs.new_empty((num_images, *as_rows(outputs).shape[1:])))
 
 
 def kept_outputs(

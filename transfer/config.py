@@ -7,10 +7,13 @@ from enum import StrEnum
 from typing import Any
 
 METRICS = ("accuracy", "balanced_accuracy", "auroc", "f1", "loss")
+CALIBRATED_LOSS = "calibrated_loss"
+CHOOSE_BY = ("metric", CALIBRATED_LOSS)
 OPTIMIZERS = ("adamw", "adam", "sgd")
 HEAD_INITS = ("random", "probe")
 CLASS_WEIGHTS = ("none", "balanced")
 BATCH_NORMS = ("train", "frozen")
+FLIPS = ("none", "horizontal", "both")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -26,11 +29,13 @@ class TransferConfig:
     """One training run of one backbone on one data set.
 
     ``num_unfrozen_layers`` counts blocks from the output side; ``epochs`` is the most that are
-    trained and ``patience`` how many epochs without a better one end the run.
+    trained and ``patience`` how many epochs without a better one end the run. ``choose_by`` says
+    what makes an epoch the better one: ``metric``, or the calibrated loss.
 
     The recipe, off by default (``transfer.recipes`` has the sources):
 
     - ``head_init``: ``probe`` starts the head from a logistic regression on the frozen features.
+    - ``head_rate_factor``: factor from ``learning_rate`` to the head's.
     - ``layer_decay``: factor of the learning rate from one layer to the one before it.
     - ``gradual_unfreezing``: share of ``epochs`` within which the layers are unfrozen one by one.
     - ``batch_norm``: ``frozen`` keeps the statistics of BatchNorm in trained layers as they are.
@@ -39,8 +44,9 @@ class TransferConfig:
     - ``mixup``: alpha of the Beta distribution that shares of mixed images are drawn from.
     - ``ema_decay``: decay of the moving average of the weights that is validated and kept.
     - ``num_views``: variants of every training image, itself included; an epoch shows one.
+    - ``flip``: how variants may be mirrored; ``both`` turns them upside down as well.
 
-    The first four belong to fine-tuning alone: with a frozen backbone they mean nothing. So does
+    The first five belong to fine-tuning alone: with a frozen backbone they mean nothing. So does
     ``precision``, the number format in which unfrozen layers train; all else is float32.
 
     Raises:
@@ -56,6 +62,7 @@ class TransferConfig:
     weight_decay: float = 0.01
     dropout: float = 0.2
     head_init: str = "random"
+    head_rate_factor: float = 1.0
     layer_decay: float = 1.0
     gradual_unfreezing: float = 0.0
     batch_norm: str = "train"
@@ -64,10 +71,12 @@ class TransferConfig:
     mixup: float = 0.0
     ema_decay: float = 0.0
     num_views: int = 1
+    flip: str = "horizontal"
     precision: str = "fp32"
     epochs: int = 15
     patience: int = 5
     metric: str = "accuracy"
+    choose_by: str = "metric"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -85,6 +94,11 @@ class TransferConfig:
             value = getattr(self, name)
             _law(value == only, f"{name} == {only}", "feature extraction", name, value)
 
+    @property
+    def criterion(self) -> str:
+        """The name of the validation value that chooses the epoch."""
+        return criterion(self.metric, self.choose_by)
+
 
 _CHOICES = {
     "optimizer": OPTIMIZERS,
@@ -92,6 +106,8 @@ _CHOICES = {
     "batch_norm": BATCH_NORMS,
     "class_weights": CLASS_WEIGHTS,
     "metric": METRICS,
+    "choose_by": CHOOSE_BY,
+    "flip": FLIPS,
     "precision": PRECISIONS,
 }
 # Each predicate is written so that NaN breaks it.
@@ -100,6 +116,7 @@ _LAWS: dict[str, tuple[Callable[[float], bool], str]] = {
     "batch_size": (lambda v: v >= 1, "batch_size >= 1"),
     "weight_decay": (lambda v: 0 <= v < math.inf, "weight_decay >= 0"),
     "dropout": (lambda v: 0 <= v < 1, "0 <= dropout < 1"),
+    "head_rate_factor": (lambda v: 0 < v < math.inf, "head_rate_factor > 0"),
     "layer_decay": (lambda v: 0 < v <= 1, "0 < layer_decay <= 1"),
     "gradual_unfreezing": (lambda v: 0 <= v < 1, "0 <= gradual_unfreezing < 1"),
     "label_smoothing": (lambda v: 0 <= v < 1, "0 <= label_smoothing < 1"),
@@ -113,6 +130,7 @@ _LAWS: dict[str, tuple[Callable[[float], bool], str]] = {
 _OF_FEATURE_EXTRACTION: dict[str, Any] = {
     "num_unfrozen_layers": 0,
     "head_init": "random",
+    "head_rate_factor": 1.0,
     "layer_decay": 1.0,
     "gradual_unfreezing": 0.0,
     "batch_norm": "train",
@@ -120,9 +138,14 @@ _OF_FEATURE_EXTRACTION: dict[str, Any] = {
 }
 
 
-def is_better(metric: str, value: float, than: float) -> bool:
-    """Whether ``value`` of ``metric`` is strictly better: lower for the loss, higher otherwise."""
-    return value < than if metric == "loss" else value > than
+def criterion(metric: str, choose_by: str) -> str:
+    """The name of the validation value that chooses."""
+    return metric if choose_by == "metric" else choose_by
+
+
+def score_of(criterion: str, value: float) -> float:
+    """A value of a metric or of another criterion, turned so that larger is better."""
+    return -value if criterion in ("loss", CALIBRATED_LOSS) else value
 
 
 def _law(holds: bool, law: str, where: str, name: str, value: object) -> None:

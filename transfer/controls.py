@@ -6,6 +6,7 @@ Legend: N images, D features, C classes.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,29 @@ from transfer.probe import solve_probe
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float64]
-# Fitted to features and labels of training images; then from features to probabilities (N, C).
-Fit = Callable[[Features, Labels, int], Callable[[Features], Probabilities]]
+
+
+class Fit(Protocol):
+    """Fitted to features, labels and groups of training images.
+
+    What it gives goes from features to probabilities (N, C). Groups are None where nobody knows
+    whose pictures they are.
+    """
+
+    def __call__(
+        self,
+        features_ND: Features,
+        labels_N: Labels,
+        num_classes: int,
+        groups_N: Labels | None = None,
+    ) -> Callable[[Features], Probabilities]: ...
+
 
 NUM_NEIGHBOURS = 11
 
 
 def majority(
-    features_ND: Features, labels_N: Labels, num_classes: int
+    features_ND: Features, labels_N: Labels, num_classes: int, groups_N: Labels | None = None
 ) -> Callable[[Features], Probabilities]:
     """The shares of the classes among the training images, whatever the image."""
     shares_C = np.bincount(labels_N, minlength=num_classes) / len(labels_N)
@@ -30,7 +46,7 @@ def majority(
 
 
 def nearest_neighbours(
-    features_ND: Features, labels_N: Labels, num_classes: int
+    features_ND: Features, labels_N: Labels, num_classes: int, groups_N: Labels | None = None
 ) -> Callable[[Features], Probabilities]:
     """The share of each class among the 11 nearest training images, of standardised features.
 
@@ -54,10 +70,10 @@ def nearest_neighbours(
 
 
 def logistic_regression(
-    features_ND: Features, labels_N: Labels, num_classes: int
+    features_ND: Features, labels_N: Labels, num_classes: int, groups_N: Labels | None = None
 ) -> Callable[[Features], Probabilities]:
     """The probe: logistic regression whose penalty is chosen by cross-validation."""
-    probe = solve_probe(features_ND, labels_N)
+    probe = solve_probe(features_ND, labels_N, groups_N)
 
     def predict(others_ND: Features) -> Probabilities:
         logits_NC = others_ND.astype(np.float64) @ probe.weight_CD.T + probe.bias_C

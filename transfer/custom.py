@@ -4,7 +4,8 @@ Both are code that runs here. `BACKBONES = {"my_net": build}` in a file, or an e
 `transfer_studies.backbones` that names such a function `build`, which returns the blocks as an
 `nn.Sequential`: each takes one tensor and gives one, the last (N, D) or (N, D, h, w). The weights
 that are in them are what is transferred. MEAN and STD of the same module, if it has them, are
-those of RGB images in [0, 1]; IMAGE_SIZE is the only one, in pixels, that the blocks take.
+those of RGB images in [0, 1]; INTERPOLATION is "bilinear" (the default) or "bicubic", by which
+images are resized; IMAGE_SIZE is the only one, in pixels, that the blocks take.
 
 Shapes: N images, D features, h x w pixels.
 """
@@ -22,12 +23,13 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from transfer.catalog import BACKBONES, IMAGENET_MEAN, IMAGENET_STD, BackboneSpec
+from transfer.catalog import BACKBONES, IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, Interpolation
 from transfer.layouts import Backbone, run_blocks
 from transfer.messages import one_line
 
@@ -134,6 +136,7 @@ def _own_backbone(
         imagenet_accuracy=None,
         mean=_colours(module, "MEAN", IMAGENET_MEAN),
         std=_colours(module, "STD", IMAGENET_STD),
+        interpolation=_interpolation(module),
     )
     return Backbone(
         spec=spec,
@@ -171,6 +174,14 @@ def _image_sizes(module: ModuleType | None) -> tuple[int, ...]:
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"IMAGE_SIZE must be a number of pixels, but got {size!r}")
     return (size,)
+
+
+def _interpolation(module: ModuleType | None) -> Interpolation:
+    value = getattr(module, "INTERPOLATION", "bilinear")
+    choices: tuple[Interpolation, ...] = get_args(Interpolation)
+    if value not in choices:
+        raise ValueError(f"INTERPOLATION must be one of {', '.join(choices)}, but got {value!r}")
+    return choices[choices.index(value)]
 
 
 def _measured(

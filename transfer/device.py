@@ -2,7 +2,6 @@
 
 import os
 import platform
-import sys
 import threading
 from functools import cache
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from typing import Self
 
 import torch
 
+from transfer.cache import available_memory
 from transfer.host_memory import give_back
 
 _SAMPLE_SECONDS = 0.02
@@ -20,11 +20,13 @@ def choose_device(name: str) -> torch.device:
     """The device called ``name``: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``.
 
     Raises:
-        ValueError: an unknown name, or a device that this machine doesn't have.
+        ValueError: an unknown name, an Apple GPU, or a device that this machine doesn't have.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = name.partition(":")
+    if kind == "mps":
+        raise ValueError(f"Device '{name}' (an Apple GPU) is not supported; use --device cpu.")
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
         raise ValueError(f"Unknown device '{name}'; choose from auto, cpu, cuda, cuda:INDEX.")
     if kind == "cuda" and not torch.cuda.is_available():
@@ -35,16 +37,20 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def make_deterministic(num_threads: int) -> None:
-    """Fix what changes bits: the number of threads, and the kernels chosen on CUDA."""
+def make_deterministic(num_threads: int, device: torch.device) -> None:
+    """Fix what changes bits: the number of threads, and on CUDA the kernels that are chosen."""
     torch.set_num_threads(num_threads)
-    if torch.cuda.is_available():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-        # Else convolutions and products called float32 would have the mantissa of 10 bits.
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    # Else convolutions and products called float32 would have the mantissa of 10 bits.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would write NaN into every new tensor, for those who read what nobody wrote, at a
+    # seventh of a step on a GPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def num_threads() -> int:
@@ -53,63 +59,76 @@ def num_threads() -> int:
 
 
 class PeakMemory:
-    """``num_bytes`` is the most memory in bytes that was held at a time within the block.
+    """``num_bytes`` is the most memory in bytes held at a time within the block, beyond what is
+    held when it begins; None where the system doesn't tell.
 
-    On CUDA of all that is allocated on the device; elsewhere of this process, looked up every 20
+    On CUDA of what is allocated on the device; elsewhere of this process, looked up every 20
     milliseconds by a thread that ends with the block.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.num_bytes = 0
+        self.num_bytes: int | None = None
         self._device = device
+        self._before: int | None = None
+        self._most = 0
+        self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample_until_ended, daemon=True)
 
     def __enter__(self) -> Self:
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
-        else:
-            self._sample()
+        self.restart()
+        self._before = self._held()
+        if self._before is not None and self._device.type != "cuda":
             self._thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def restart(self) -> None:
+        """Forget the peak until now; what is counted from stays the beginning of the block."""
+        # Else memory that is free but still the process's would be taken again without a trace.
+        free_memory(self._device)
         if self._device.type == "cuda":
-            self.num_bytes = int(torch.cuda.max_memory_allocated(self._device))
-            return
-        self._ended.set()
-        self._thread.join()
-        self._sample()
+            torch.cuda.reset_peak_memory_stats(self._device)
+        with self._lock:
+            self._most = self._held() or 0
+
+    def __exit__(self, *error: object) -> None:
+        if self._thread.is_alive():
+            self._ended.set()
+            self._thread.join()
+        if self._before is not None:
+            self._sample()
+            self.num_bytes = max(0, self._most - self._before)
+
+    def _held(self) -> int | None:
+        if self._device.type == "cuda":
+            return int(torch.cuda.memory_allocated(self._device))
+        return anonymous_bytes()
 
     def _sample_until_ended(self) -> None:
         while not self._ended.wait(_SAMPLE_SECONDS):
             self._sample()
 
     def _sample(self) -> None:
-        self.num_bytes = max(self.num_bytes, anonymous_bytes())
+        with self._lock:
+            if self._device.type == "cuda":
+                held: int | None = int(torch.cuda.max_memory_allocated(self._device))
+            else:
+                held = anonymous_bytes()
+            self._most = max(self._most, held or 0)
 
 
-def anonymous_bytes() -> int:
-    """Memory of this process in bytes, without the pages of mapped files.
+def anonymous_bytes() -> int | None:
+    """Memory of this process in bytes, without the pages of mapped files; None where unknown.
 
-    VmRSS would count memory-mapped images, which the kernel may drop at any time. Where Linux
-    doesn't tell, the most that the process ever held; on Windows 0.
+    VmRSS would count memory-mapped images, which the kernel may drop at any time. Only
+    Linux tells.
     """
     try:
         status = Path("/proc/self/status").read_bytes()
     except OSError:
-        return _most_ever()
+        return None
     _, is_told, rest = status.partition(b"RssAnon:")
-    return int(rest.split(maxsplit=1)[0]) * 1024 if is_told else _most_ever()
-
-
-def _most_ever() -> int:
-    if sys.platform == "win32":
-        return 0
-    import resource  # Not on Windows.
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return int(rest.split(maxsplit=1)[0]) * 1024 if is_told else None
 
 
 def free_memory(device: torch.device) -> None:
@@ -117,6 +136,15 @@ def free_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     give_back()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory in bytes that a training could have now; what torch keeps for itself is free."""
+    if device.type != "cuda":
+        return available_memory()
+    free, _ = torch.cuda.mem_get_info(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + kept)
 
 
 def describe_device(device: torch.device) -> str:

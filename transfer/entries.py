@@ -148,6 +148,9 @@ class Entries:
             about = {"seconds": perf_counter() - started, "crc32": checksum}
             (temporary / ABOUT).write_text(json.dumps(about), encoding="utf-8")
             temporary.rename(self._folder / key)
+            with suppress(OSError):  # Gone already.
+                # Its checksum was taken on the way: reading all of it again would tell no more.
+                self._verified.add(_state(self._folder / key / ROWS, checksum))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -203,8 +206,7 @@ class Entries:
 
     def _is_whole(self, path: Path, expected: int) -> bool:
         """Whether a file is what was written: a power cut may leave one of zeros."""
-        stat = path.stat()
-        seen = (str(path), stat.st_ino, stat.st_mtime_ns, expected)
+        seen = _state(path, expected)
         if seen not in self._verified:
             checksum = 0
             with path.open("rb") as file:
@@ -225,6 +227,12 @@ class Entries:
             except OSError as error:
                 _refuse_unless_in_vain(error)
             yield
+
+
+def _state(path: Path, checksum: int) -> tuple[str, int, int, int]:
+    """What changes when a file is written anew."""
+    stat = path.stat()
+    return str(path), stat.st_ino, stat.st_mtime_ns, checksum
 
 
 def _refuse_unless_in_vain(error: OSError) -> None:

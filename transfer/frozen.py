@@ -4,21 +4,29 @@ Knows blocks and one chunk of images at a time; neither data nor what is kept.
 
 A convolution may be computed in another order for another number of images, which changes last
 bits. So every frozen pass, whoever asks for it, takes chunks of one size, filled up where there
-are fewer images, and every block gets its input in one memory layout.
+are fewer images, and every block gets its input in one memory layout. Where memory is too short
+for such a chunk, a pass takes a smaller one on its own: outputs computed so are kept under another
+name, and the next pass begins with whole chunks again.
 
 Legend: B images, n images of a chunk.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from time import perf_counter
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transfer.backbones import pool
 from transfer.catalog import BackboneSpec
 from transfer.fusing import fuse
+from transfer.micro_batches import MemoryLimits, halved_sizes
+
+Positions = NDArray[np.int64]
 
 # Images a pass. On a CPU 8 to 16 are the fastest for most backbones (more leave the cache); the
 # number for a GPU was not measured.
@@ -40,6 +48,8 @@ class BlockCost:
 class FrozenBlocks:
     """The blocks of a backbone for inference: fused, channels last, float32.
 
+    ``chunk_size`` images go through them at a time.
+
     Boundary b lies behind the first b blocks; 0 is the images, and at the last one the outputs
     are pooled, as no block follows that would want them whole.
     """
@@ -48,6 +58,48 @@ class FrozenBlocks:
         self.device = device
         self.chunk_size = CHUNK_SIZES[device.type]
         self._blocks = [fuse(block) for block in blocks]
+
+    def in_chunks_of(self, size: int) -> "FrozenBlocks":
+        """The same blocks with chunks of another size."""
+        other = copy(self)
+        other.chunk_size = size
+        return other
+
+    def smaller_sizes(self) -> tuple[int, ...]:
+        """The chunk size and those to go on with where memory is too short for it."""
+        return halved_sizes(self.chunk_size, self.chunk_size)
+
+    def chunks(
+        self,
+        num_images: int,
+        compute: Callable[["FrozenBlocks", Positions], Tensor],
+        *,
+        of_one_size: bool = False,
+    ) -> Iterator[Tensor]:
+        """What ``compute(frozen, index_n)`` gives for all images, a chunk at a time, in order.
+
+        The last chunk is filled up, so that outputs don't depend on how many images there are.
+        Where memory is short, chunks are smaller from there on, unless all are to be
+        ``of_one_size``.
+
+        Raises:
+            NoRoomError: there is no memory for one image.
+        """
+        frozen, first = self, 0
+
+        def chunk(size: int) -> tuple["FrozenBlocks", Tensor]:
+            smaller = self.in_chunks_of(size)
+            return smaller, compute(smaller, np.arange(first, first + size) % num_images)
+
+        while first < num_images:
+            if of_one_size:
+                _, outputs = chunk(self.chunk_size)
+            else:
+                frozen, outputs = MemoryLimits().first_that_fits(
+                    "chunk", frozen.smaller_sizes(), chunk, self.device
+                )
+            yield outputs[: num_images - first]
+            first += frozen.chunk_size
 
     def run(self, inputs_n: Tensor, start: int, end: int) -> Tensor:
         """Outputs at boundary ``end`` of one whole chunk of those at ``start``, canonical both."""

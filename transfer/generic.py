@@ -9,14 +9,14 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torchvision
 from torch import nn
 from torchvision.models import WeightsEnum, get_model_builder, get_model_weights, list_models
 
-from transfer.catalog import BackboneSpec
+from transfer.catalog import BackboneSpec, Interpolation
 from transfer.layouts import Backbone, on_meta
 from transfer.messages import did_you_mean, one_line
 from transfer.tracing import Layers, size_that_agrees, trace_layers
@@ -66,6 +66,7 @@ def torchvision_backbone(name: str) -> Backbone:
         imagenet_accuracy=weights.meta["_metrics"]["ImageNet-1K"]["acc@1"],
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
         url=weights.url,
     )
 
@@ -102,6 +103,7 @@ def timm_backbone(name: str) -> Backbone:
         imagenet_accuracy=None,
         mean=tuple(settings["mean"]),
         std=tuple(settings["std"]),
+        interpolation=settings["interpolation"],
         url=settings.get("url") or None,
         hub=_hub(settings),
         code=f"timm {timm.__version__}",
@@ -155,9 +157,12 @@ def _split(
     imagenet_accuracy: float | None,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
+    interpolation: Interpolation,
     **places: Any,
 ) -> Backbone:
     """Cut a network into layers, see that they compute what it computes, and describe it."""
+    if interpolation not in get_args(Interpolation):
+        raise _refused(name, f"its images are resized by '{interpolation}' interpolation")
     try:
         layers = trace(build, native_size)
         # Weights are drawn, and a look at a name must not move the numbers of a study.
@@ -175,6 +180,7 @@ def _split(
         imagenet_accuracy=imagenet_accuracy,
         mean=mean,
         std=std,
+        interpolation=interpolation,
     )
     return Backbone(
         spec=spec,

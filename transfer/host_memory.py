@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-# Of malloc.h: from how much on free memory is given back, and how many blocks may be maps of
-# their own, which are given back whatever their size.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+# Of malloc.h: from how much on free memory is given back, from what size on blocks are maps of
+# their own, given back whatever their size, and how many of these there may be.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _NEVER = -1
-# What glibc starts with, and where its threshold goes once a large block was freed.
-_USUAL_MMAP_MAX, _USUAL_TRIM_THRESHOLD = 65536, 2**26
+# What glibc starts with, and where its thresholds go once a large block was freed. They move by
+# themselves until one of them is set; so they are put back to where they would be. At 128 KB,
+# where they begin, a program that goes on afterwards would give back every tensor.
+_USUAL_MMAP_MAX, _USUAL_MMAP_THRESHOLD, _USUAL_TRIM_THRESHOLD = 65536, 2**25, 2**26
 
 _lock = threading.Lock()
 _depth = 0
@@ -33,14 +35,14 @@ def retained_memory() -> Iterator[None]:
     with _lock:
         _depth += 1
         if _depth == 1:
-            _set(_NEVER, 0)
+            _set(_NEVER, 0, _USUAL_MMAP_THRESHOLD)
     try:
         yield
     finally:
         with _lock:
             _depth -= 1
             if _depth == 0:
-                _set(_USUAL_TRIM_THRESHOLD, _USUAL_MMAP_MAX)
+                _set(_USUAL_TRIM_THRESHOLD, _USUAL_MMAP_MAX, _USUAL_MMAP_THRESHOLD)
                 give_back()
 
 
@@ -51,11 +53,12 @@ def give_back() -> None:
         libc.malloc_trim(0)
 
 
-def _set(trim_threshold: int, mmap_max: int) -> None:
+def _set(trim_threshold: int, mmap_max: int, mmap_threshold: int) -> None:
     libc = _glibc()
     if libc is not None:
         libc.mallopt(_M_TRIM_THRESHOLD, trim_threshold)
         libc.mallopt(_M_MMAP_MAX, mmap_max)
+        libc.mallopt(_M_MMAP_THRESHOLD, mmap_threshold)
 
 
 @cache

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from transfer.backbones import find_spec
 from transfer.data.decoding import Pixels
-from transfer.frozen import FrozenBlocks, normalised
+from transfer.frozen import FrozenBlocks, Positions, normalised
+from transfer.host_memory import retained_memory
 from transfer.weights import WeightFile, load_blocks
 from transfer.whole_networks import HEAD
 
@@ -39,20 +40,20 @@ class Classifier:
         """Images of a pass: as many at a time cost least."""
         return self._frozen.chunk_size
 
+    @retained_memory()
     @torch.inference_mode()
     def logits(self, images_BHWC: Pixels) -> NDArray[np.float32]:
-        """Logits (B, C), float32, of images of uint8 with one channel or three."""
-        size, num_images = self.chunk_size, len(images_BHWC)
-        chunks = [
-            self._chunk(images_BHWC[np.arange(first, first + size) % num_images])
-            for first in range(0, num_images, size)
-        ]
-        logits = chunks or [np.empty((0, len(self._bias_C)), np.float32)]
-        return np.concatenate(logits)[:num_images]
+        """Logits (B, C), float32, of images of uint8 with one channel or three.
 
-    def _chunk(self, images_nHWC: Pixels) -> NDArray[np.float32]:
-        images_nCHW = torch.from_numpy(images_nHWC).to(self._device).permute(0, 3, 1, 2).float()
-        inputs = normalised(images_nCHW, self._spec)
-        features_nD = self._frozen.run(inputs, 0, self._spec.depth)
-        logits_nC = F.linear(features_nD, self._weight_CD, self._bias_C)
-        return np.asarray(logits_nC.cpu().numpy(), dtype=np.float32)
+        Raises:
+            NoRoomError: there is no memory for one image.
+        """
+
+        def compute(frozen: FrozenBlocks, index_n: Positions) -> Tensor:
+            images_nHWC = torch.from_numpy(images_BHWC[index_n]).to(self._device)
+            inputs = normalised(images_nHWC.permute(0, 3, 1, 2).float(), self._spec)
+            features_nD = frozen.run(inputs, 0, self._spec.depth)
+            return F.linear(features_nD, self._weight_CD, self._bias_C).cpu()
+
+        chunks = [chunk.numpy() for chunk in self._frozen.chunks(len(images_BHWC), compute)]
+        return np.concatenate(chunks or [np.empty((0, len(self._bias_C)), np.float32)])

@@ -5,46 +5,71 @@ Knows numbers of images and errors of memory. Knows neither networks nor losses.
 
 import gc
 import itertools
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transfer.device import free_memory
+from transfer.device import free_bytes, free_memory
 
 T = TypeVar("T")
 
-# What torch says on a host without memory left, on Linux and macOS, and on Windows.
-_OF_THE_HOST = (
+# What torch says without memory left where it has no exception for it.
+_TEXTS = (
+    # On the host, on Linux and macOS, and on Windows.
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
+    "CUDA out of memory",
+    # Of the driver: memory for pinned batches, kernels and contexts is not torch's.
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    # No convolution found room for its workspace.
+    "unable to find an engine",
 )
+# A limit is forgotten where so many times the memory is free that was when it was found.
+_MUCH_MORE = 1.25
 
 
 def shuffled_batches(
     num_images: int, batch_size: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    """Indices of all images in batches. A last image alone joins the batch before it."""
+    """Indices of all images in equal batches, each image once."""
     order = rng.permutation(num_images)
-    for part in _parts(num_images, batch_size):
+    for part in equal_parts(num_images, batch_size):
         yield order[part]
 
 
 def micro_batches(num_images: int, size: int) -> list[slice]:
-    """The parts of a batch, ``size`` images each. With sizes above 1 none is one image alone."""
-    if size == 1:
-        return [slice(i, i + 1) for i in range(num_images)]
-    return _parts(num_images, size)
+    """The parts of a batch: equal, and at most ``size`` images each."""
+    return equal_parts(num_images, size)
 
 
-def _parts(num_images: int, size: int) -> list[slice]:
-    bounds = [*range(0, num_images, size), num_images]
-    # BatchNorm can't train on one image.
-    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
-        del bounds[-2]
+def equal_parts(num_images: int, size: int) -> list[slice]:
+    """As few parts of at most ``size`` images as there can be; they differ by one image at most.
+
+    What is left over would else be a small last batch, whose gradient counts as much as that of
+    a whole one. With sizes above 1 none is one image alone, as BatchNorm can't train on it: where
+    there is no other way one part has three, with a size of 2.
+    """
+    num_parts = math.ceil(num_images / size)
+    if size > 1:
+        num_parts = min(num_parts, max(1, num_images // 2))
+    bounds = [num_images * i // num_parts for i in range(num_parts + 1)]
     return list(itertools.starmap(slice, itertools.pairwise(bounds)))
+
+
+def full_batches(positions_N: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Batches of ``size`` images each, the last filled up with the first images again.
+
+    What a kernel makes of an image may depend in its last bits on how many there are in a batch.
+    The outputs are to be cut off behind the last image.
+    """
+    num_batches = math.ceil(len(positions_N) / size)
+    return list(np.resize(positions_N, (num_batches, size)))
 
 
 def halved_sizes(batch_size: int, num_images: int) -> tuple[int, ...]:
@@ -59,11 +84,27 @@ def halved_sizes(batch_size: int, num_images: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+class NoRoomError(torch.OutOfMemoryError):
+    """There is no memory, and splitting batches further would not help."""
+
+
+class _Limit(NamedTuple):
+    """A size that failed, and the bytes that were free behind it."""
+
+    size: int
+    free_bytes: int
+
+
 class MemoryLimits:
-    """For what there was no memory in this process, so that it isn't tried over and over."""
+    """For what there was no memory in this process, so that it isn't tried over and over.
+
+    Remembered only where a smaller size did fit: if none does, memory is short of something else.
+    Forgotten when much more memory is free than was, as when another process has ended: a shortage
+    that passes changes no later training.
+    """
 
     def __init__(self) -> None:
-        self._failed: dict[Hashable, int] = {}
+        self._limits: dict[Hashable, _Limit] = {}
 
     def first_that_fits(
         self,
@@ -78,23 +119,47 @@ class MemoryLimits:
         in any case.
 
         Raises:
-            OutOfMemoryError: of torch, on the host too: there is no memory for the last size.
+            NoRoomError: there is no memory for the last size, or ``run`` raised it.
         """
-        failed = self._failed.get(what)
-        for size in [s for s in sizes if failed is None or s < failed] or sizes[-1:]:
+        limit, failed = self._known(what, device), None
+        for size in [s for s in sizes if limit is None or s < limit.size] or sizes[-1:]:
             try:
-                return run(size)
-            except RuntimeError as error:
+                result = run(size)
+            except NoRoomError:
+                raise
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 message = str(error)
+            else:
+                if failed is not None:
+                    self._limits[what] = failed
+                return result
             # Outside of the handler: the error's traceback holds the network that filled memory.
             gc.collect()
             free_memory(device)
-            self._failed[what] = size
-        raise torch.OutOfMemoryError(message)
+            failed = _Limit(size, free_bytes(device))
+        raise NoRoomError(message)
+
+    def _known(self, what: Hashable, device: torch.device) -> _Limit | None:
+        limit = self._limits.get(what)
+        if limit is not None and free_bytes(device) > _MUCH_MORE * limit.free_bytes:
+            del self._limits[what]
+            return None
+        return limit
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a tensor found no place, on a GPU or on the host."""
-    return isinstance(error, torch.OutOfMemoryError) or any(s in str(error) for s in _OF_THE_HOST)
+def if_need_be_twice(run: Callable[[], T], device: torch.device) -> T:
+    """What ``run()`` gives; where memory is short, once what nobody uses is given back.
+
+    Raises:
+        NoRoomError: there is no memory for it then, either.
+    """
+    return MemoryLimits().first_that_fits("once more", (1, 1), lambda size: run(), device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether something found no place, on a GPU or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)

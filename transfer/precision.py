@@ -1,4 +1,4 @@
-"""Which number format the unfrozen layers of a backbone train in: by rule, by table, by trial.
+"""Which number format the unfrozen layers of a backbone train in: as asked, or as measured here.
 
 Float32 loses nothing. Bfloat16 and float16 have half the bits and are faster where the hardware
 computes in them. Knows neither data nor configurations.
@@ -7,44 +7,32 @@ computes in them. Knows neither data nor configurations.
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from transfer.backbones import check_image_size, find_backbone
 from transfer.cache import is_full, written_whole
-from transfer.catalog import BACKBONES
 from transfer.config import PRECISIONS
-from transfer.device import cpu_flags, cpu_model
+from transfer.device import cpu_flags, cpu_model, describe_device, free_memory
 from transfer.messages import one_line
-from transfer.throughput import measure_speedup, train_one_step
+from transfer.throughput import Speedup, measure_speedup, train_one_step
 
 NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
+# Part of every key: raise it when what is measured changes.
+FORMAT = 2
 # Instructions that multiply bfloat16, as Linux names them. Without them it is emulated, slowly.
 BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16"})
-# Backbones of the table that train at least 1.1 times as fast in bfloat16 with all layers, and the
-# smallest image size in pixels at which they were seen to: of 48, 96 and 224, AVX512_BF16, two
-# cores, 16 images a batch. At 224: ResNet-50 1.9 times, MobileNetV2 1.4, MobileNetV3 small 1.06.
-# `benchmarks/precision.py` measures it. A table rather than a measurement in each study: timing
-# is noisy, and the precision of a study changes its numbers.
-BF16_PAYS_ON_CPU = {
-    "resnet18": 48,
-    "resnet34": 48,
-    "resnet50": 48,
-    "densenet121": 48,
-    "convnext_tiny": 48,
-    "squeezenet1_1": 96,
-    "efficientnet_lite0": 96,
-    "mobilenet_v2": 96,
-    "mobilenet_v3_large": 224,
-    "efficientnet_b0": 224,
-}
-# A backbone outside of it must be this many times as fast.
-MIN_SPEEDUP = 1.2
-MAX_MEASURED_SIZE = 128
+# So many times as fast a backbone must clearly be to train in half the bits, which cost tenths of
+# a point.
+MIN_SPEEDUP = 1.1
+# A study of smaller images takes too little time to measure anything for it; a step of larger ones
+# takes more than the answer is worth.
+MIN_MEASURED_SIZE, MAX_MEASURED_SIZE = 64, 224
+MAX_TRIED_SIZE = 128
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -58,16 +46,20 @@ def choose_precision(
     cache_dir: Path,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> str:
-    """The precision for ``asked``: itself, or for ``auto`` what is known or measured to be faster.
+    """The precision for ``asked``: itself, or for ``auto`` what is measured to be faster here.
+
+    It is measured once for each backbone and image size, with all layers trained, and kept in the
+    cache: timing is noisy, and the precision of a study changes its numbers.
 
     Raises:
         ValueError: an unknown precision, or one in which the device or the backbone can't train.
     """
     if asked == "auto":
-        if device.type == "cuda":
-            return _auto_on_cuda(device)
-        pays = _pays_on_cpu(backbone, image_size, cache_dir, on_progress)
-        return "bf16" if pays else "fp32"
+        half = _half_of(device)
+        if half is None or image_size < MIN_MEASURED_SIZE:
+            return "fp32"
+        pays = _pays(half, backbone, device, image_size, cache_dir, on_progress)
+        return half if pays else "fp32"
     if asked not in PRECISIONS:
         choices = ", ".join(("auto", *PRECISIONS))
         raise ValueError(f"Unknown precision '{asked}'; choose from {choices}.")
@@ -91,11 +83,14 @@ def describe_precision(precision_by_backbone: Mapping[str, str]) -> str | None:
     return f"Layers train {'; '.join(parts)}" if parts else None
 
 
-def _auto_on_cuda(device: torch.device) -> str:
+def _half_of(device: torch.device) -> str | None:
+    """The format of half the bits that a device has units for, or None."""
+    if device.type != "cuda":
+        return "bf16" if cpu_flags() & BF16_INSTRUCTIONS else None
     if _cuda_has_bf16(device):
         return "bf16"
     # From Volta on there are units for float16.
-    return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
+    return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else None
 
 
 def _cuda_has_bf16(device: torch.device) -> bool:
@@ -103,30 +98,42 @@ def _cuda_has_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def _pays_on_cpu(backbone: str, image_size: int, cache_dir: Path, on_progress: OnProgress) -> bool:
-    if not cpu_flags() & BF16_INSTRUCTIONS:
-        return False
-    if backbone in BACKBONES:
-        return image_size >= BF16_PAYS_ON_CPU.get(backbone, sys.maxsize)
-    size = _measured_size(backbone, image_size)
-    path = cache_dir / "speed" / f"{_key(backbone, size)}.json"
+def _pays(
+    half: str,
+    backbone: str,
+    device: torch.device,
+    image_size: int,
+    cache_dir: Path,
+    on_progress: OnProgress,
+) -> bool:
+    """Whether the backbone trains clearly faster so: measured now or found in the cache."""
+    size = _measured_size(backbone, image_size, MAX_MEASURED_SIZE)
+    path = cache_dir / "speed" / f"{_key(half, backbone, device, size)}.json"
     speedup = _read(path)
     if speedup is None:
         on_progress(f"speed of {backbone}", 0, 1)
         try:
             speedup = measure_speedup(
-                backbone, "bf16", image_size=size, device=torch.device("cpu")
+                backbone,
+                half,
+                image_size=size,
+                device=device,
+                until=lambda speedup: speedup.is_clear(MIN_SPEEDUP),
             )
         except Exception:  # anyone's code, in a format that it may never have met
             return False
-        _write(path, {"backbone": backbone, "speedup": speedup})
+        finally:
+            free_memory(device)
+        # What other processes left unclear is measured again for the next study.
+        if speedup.is_clear(MIN_SPEEDUP) or speedup.was_quiet:
+            _write(path, {"backbone": backbone, "precision": half, **asdict(speedup)})
         on_progress(f"speed of {backbone}", 1, 1)
-    return speedup >= MIN_SPEEDUP
+    return speedup.low >= MIN_SPEEDUP
 
 
-def _measured_size(backbone: str, image_size: int) -> int:
+def _measured_size(backbone: str, image_size: int, most: int) -> int:
     """The study's size or a smaller one that takes less time, where the backbone allows it."""
-    size = min(image_size, MAX_MEASURED_SIZE)
+    size = min(image_size, most)
     try:
         check_image_size(backbone, size)
     except ValueError:
@@ -136,7 +143,7 @@ def _measured_size(backbone: str, image_size: int) -> int:
 
 def _check_trains(precision: str, backbone: str, image_size: int) -> None:
     """One step of training; an operation may be missing for the format on a CPU."""
-    size = _measured_size(backbone, image_size)
+    size = _measured_size(backbone, image_size, MAX_TRIED_SIZE)
     try:
         train_one_step(backbone, precision, image_size=size, device=torch.device("cpu"))
     except Exception as error:  # a network raises nearly anything
@@ -146,12 +153,14 @@ def _check_trains(precision: str, backbone: str, image_size: int) -> None:
         ) from error
 
 
-def _key(backbone: str, image_size: int) -> str:
+def _key(half: str, backbone: str, device: torch.device, image_size: int) -> str:
     """Everything that the speed depends on."""
     parts = (
+        f"format={FORMAT}",
+        f"precision={half}",
         f"backbone={backbone}",
         f"code={find_backbone(backbone).code}",
-        f"cpu={cpu_model()}",
+        f"device={cpu_model() if device.type == 'cpu' else describe_device(device)}",
         f"torch={torch.__version__}",
         f"threads={torch.get_num_threads()}",
         f"image_size={image_size}",
@@ -169,10 +178,14 @@ def _write(path: Path, measured: Mapping[str, str | float]) -> None:
             raise
 
 
-def _read(path: Path) -> float | None:
+def _read(path: Path) -> Speedup | None:
     """What was measured before, or None where the file is missing or damaged."""
     try:
-        speedup = json.loads(path.read_text(encoding="utf-8"))["speedup"]
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        speedup = Speedup(**{name: stored[name] for name in ("value", "low", "high", "was_quiet")})
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return speedup if isinstance(speedup, float) and 0 < speedup < math.inf else None
+    numbers = (speedup.low, speedup.value, speedup.high)
+    if not all(isinstance(n, float) and math.isfinite(n) for n in numbers):
+        return None
+    return speedup if 0 < speedup.low <= speedup.value <= speedup.high else None

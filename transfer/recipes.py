@@ -24,19 +24,24 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def parameter_groups(
-    network: TransferNetwork, learning_rate: float, layer_decay: float
+    network: TransferNetwork,
+    learning_rate: float,
+    layer_decay: float = 1.0,
+    head_rate_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """The trained parameters with a rate for each layer: the head has ``learning_rate``.
+    """The trained parameters with a rate for each layer.
 
-    The layer that lies i layers below the head has ``learning_rate * layer_decay ** i``:
-    discriminative fine-tuning of Howard and Ruder 2018 (arXiv:1801.06146), one factor a layer as
-    in Clark et al. 2020 (arXiv:2003.10555).
+    The head has ``learning_rate * head_rate_factor``, as it alone starts from noise: ten times
+    the rate of the layers in Long et al. 2015 (arXiv:1502.02791), section 4.1. The layer that
+    lies i layers below it has ``learning_rate * layer_decay ** i``: discriminative fine-tuning
+    of Howard and Ruder 2018 (arXiv:1801.06146), one factor a layer as in Clark et al. 2020
+    (arXiv:2003.10555).
     """
     layers = [network.head, *reversed(network.blocks)]
     groups = [
         {
             "params": [p for p in layer.parameters() if p.requires_grad],
-            "lr": learning_rate * layer_decay**distance,
+            "lr": learning_rate * (layer_decay**distance if distance else head_rate_factor),
         }
         for distance, layer in enumerate(layers)
     ]

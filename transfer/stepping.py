@@ -66,7 +66,9 @@ def make_optimizer(config: TransferConfig, network: TransferNetwork) -> torch.op
     gradient (Loshchilov and Hutter 2019, arXiv:1711.05101); ``adam`` and ``sgd`` add
     ``weight_decay`` times the weight to its gradient.
     """
-    groups = parameter_groups(network, config.learning_rate, config.layer_decay)
+    groups = parameter_groups(
+        network, config.learning_rate, config.layer_decay, config.head_rate_factor
+    )
     # One kernel in place of a dozen passes over every tensor; it knows no complex numbers.
     fused = all(p.is_floating_point() for group in groups for p in group["params"])
     if config.optimizer == "sgd":

@@ -5,12 +5,14 @@ And how much faster it trains in half the bits.
 Knows blocks with random weights and noise for images. Knows neither data nor a study.
 """
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch
+from scipy.special import stdtrit
 from torch.nn.functional import cross_entropy
 
 from transfer.backbones import TransferNetwork, check_image_size, find_spec
@@ -23,8 +25,11 @@ BATCH_SIZE = 16
 MIN_BATCHES = 3
 MIN_SECONDS = 1.0
 NUM_CLASSES = 10
-SPEEDUP_IMAGES = 8
-SPEEDUP_STEPS = 3
+SPEEDUP_SECONDS = 2.0
+# Eight images of 80 pixels a side; two in any case.
+SPEEDUP_PIXELS = 8 * 80**2
+MIN_PAIRS = 3
+LEAST_SPREAD = 0.03  # of the logarithm of a ratio of two steps
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -64,35 +69,94 @@ def measure_throughput(
     return Throughput(images_per_second_frozen=frozen, images_per_second_training=training)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Speedup:
+    """How many times as fast as in float32: the mean over pairs of steps, and its interval.
+
+    Unless the machine ``was_quiet``, other processes had the processor half of the time or more,
+    and its caches too, so that ratios vary.
+    """
+
+    value: float
+    low: float
+    high: float
+    was_quiet: bool
+
+    def is_clear(self, least: float) -> bool:
+        """Whether the interval lies on one side of ``least``."""
+        return self.low >= least or self.high < least
+
+
 def measure_speedup(
     name: str,
     precision: str,
     *,
     image_size: int,
     device: torch.device,
-    num_images: int = SPEEDUP_IMAGES,
-    num_steps: int = SPEEDUP_STEPS,
-) -> float:
+    num_images: int | None = None,
+    until: Callable[[Speedup], bool] = lambda speedup: False,
+    max_seconds: float = SPEEDUP_SECONDS,
+) -> Speedup:
     """How many times as fast the backbone `name` trains in `precision` as in float32.
 
-    `num_steps` steps of each, all layers, `num_images` images a step, in turn, behind one of each
-    to warm up. Raises whatever the network does where it can't train so.
+    Steps of all layers in pairs, one of each, in turn first, behind one of each to warm up. On a
+    CPU the processor's time counts, so that other processes don't.
+
+    Args:
+        num_images: of a step; by default 8, or fewer of more than 80 pixels a side.
+        until: ends the measurement early; asked from the third pair on.
+        max_seconds: for the pairs on a machine with nothing else to do; four times as many in any
+            case. Three pairs are measured however long they take.
+
+    Raises whatever the network does where it can't train so.
     """
-    seconds: dict[str, list[float]] = {"fp32": [], precision: []}
+    num_images = num_images or speedup_images(image_size)
+    logarithms: list[float] = []
     with retained_memory():
         network, images_B3hw = _network(name, device), _noise(num_images, image_size, device)
-        steps = {kind: _training_step(network, images_B3hw, kind) for kind in seconds}
-        for repetition in range(1 + num_steps):
-            for kind, step in steps.items():
-                taken = _seconds(step, device)
-                if repetition > 0:
-                    seconds[kind].append(taken)
-    return statistics.median(seconds["fp32"]) / statistics.median(seconds[precision])
+        steps = [_training_step(network, images_B3hw, kind) for kind in ("fp32", precision)]
+        for step in steps:
+            _own_seconds(step, device)
+        started, spent = perf_counter(), 0.0
+        while True:
+            order = (0, 1) if len(logarithms) % 2 == 0 else (1, 0)
+            seconds = {i: _own_seconds(steps[i], device) for i in order}
+            logarithms.append(math.log(seconds[0] / seconds[1]))
+            spent += sum(seconds.values())
+            if len(logarithms) < MIN_PAIRS:
+                continue
+            waited = perf_counter() - started
+            speedup = _speedup(logarithms, was_quiet=waited <= 2 * spent)
+            if until(speedup) or spent >= max_seconds or waited >= 4 * max_seconds:
+                return speedup
+
+
+def speedup_images(image_size: int) -> int:
+    """How many images a step is measured on: fewer large ones, so that it takes little time."""
+    return next(
+        (n for n in (8, 4) if n * image_size**2 <= SPEEDUP_PIXELS),
+        2,  # BatchNorm can't train on one.
+    )
+
+
+def _speedup(logarithms: list[float], *, was_quiet: bool) -> Speedup:
+    """The geometric mean of ratios with Student's interval of 95 %.
+
+    Three ratios may agree by chance: their spread is taken to be 3 % at least.
+    """
+    count, mean = len(logarithms), statistics.fmean(logarithms)
+    spread = max(statistics.stdev(logarithms), LEAST_SPREAD)
+    half = float(stdtrit(count - 1, 0.975)) * spread / math.sqrt(count)
+    low, value, high = (math.exp(x) for x in (mean - half, mean, mean + half))
+    return Speedup(value=value, low=low, high=high, was_quiet=was_quiet)
 
 
 def train_one_step(name: str, precision: str, *, image_size: int, device: torch.device) -> None:
     """Raise whatever the network does where it can't train in `precision`."""
-    network, images_B3hw = _network(name, device), _noise(SPEEDUP_IMAGES, image_size, device)
+    network, images_B3hw = (
+        _network(name, device),
+        _noise(speedup_images(image_size), image_size, device),
+    )
     _training_step(network, images_B3hw, precision)()
 
 
@@ -153,6 +217,15 @@ def _seconds(step: Callable[[], None], device: torch.device) -> float:
     step()
     _wait_for(device)
     return perf_counter() - started
+
+
+def _own_seconds(step: Callable[[], None], device: torch.device) -> float:
+    """Of a CPU what each of its threads was busy for, whatever other processes did meanwhile."""
+    if device.type == "cuda":
+        return _seconds(step, device)
+    started = process_time()
+    step()
+    return (process_time() - started) / torch.get_num_threads()
 
 
 def _wait_for(device: torch.device) -> None:

@@ -16,6 +16,8 @@ from transfer.activations import Activations
 from transfer.backbones import TransferNetwork, find_spec, pool
 from transfer.config import TransferConfig
 from transfer.frozen import CHUNK_SIZES
+from transfer.host_memory import retained_memory
+from transfer.micro_batches import full_batches
 from transfer.stepping import logits_above
 
 
@@ -101,11 +103,10 @@ def _outputs(
     passes: int,
 ) -> NDArray[np.float32]:
     inputs = activations.inputs(config.backbone, _boundary(config), passes=passes)
-    size = CHUNK_SIZES[activations.device.type]
-    batches = [positions_N[first : first + size] for first in range(0, len(positions_N), size)]
-    with torch.inference_mode():
+    batches = full_batches(positions_N, CHUNK_SIZES[activations.device.type])
+    with retained_memory(), torch.inference_mode():
         outputs = [compute(x).cpu() for x in inputs.batches(batches)]
-    found: NDArray[np.float32] = torch.cat(outputs).numpy()
+    found: NDArray[np.float32] = torch.cat(outputs)[: len(positions_N)].numpy()
     return found
 
 

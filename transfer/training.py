@@ -4,7 +4,7 @@ Legend: E epochs, N validation images, B images of a batch, C classes, D feature
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 
@@ -14,14 +14,23 @@ from torch import Tensor
 
 from transfer.activations import Activations, Positions
 from transfer.backbones import TransferNetwork, find_spec
-from transfer.config import TransferConfig
+from transfer.batch_norm import num_statistics_images, statistics_names, take_statistics
+from transfer.calibrated_loss import calibrated_loss
+from transfer.config import CALIBRATED_LOSS, TransferConfig
 from transfer.data.loading import Split
 from transfer.device import PeakMemory
 from transfer.freezing import batch_norm_trains, freeze, num_trainable_parameters
 from transfer.frozen import CHUNK_SIZES
 from transfer.host_memory import retained_memory
 from transfer.metrics import classification_metrics
-from transfer.micro_batches import MemoryLimits, halved_sizes, micro_batches, shuffled_batches
+from transfer.micro_batches import (
+    MemoryLimits,
+    equal_parts,
+    full_batches,
+    halved_sizes,
+    micro_batches,
+    shuffled_batches,
+)
 from transfer.recipes import (
     Mixing,
     WeightAverage,
@@ -56,10 +65,10 @@ def train(
 ) -> TrainingResult:
     """Train ``config`` on the data of ``activations`` until epochs, patience or caller end it.
 
-    The best epoch is the one with the best ``config.metric`` on the validation images; ties go to
-    the lower validation loss. Epochs before all layers train don't count, nor does patience: what
-    comes out is what was asked for, not a probe. Same configuration, data, device and threads:
-    same numbers.
+    The best epoch is the one with the best ``config.criterion`` on the validation images; ties go
+    to the lower validation loss. Epochs before all layers train don't count, nor does patience:
+    what comes out is what was asked for, not a probe. Same configuration, data, device and
+    threads: same numbers.
 
     Where memory is short the run starts anew, its batches split into micro-batches whose
     gradients add up to the batch's: exact but for dropout, and for BatchNorm where it trains.
@@ -73,7 +82,8 @@ def train(
     Raises:
         DivergedError: the training loss or a validation logit is not finite.
         OutOfMemoryError: of torch: there is no memory even for one image at a time.
-        ValueError: ``num_unfrozen_layers`` is more than the backbone has.
+        ValueError: ``num_unfrozen_layers`` is more than the backbone has, or BatchNorm would train
+            on batches of one image.
     """
     limits = MemoryLimits() if limits is None else limits
     # A run that is short of memory at its third epoch starts anew from its first: what it gives
@@ -96,17 +106,24 @@ def _train(
 ) -> TrainingResult:
     seconds_before = activations.seconds
     history: list[EpochRecord] = []
+    # What trainings share is no cost of the first of them.
+    activations.load(config.backbone)
     with retained_memory(), PeakMemory(activations.device) as peak:
         run = _Run(config, activations, limits, micro_batch_size)
+        peak.restart()  # Behind what computing kept outputs took for a moment.
         best, best_state = 0, run.trained_state()
         for epoch in range(1, (num_epochs or config.epochs) + 1):
             record = run.epoch(epoch)
             history.append(record)
-            if epoch == (num_epochs or best_epoch(history, config.metric)):
+            if epoch == (num_epochs or best_epoch(history, config.criterion)):
                 best, best_state = epoch, run.trained_state()
             patience = math.inf if num_epochs else config.patience
-            if on_epoch(record) or (record.all_layers_train and epoch - best >= patience):
+            ended = on_epoch(record)
+            if ended or (record.all_layers_train and epoch - best >= patience):
                 break
+        started = run.clock()
+        train_metrics = None if ended else run.metrics_on_training_images(best_state)
+        train_metrics_seconds = run.clock() - started
     return TrainingResult(
         history=tuple(history),
         best_epoch=best,
@@ -118,6 +135,8 @@ def _train(
         start_boundary=run.inputs.start,
         kept_bytes=run.inputs.num_bytes,
         was_at_hand=run.inputs.was_at_hand,
+        train_metrics=train_metrics,
+        train_metrics_seconds=train_metrics_seconds,
         trained_state=best_state,
     )
 
@@ -147,9 +166,18 @@ class _Run:
         self._freeze(config.num_unfrozen_layers)
         self.num_trainable_parameters = num_trainable_parameters(self.network)
         self.inputs = activations.inputs(
-            config.backbone, self.boundary, num_views=config.num_views, passes=config.epochs
+            config.backbone,
+            self.boundary,
+            num_views=config.num_views,
+            flip=config.flip,
+            passes=config.epochs,
         )
         self.batch_norm_trains = batch_norm_trains(self.network)
+        if self.batch_norm_trains and config.batch_size < 2:
+            raise ValueError(
+                "`batch_size >= 2` must hold where BatchNorm trains, but got "
+                f"batch_size={config.batch_size}; with batch_norm=frozen one image is enough."
+            )
         # BatchNorm can't train on one image.
         smallest = min(config.batch_size, 2) if self.batch_norm_trains else 1
         self.micro_batch_size = max(micro_batch_size, smallest)
@@ -165,8 +193,12 @@ class _Run:
         self.first_view_N = np.random.default_rng([config.seed, 2]).integers(
             config.num_views, size=len(train)
         )
+        # Drawn once, so that epochs differ in their weights alone; shuffled, as folders of images
+        # are in the order of their classes.
+        shuffled_N = np.random.default_rng([config.seed, 3]).permutation(train.positions_N)
+        self.statistics_positions_N = shuffled_N[: num_statistics_images(len(train))]
         decay = config.ema_decay
-        self.average = WeightAverage(self._trained_tensors(), decay) if decay else None
+        self.average = WeightAverage(self._averaged_tensors(), decay) if decay else None
 
     def _freeze(self, num_unfrozen_layers: int) -> None:
         if num_unfrozen_layers == self.num_unfrozen_layers:
@@ -181,17 +213,20 @@ class _Run:
     def epoch(self, epoch: int) -> EpochRecord:
         started = self.clock()
         train_metrics = self._train(epoch)
-        trained = self.clock()
         with self._averaged():
+            self._take_statistics()
+            trained = self.clock()
             val_logits_NC = self.predict(self.data.val.positions_N)
         if not torch.isfinite(val_logits_NC).all():
             raise DivergedError(epoch)
-        val_metrics = classification_metrics(val_logits_NC, self._labels(self.data.val))
+        val, said_NC = self.data.val, val_logits_NC.cpu().numpy()
+        val_metrics = classification_metrics(val_logits_NC, self._labels(val))
+        val_metrics[CALIBRATED_LOSS] = calibrated_loss(said_NC, val.labels_N)
         return EpochRecord(
             epoch=epoch,
             train=train_metrics,
             val=val_metrics,
-            val_logits_NC=val_logits_NC.cpu().numpy(),
+            val_logits_NC=said_NC,
             training_seconds=trained - started,
             validation_seconds=self.clock() - trained,
             all_layers_train=num_layers_unfrozen(epoch, self.config)
@@ -227,21 +262,39 @@ class _Run:
             labels.append(batch.labels_B)
         return classification_metrics(torch.cat(logits), torch.cat(labels))
 
+    def _take_statistics(self) -> None:
+        """Of BatchNorm, in float32 and of the weights as they are validated."""
+        if not self.batch_norm_trains:
+            return
+        positions_N = self.statistics_positions_N
+        parts = equal_parts(len(positions_N), self.micro_batch_size)
+        batches = self.inputs.batches([positions_N[part] for part in parts])
+        take_statistics(self.network, self.boundary, batches)
+
     def predict(self, positions_N: Positions) -> Tensor:
         """Logits in eval mode: (N, C), float32."""
         self.network.eval()
+        largest = VAL_BATCH_SIZES[self.device.type]
         return self.limits.first_that_fits(
             (self.config.backbone, self.boundary, "validation"),
-            halved_sizes(VAL_BATCH_SIZES[self.device.type], len(positions_N)),
+            halved_sizes(largest, largest),
             lambda size: self._predict(positions_N, size),
             self.device,
         )
 
     @torch.inference_mode()
     def _predict(self, positions_N: Positions, batch_size: int) -> Tensor:
-        starts = range(0, len(positions_N), batch_size)
-        batches = [positions_N[start : start + batch_size] for start in starts]
-        return torch.cat([self._logits(x, "fp32") for x in self.inputs.batches(batches)])
+        batches = self.inputs.batches(full_batches(positions_N, batch_size))
+        return torch.cat([self._logits(x, "fp32") for x in batches])[: len(positions_N)]
+
+    def metrics_on_training_images(self, state: Mapping[str, Tensor]) -> dict[str, float] | None:
+        """Of the network that was kept, as on validation images; None if a logit isn't finite."""
+        self.network.load_state_dict(dict(state), strict=False)
+        train = self.data.train
+        logits_NC = self.predict(train.positions_N)
+        if not torch.isfinite(logits_NC).all():
+            return None
+        return classification_metrics(logits_NC, self._labels(train))
 
     def _logits(self, x: Tensor, precision: str) -> Tensor:
         return logits_above(self.network, self.boundary, x, precision)
@@ -256,6 +309,11 @@ class _Run:
         """A copy of the tensors above the boundary as they are validated."""
         with self._averaged():
             return {key: tensor.clone() for key, tensor in self._trained_tensors().items()}
+
+    def _averaged_tensors(self) -> dict[str, Tensor]:
+        """All of them but the statistics of BatchNorm, which are taken of the averaged weights."""
+        statistics = statistics_names(self.network)
+        return {k: tensor for k, tensor in self._trained_tensors().items() if k not in statistics}
 
     def _trained_tensors(self) -> dict[str, Tensor]:
         """The tensors above the boundary themselves: trained blocks, buffers too, and the head."""

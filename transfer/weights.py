@@ -85,6 +85,11 @@ def find_weights(
     raise WeightsNotFoundError(_not_found_message(found, tried, weights_dir))
 
 
+def weights_in(backbone: str, path: Path) -> WeightFile:
+    """Return the weights of `backbone` in this file. Raises ValueError if it can't be read."""
+    return _weight_file(backbone, path, "weights folder")
+
+
 def weights_hint(name: str, weights_dir: Path | None = None) -> str:
     """Return in a few words where a backbone's weights are at hand, or how to get them.
 

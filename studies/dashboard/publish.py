@@ -15,6 +15,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 
+from studies.beside import beside
 from studies.confirm import CONFIRM
 from studies.control_rows import CONTROLS_STUDY
 from studies.dashboard.plots import PLOTS
@@ -23,7 +24,7 @@ from studies.dashboard.trial_notes import trial_note
 from studies.errors import UserError
 from studies.records import records_of
 from studies.report.evidence import Evidence, read_evidence
-from studies.storage import StudyStorage, beside, load_study, study_names
+from studies.storage import StudyStorage, load_study, study_names
 
 # While a study runs: no more often, and with no larger share of its time.
 SHORTEST_SECONDS, LARGEST_SHARE = 5.0, 0.02
@@ -121,7 +122,10 @@ def _publish(storage: StudyStorage, name: str) -> list[str]:
                 search.plot(key, figure.to_json())
     with failures.told("note of the study"):
         search.note(search_note(evidence))
-    confirm, controls = (beside(storage, name, purpose) for purpose in (CONFIRM, CONTROLS_STUDY))
+    confirm, controls = (
+        beside(storage, name, purpose, evidence.study.search_id)
+        for purpose in (CONFIRM, CONTROLS_STUDY)
+    )
     if confirm is not None and evidence.confirmed is not None:
         page = _Page(storage, confirm)
         page.note_trials(evidence, CONFIRM, failures)
@@ -181,6 +185,7 @@ class _Page:
                     num_val=evidence.num_images("val"),
                     depths=depths,
                     purpose=purpose,
+                    subjects=None if evidence.subjects is None else evidence.subjects["val"],
                 )
                 self._write(text, note)
                 if version not in self._stored:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from search_spaces import SearchSpace
 from studies.comparison import compare, seconds_saved
 from studies.confirm import Candidate
-from studies.control_rows import alarms, control_rows
+from studies.control_rows import alarms, call_notes, control_rows, read_learned
 from studies.ledger import seal_sentence
 from studies.pruning import MIN_PEERS, WARMUP_EPOCHS
 from studies.records import count_states
@@ -20,6 +20,7 @@ from studies.report.markdown import to_markdown
 from studies.report.numbers import NAMES, configuration_text, metric_text, seconds_text
 from studies.space_table import parameter_rows, size_words
 from studies.storage import storage_option
+from transfer.data.decoding import RESIZED
 
 METRICS = {
     "accuracy": "share of validation images whose class is predicted, at the best epoch",
@@ -40,7 +41,8 @@ ON_THE_PAGES = (
     "matrix of trials that were the best of their strategy when they ended.",
     "Trials (selection): parallel coordinates, and the table with a column for every parameter "
     "and attribute: seconds, num_trainable_parameters, train_val_gap (training minus validation "
-    "accuracy at the best epoch), peak_memory_mb, reason (why a trial was pruned or failed).",
+    "accuracy of the kept network, of complete trials), peak_memory_mb, reason (why a trial was "
+    "pruned or failed).",
 )
 CANDIDATES_ARE = (
     "What is the best of many trials on one seed is partly luck. Here the best configurations of "
@@ -86,6 +88,7 @@ def confirm_note(evidence: Evidence) -> str:
     confirmed, (done, wanted) = evidence.confirmed, evidence.confirming
     assert confirmed is not None
     how = "the best mean" if confirmed.how == "best" else "the cheapest within one standard error"
+    how = f"{how} of {evidence.chooser}"
     facts = [
         ("trainings", f"{done} of {wanted} finished"),
         ("seeds", ", ".join(map(str, confirmed.seeds))),
@@ -152,10 +155,9 @@ def controls_note(evidence: Evidence) -> str:
         columns = ["control", "backbone", "weights", f"validation {metric}"]
         blocks.append(Table(name="controls", caption="", columns=columns, rows=rows))
     if evidence.confirmed is not None and evidence.is_confirmed:
-        blocks += [
-            Paragraph(content=line, kind="warning")
-            for line in alarms(evidence.confirmed, evidence.counts, NAMES)
-        ]
+        learned = read_learned(evidence.storage, evidence.confirmed, evidence.counts)
+        blocks += [Paragraph(content=line, kind="warning") for line in alarms(learned, NAMES)]
+        blocks += [Paragraph(content=line, kind="note") for line in call_notes(learned, NAMES)]
     return to_markdown(
         Report(
             title=f"{evidence.name}/controls: what must be beaten",
@@ -193,7 +195,7 @@ def _metric(evidence: Evidence) -> tuple[str, str]:
 
 def _best(evidence: Evidence) -> list[Block]:
     """The best trial of each strategy, and what that is worth."""
-    found = compare(evidence.trials, evidence.metric, evidence.num_images("val"))
+    found = compare(evidence.trials, evidence.metric, evidence.study.num_independent("val"))
     items: list[Words] = []
     for strategy, summary in found.items():
         value = metric_text(evidence.metric, summary.value)
@@ -216,6 +218,8 @@ def _space(evidence: Evidence) -> list[Block]:
     settings = evidence.study.settings
     space = SearchSpace.model_validate(evidence.study.identity["space"])
     sampler = "TPE" if settings["sampler"] == "tpe" else "random draws"
+    if "share" in settings:  # Before, one sampler had both strategies.
+        sampler += f", each strategy on its own with an equal share of the {settings['share']}"
     pruned = (
         f"after {WARMUP_EPOCHS} epochs a trial is pruned that is worse than the median of the "
         f"trials of its own strategy, once {MIN_PEERS} of them have got as far"
@@ -226,7 +230,8 @@ def _space(evidence: Evidence) -> list[Block]:
         Paragraph(
             content=f"{space.name}: {size_words(space)} Sampled by {sampler}, seed "
             f"{settings['seed']}; at most {settings['epochs']} epochs, patience "
-            f"{settings['patience']}; {pruned}. Images of {settings['image_size']} px."
+            f"{settings['patience']}; {pruned}. Images of {settings['image_size']} px, "
+            f"{RESIZED[settings['resize']]}."
         ),
         Table(
             name="space",
@@ -237,7 +242,7 @@ def _space(evidence: Evidence) -> list[Block]:
     ]
     opening = evidence.study.opening
     if opening:
-        blocks.append(Paragraph(content="Run first:"))
+        blocks.append(Paragraph(content="Run beside what is sampled, probes first:"))
         blocks.append(Listing(items=[configuration_text(given) for given in opening]))
     return blocks
 

@@ -26,7 +26,13 @@ SHORTEST_SECONDS = 0.05  # Less would be shown as none.
 
 
 def trial_note(
-    record: TrialRecord, *, metric: str, num_val: int, depths: Mapping[str, int], purpose: str = ""
+    record: TrialRecord,
+    *,
+    metric: str,
+    num_val: int,
+    depths: Mapping[str, int],
+    purpose: str = "",
+    subjects: int | None = None,
 ) -> str:
     """The note in Markdown.
 
@@ -35,6 +41,7 @@ def trial_note(
         num_val: validation images.
         depths: layers of each backbone.
         purpose: "confirm" or "controls", of trials beside the search.
+        subjects: of how many the validation images are; None where nobody knows.
     """
     parts = [_trained(record, depths, purpose)]
     if record.duplicate_of is not None:
@@ -43,7 +50,7 @@ def trial_note(
             "and value, not trained again, and is not counted."
         )
         return "\n\n".join(parts)
-    parts += [*_outcome(record), *_reached(record, metric, num_val), *_spent(record)]
+    parts += [*_outcome(record), *_reached(record, metric, num_val, subjects), *_spent(record)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -114,33 +121,43 @@ def _outcome(record: TrialRecord) -> list[str]:
             "**Interrupted**: its process was stopped or died. It is not counted; another trial "
             "takes its place."
         ]
+    if record.void:
+        return [
+            f"**Failed**: {escaped(reason)}. It is not counted: other trials failed in the same "
+            "way, the device was lost, or the configuration was run again."
+        ]
     hint = " Smaller batches or images need less." if reason == OUT_OF_MEMORY else ""
     return [f"**Failed**: {escaped(reason)}.{hint} It is counted, and the study goes on."]
 
 
-def _reached(record: TrialRecord, metric: str, num_val: int) -> list[str]:
+def _reached(record: TrialRecord, metric: str, num_val: int, subjects: int | None) -> list[str]:
     best = record.best
     if best is None or not math.isfinite(best["val"][metric]):
         return []
     value = best["val"][metric]
-    interval = ""
+    interval, of = "", "" if subjects is None else f" of {subjects:,} subjects"
     if metric == "accuracy" and num_val:
-        low, high = wilson_interval(round(value * num_val), num_val)
+        worth = subjects or num_val  # The fewest independent images that they may be.
+        low, high = wilson_interval(round(value * worth), worth)
         interval = f" [{100 * low:.1f}, {100 * high:.1f}]"
     text = (
         f"Validation {metric.replace('_', ' ')} **{metric_text(metric, value)}**{interval} "
-        f"({num_val:,} images{', 95 % interval' if interval else ''})"
+        f"({num_val:,} images{of}{', 95 % interval' if interval else ''})"
     )
+    train = record.train_metrics
     if len(record.history) == 1:
-        return [f"{text}; training {metric_text(metric, best['train'][metric])}."]
+        on_training = "" if train is None else f"; training {metric_text(metric, train[metric])}"
+        return [f"{text}{on_training}."]
     text += f", the best of {len(record.history)} epochs: epoch {record.best_epoch}."
-    return [f"{text} {_gap(best, metric)}"]
+    return [f"{text} {_gap(train, best['val'], metric)}"]
 
 
-def _gap(best: Mapping[str, Any], metric: str) -> str:
-    train, val = best["train"][metric], best["val"][metric]
-    if not math.isfinite(train):
-        return ""
+def _gap(
+    on_training: Mapping[str, float] | None, on_validation: Mapping[str, float], metric: str
+) -> str:
+    if on_training is None:
+        return "On training images it was not measured."
+    train, val = on_training[metric], on_validation[metric]
     gap = f"{100 * (train - val):+.1f} points" if is_share(metric) else f"{train - val:+.3f}"
     return f"On training images {metric_text(metric, train)} (gap {gap})."
 
@@ -155,8 +172,9 @@ def _spent(record: TrialRecord) -> list[str]:
     ]
     text = f"Took {seconds_text(record.seconds)}"
     text += f" ({', '.join(shares)})" if shares else ""
-    if record.peak_memory_bytes:
-        text += f"; peak memory {bytes_text(record.peak_memory_bytes)}"
+    if record.num_trainable_parameters is not None:
+        peak = record.peak_memory_bytes
+        text += f"; peak memory {'unknown' if peak is None else bytes_text(peak)}"
     return [f"{text}.{_reused(record)}{_micro_batches(record)}"]
 
 

@@ -121,7 +121,7 @@ def _confirm(evidence: Evidence) -> list[Block]:
             rows=rows,
             anchors=[f"confirm-{run.number}" for _, run in runs],
             folded=True,
-        )
+        ),
     ]
 
 

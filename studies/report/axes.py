@@ -22,6 +22,7 @@ from studies.scores import METRICS
 PERCENT = 100.0
 # Width of a letter as a share of the font's size: DejaVu Sans is wider than most pages' fonts.
 LETTER = 0.6
+LINE = 1.25  # the height of a line, of the size of its letters
 MANY_MARKS = 1500  # More would make an SVG of hundreds of kB: they become an image in it.
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # Where a name may stand beside its point: shares of its width to the right, of its height upwards.
@@ -224,7 +225,7 @@ def label_points(
     ]
     for x, y, text in labels:
         px, py = axes.transData.transform((x, y))
-        width, height = LETTER * size * len(text) * pixels, size * pixels
+        width, height = LETTER * size * len(text) * pixels, LINE * size * pixels
         for right, up in PLACES:
             cx, cy = px + right * (width / 2 + 7 * pixels), py + up * height
             box = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)

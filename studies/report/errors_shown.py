@@ -41,7 +41,7 @@ def most_confident_errors(evidence: Evidence, opening: Opening) -> list[Block]:
         return []
     caption = (
         f"The {len(pictures)} most confident of {len(worst)} errors of the bundle's model, with "
-        "the probability before temperature"
+        "the probability before calibration"
     )
     return [Pictures(caption=caption, pictures=pictures)]
 

@@ -7,9 +7,17 @@ from functools import cached_property
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from studies.artifacts import artifact_bytes, read_predictions
-from studies.calibration import Floats, Labels, probabilities
-from studies.confirm import CONFIRM, Candidate, Confirmed, confirm_progress, read_confirmed
+from studies.artifacts import artifact_bytes, best_epoch, read_predictions
+from studies.beside import beside
+from studies.calibration import Floats, Labels, uncalibrated
+from studies.confirm import (
+    CONFIRM,
+    Candidate,
+    Confirmed,
+    confirm_progress,
+    read_confirmed,
+    read_repeats,
+)
 from studies.control_rows import CONTROLS_STUDY
 from studies.data_card import SAMPLES
 from studies.errors import UserError
@@ -18,8 +26,9 @@ from studies.forecast import Forecast
 from studies.ledger import Opening, openings
 from studies.records import TrialRecord, best_trials, read_trials, records_of
 from studies.scores import METRICS
+from studies.settings import chooser_words
 from studies.statistics import Interval, stratified_bootstrap
-from studies.storage import StudyStorage, beside, load_study
+from studies.storage import StudyStorage, load_study
 from studies.strategies_compared import Comparison
 from studies.study_record import StudyRecord, read_data_card, read_study
 from studies.validation_verdict import compare_on_validation
@@ -51,6 +60,11 @@ class Evidence:
         return str(self.study.settings["metric"])
 
     @property
+    def chooser(self) -> str:
+        """What chose epochs, trials and candidates on validation images, in words."""
+        return chooser_words(self.metric, str(self.study.settings.get("choose_by", "metric")))
+
+    @property
     def counts(self) -> Mapping[str, Mapping[str, int]]:
         """Images by split and class."""
         found: Mapping[str, Mapping[str, int]] = self.study.identity["data"]["counts"]
@@ -62,6 +76,12 @@ class Evidence:
 
     def num_images(self, split: str) -> int:
         return sum(self.counts[split].values())
+
+    @property
+    def subjects(self) -> Mapping[str, int] | None:
+        """How many subjects each split has images of; None where nobody knows."""
+        found: Mapping[str, int] | None = self.study.identity["data"].get("subjects")
+        return found
 
     @property
     def strategies(self) -> list[str]:
@@ -81,7 +101,8 @@ class Evidence:
     @property
     def evaluation(self) -> Opening | None:
         """The last final test evaluation of this study that came to its end."""
-        mine = [o for o in self.openings if o.is_finished and o.study == self.name]
+        search_id = self.study.search_id
+        mine = [o for o in self.openings if o.is_finished and o.is_of(self.name, search_id)]
         return mine[-1] if mine else None
 
     def of_strategy(self, strategy: str) -> list[TrialRecord]:
@@ -102,12 +123,23 @@ class Evidence:
 
     def best_epoch(self, run: TrialRecord) -> tuple[Labels, Floats] | None:
         """Labels (N,) and probabilities (N, C) of validation images; None where they are gone."""
+        found = best_epoch(self.storage, run)
+        return None if found is None else found[:2]
+
+    def epochs(self, run: TrialRecord) -> tuple[Labels, Floats] | None:
+        """The same of every epoch: probabilities (E, N, C)."""
         try:
             stored = read_predictions(self.storage, run)
         except UserError:
             return None
-        assert run.best_epoch is not None
-        return stored.labels_N, probabilities(stored.logits_ENC[run.best_epoch - 1], 1.0)
+        return stored.labels_N, uncalibrated(stored.logits_ENC)
+
+    def groups(self, run: TrialRecord) -> Labels | None:
+        """Whose picture each of a training's validation images is; None where nobody knows."""
+        try:
+            return read_predictions(self.storage, run).groups_N
+        except UserError:
+            return None
 
     def interval(self, run: TrialRecord) -> Interval | None:
         """The validation metric of one training, with its interval for further images."""
@@ -115,7 +147,7 @@ class Evidence:
         if found is None:
             return None
         try:
-            return stratified_bootstrap(METRICS[self.metric], *found)
+            return stratified_bootstrap(METRICS[self.metric], *found, groups_N=self.groups(run))
         except ValueError:
             return None
 
@@ -162,7 +194,7 @@ class Evidence:
         """The two choices on validation images; None before confirming is finished."""
         if self.confirmed is None or not self.is_confirmed:
             return None
-        return compare_on_validation(self.storage, self.confirmed)
+        return compare_on_validation(self.storage, self.confirmed, self.trials)
 
 
 def read_evidence(storage: StudyStorage, name: str) -> Evidence:
@@ -177,7 +209,9 @@ def read_evidence(storage: StudyStorage, name: str) -> Evidence:
         raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
     stored = study.get_trials(deepcopy=False)
     trials = records_of(stored)
-    confirm, controls = (beside(storage, name, purpose) for purpose in (CONFIRM, CONTROLS_STUDY))
+    confirm, controls = (
+        beside(storage, name, purpose, record.search_id) for purpose in (CONFIRM, CONTROLS_STUDY)
+    )
     metric = str(record.settings["metric"])
     card = read_data_card(study)
     return Evidence(
@@ -189,7 +223,9 @@ def read_evidence(storage: StudyStorage, name: str) -> Evidence:
         stored=stored,
         trials=trials,
         confirmed=None if confirm is None else read_confirmed(confirm, trials, metric),
-        confirming=(0, 0) if confirm is None else confirm_progress(confirm, read_trials(confirm)),
+        confirming=(0, 0)
+        if confirm is None
+        else confirm_progress(confirm, read_repeats(confirm, trials)),
         controls=[] if controls is None else [r for r in read_trials(controls) if r.best],
         openings=openings(storage, record.identity["data"]["test_fingerprint"]),
     )

@@ -168,7 +168,9 @@ def _domains(strategy: str, found: Explanation) -> Table:
         [
             level.images,
             _auroc(level.test, found, level.images),
+            _p(level.p, found, level.images),
             _auroc(level.reference, found, level.images),
+            _p(level.reference_p, found, level.images),
             _verdict(level),
         ]
         for level in found.levels
@@ -176,15 +178,15 @@ def _domains(strategy: str, found: Explanation) -> Table:
     return Table(
         name=f"domains_{strategy}",
         caption="Can images be told apart by the frozen features of the backbone of "
-        f"{NAMES[strategy]}? AUROC of a domain classifier",
-        columns=["images", "validation from test", "train from validation", ""],
+        f"{NAMES[strategy]}? AUROC of a domain classifier, p of a permutation test",
+        columns=["images", "validation from test", "p", "train from validation", "p", ""],
         rows=rows,
     )
 
 
 def _verdict(level: Level) -> str:
     if level.test is None:
-        return "too few images"
+        return "too few subjects" if level.by_subject else "too few images"
     return "told apart" if level.is_told_apart else "not shown to differ"
 
 
@@ -192,9 +194,17 @@ def _auroc(auroc: Interval | None, found: Explanation, images: str) -> Cell:
     if auroc is None:
         return NOTHING
     text = f"{auroc.value:.2f} [{auroc.low:.2f}, {auroc.high:.2f}]"
-    sizes = found.forecast.num_val, found.forecast.num_test
-    source = f"{images}; {sizes[0]} validation and {sizes[1]} test images in all"
+    source = _source(found, images)
     return Cell(text=text, source=source, key=auroc.value, bounds=(auroc.low, auroc.high))
+
+
+def _p(p: float | None, found: Explanation, images: str) -> Cell:
+    return NOTHING if p is None else number_cell(p, "{:.3g}", _source(found, images))
+
+
+def _source(found: Explanation, images: str) -> str:
+    sizes = found.forecast.num_val, found.forecast.num_test
+    return f"{images}; {sizes[0]} validation and {sizes[1]} test images in all"
 
 
 def _recalls(
@@ -203,9 +213,10 @@ def _recalls(
     """Of each class the recall on validation and on test images, the mean over seeds."""
     candidate = evidence.candidate(strategy)
     on_val = None if candidate is None else evidence.over_seeds(candidate)
-    if on_val is None or opening.result is None:
+    if candidate is None or on_val is None or opening.result is None:
         return {}
-    known = recalls_over_seeds(*on_val, evidence.classes)
+    groups_N = evidence.groups(candidate.runs[0])
+    known = recalls_over_seeds(*on_val, evidence.classes, groups_N)
     stored = opening.result["by_strategy"][strategy]["metrics"]
     return {
         name: (known[name], _interval(stored.get(f"recall@{name}"))) for name in evidence.classes

@@ -14,15 +14,17 @@ from studies.report.figures_search import (
     slices,
     unfrozen_layers,
 )
-from studies.report.figures_timeline import TimelineTrial, timeline
+from studies.report.figures_timeline import SearchStep, TimelineTrial, best_so_far, timeline
 from studies.report.figures_training import Curve, learning_curves
 
 __all__ = [
     "CostPoint",
     "Curve",
+    "SearchStep",
     "Step",
     "TimelineTrial",
     "accuracy_cost",
+    "best_so_far",
     "calibration",
     "confusion_matrices",
     "importance",

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from studies.reliability import ReliabilityCurve
 from studies.report.axes import (
     PERCENT,
     finite,
@@ -23,18 +24,16 @@ from studies.report.axes import (
     shared_label,
     strategies_in,
 )
-from studies.report.drawing import INK, LOOKS, house_style, look_of, new_figure, plain
+from studies.report.drawing import INK, Look, house_style, look_of, new_figure, plain
 
 Floats = NDArray[np.float64]
 Matrix = tuple[Sequence[Sequence[float]], Sequence[str]]
-Bin = tuple[float, float, int]
 
 MOST_SIDE_BY_SIDE = 6  # More classes than that, and matrices stand one below the other.
 MOST_WRITTEN = 12  # Of more classes only the shares are shown: numbers would not fit.
 # The darkest grey on which text of the page's colour can still be read, dark on light or not.
 DARKEST = 0.4
 SHARES = np.linspace(0, 1, 101)
-OTHER_MARKERS = "sDvPX*"
 
 
 @house_style()
@@ -139,54 +138,64 @@ def roc_curves(curves: Mapping[str, Sequence[tuple[Floats, Floats]]]) -> Figure:
 
 
 @house_style()
-def calibration(curves: Mapping[str, Sequence[Bin]]) -> Figure:
-    """How often a model is right at each confidence; on the diagonal it is as sure as it
-    should be.
+def calibration(panels: Mapping[str, Mapping[str, ReliabilityCurve]], *, foretold: str) -> Figure:
+    """A panel each (before calibration, after): how often what is foretold comes true.
 
-    ``curves`` has bins of mean confidence, accuracy and number of images; the area of a marker is
-    that number. A label that begins with a strategy's name gets its colour and marker.
+    A step of the curve is a marker, whose area is its number of images. The band is where the
+    curve of probabilities that are right would lie, in 95 %. ``foretold`` says what the
+    probability is of.
     """
     usable = {
-        label: kept
-        for label, bins in curves.items()
-        if (kept := [b for b in bins if finite(b[0], b[1]) and b[2] > 0])
+        title: kept
+        for title, curves in panels.items()
+        if (kept := {name: curve for name, curve in curves.items() if len(curve.foretold_U)})
     }
-    require(usable, "bins with images")
-    most = max(number for bins in usable.values() for _, _, number in bins)
-    figure = new_figure(4.2)
-    axes = figure.subplots()
-    axes.plot([0, PERCENT], [0, PERCENT], color=INK, linestyle=":", linewidth=1)
-    handles = [handle("as sure as it should be", color=INK, linestyle=":", linewidth=1)]
-    for (label, bins), (colour, marker, filled) in zip(
-        usable.items(), _looks(list(usable)), strict=True
-    ):
-        confidences, accuracies, numbers = np.array(sorted(bins), dtype=float).T
-        style: dict[str, Any] = {
-            "color": colour,
-            "linestyle": "-" if filled else "--",
-            "linewidth": 1.2,
-        }
-        face = colour if filled else "none"
-        axes.plot(PERCENT * confidences, PERCENT * accuracies, **style)
-        axes.scatter(
-            PERCENT * confidences,
-            PERCENT * accuracies,
-            s=12 + 140 * numbers / most,
-            marker=marker,
-            facecolors=face,
-            edgecolors=colour,
-            alpha=0.8,
-        )
-        style["marker"] = marker
-        handles.append(handle(plain(label, 34), markerfacecolor=face, **style))
-    points = PERCENT * np.array([b[:2] for bins in usable.values() for b in bins])
-    left, bottom = np.maximum(-3, points.min(axis=0) - 8)
-    axes.set_xlim(left, 103)
-    axes.set_ylim(bottom, 103)
-    axes.set_xlabel("mean confidence (%)")
-    axes.set_ylabel("accuracy (% of the images)")
+    require(usable, "reliability curves with images")
+    figure = new_figure(3.9)
+    grid = figure.subplots(1, len(usable), sharey=True, squeeze=False)
+    for axes, (title, curves) in zip(grid.flat, usable.items(), strict=True):
+        axes.plot([0, PERCENT], [0, PERCENT], color=INK, linestyle=":", linewidth=1)
+        for strategy in strategies_in(curves):
+            _reliability(axes, curves[strategy], look_of(strategy))
+        axes.set_title(plain(title, 36))
+        axes.set_xlim(-4, 104)
+        axes.set_ylim(-4, 104)
+        axes.set_aspect("equal")
+    figure.supxlabel(f"{plain(foretold, 50)} (%)", fontsize=10)
+    shared_label(figure, "came true (% of the images)")
+    handles = [handle("as foretold", color=INK, linestyle=":", linewidth=1)]
+    first = {name: curve for curves in usable.values() for name, curve in curves.items()}
+    for strategy in strategies_in(first):
+        look, number = look_of(strategy), first[strategy].counts_U.sum()
+        style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linewidth": 1.4}
+        handles.append(handle(f"{look.label}, {number} images", **style))
     legend(figure, handles)
     return figure
+
+
+def _reliability(axes: Axes, curve: ReliabilityCurve, look: Look) -> None:
+    foretold_U, observed_U = PERCENT * curve.foretold_U, PERCENT * curve.observed_U
+    axes.fill_between(
+        foretold_U,
+        PERCENT * curve.low_U,
+        PERCENT * curve.high_U,
+        color=look.colour,
+        alpha=0.15,
+        linewidth=0,
+    )
+    axes.plot(foretold_U, observed_U, color=look.colour, linewidth=1.4)
+    # Isotonic regression makes steps: what lies on one is one share of so many images.
+    step_U = np.cumsum(np.diff(curve.observed_U, prepend=curve.observed_U[0]) > 1e-12)
+    counts = np.bincount(step_U, curve.counts_U)
+    axes.scatter(
+        np.bincount(step_U, curve.counts_U * foretold_U) / counts,
+        np.bincount(step_U, curve.counts_U * observed_U) / counts,
+        s=8 + 120 * counts / counts.sum(),
+        marker=look.marker,
+        color=look.colour,
+        alpha=0.8,
+        linewidths=0,
+    )
 
 
 def _at_shares(false_positive: Floats, true_positive: Floats) -> Floats:
@@ -196,18 +205,3 @@ def _at_shares(false_positive: Floats, true_positive: Floats) -> Floats:
     rates = np.asarray(true_positive, dtype=float)[::-1][order]
     rising: Floats = np.interp(SHARES, np.asarray(false_positive)[::-1][order], rates)
     return rising
-
-
-def _looks(labels: Sequence[str]) -> list[tuple[str, str, bool]]:
-    """Colour, marker and whether it is filled: the first of a strategy is, others are open."""
-    looks: list[tuple[str, str, bool]] = []
-    others = iter(OTHER_MARKERS * len(labels))
-    for label in labels:
-        told = label.lower().replace("_", " ").replace("-", " ")
-        found = [look for name, look in LOOKS.items() if told.startswith(name.replace("_", " "))]
-        if found:
-            filled = all(colour != found[0].colour for colour, _, _ in looks)
-            looks.append((found[0].colour, found[0].marker, filled))
-        else:
-            looks.append((INK, next(others), True))
-    return looks

@@ -8,16 +8,15 @@ import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from studies.report.axes import (
     MANY_MARKS,
-    PERCENT,
     MetricAxis,
     finite,
     handle,
@@ -36,7 +35,9 @@ from studies.report.axes import (
     within_bounds,
 )
 from studies.report.drawing import INK, house_style, look_of, new_figure, plain
-from studies.statistics import Interval
+
+if TYPE_CHECKING:  # It needs Optuna, which drawing does not.
+    from studies.report.importance import Importance
 
 MOST_LABELS = 12
 MOST_TICKS = 6  # A parameter of at most so many values gets a tick at each.
@@ -195,33 +196,28 @@ def _strip(axes: Axes, words: Sequence[str]) -> list[float]:
 
 
 @house_style()
-def importance(values: Mapping[str, Interval], *, strategy: str) -> Figure:
-    """How much of the metric's variation each hyperparameter accounts for, the most first."""
+def importance(values: "Mapping[str, Importance]", *, strategy: str) -> Figure:
+    """How far the best trials differ from all in each hyperparameter, the most first.
+
+    A line across each bar is what chance reaches; what stays below it is pale.
+    """
     look = look_of(strategy)
-    usable = {name: found for name, found in values.items() if finite(found.value)}
+    usable = {name: each for name, each in values.items() if finite(each.value, each.by_chance)}
     require(usable, "hyperparameters with a finite importance")
     names = sorted(usable, key=lambda name: -usable[name].value)
-    figure = new_figure(1.0 + 0.32 * len(names))
+    figure = new_figure(1.3 + 0.32 * len(names))
     axes = figure.subplots()
-    rows = range(len(names))
-    axes.barh(
-        rows, [PERCENT * usable[name].value for name in names], height=0.6, color=look.colour
-    )
-    low = [PERCENT * usable[name].low for name in names]
-    high = [PERCENT * usable[name].high for name in names]
-    for line in _above_bars(axes, rows, low, high):
-        line.set_zorder(3)
+    for row, name in enumerate(names):
+        each = usable[name]
+        alpha = 1.0 if each.is_shown else 0.35
+        axes.barh(row, each.value, height=0.6, color=look.colour, alpha=alpha)
+        ends = [row - 0.38, row + 0.38]
+        axes.plot([each.by_chance] * 2, ends, color=INK, linewidth=1.6, zorder=3)
     named_rows(axes, names)
     axes.set_xlim(left=0)
-    axes.set_xlabel("importance (% of the variation between trials)")
+    axes.set_xlabel("importance (PED-ANOVA)")
+    legend(figure, [handle("by chance, at most in 95 %", color=INK, linewidth=1.6)])
     return figure
-
-
-def _above_bars(
-    axes: Axes, rows: Sequence[float], low: Sequence[float], high: Sequence[float]
-) -> list[Line2D]:
-    whiskers(axes, rows, low, high, horizontal=True, linewidth=1.6)
-    return [axes.lines[-1]]
 
 
 @house_style()

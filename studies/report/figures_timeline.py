@@ -1,4 +1,4 @@
-"""Figure of a study's time: when trials ran and how they ended.
+"""Figures of a study's time: when trials ran and how they ended, what they had found by when.
 
 Knows values to be drawn, no study. Every function returns a figure for `drawing.to_svg` and
 `drawing.save`, and raises ValueError where there is nothing to draw.
@@ -18,10 +18,16 @@ from matplotlib.transforms import offset_copy
 
 from studies.report.axes import (
     finite,
+    handle,
     legend,
+    log_ticks,
+    metric_axis,
     named_rows,
     require,
+    shared_label,
+    strategies_in,
     strategy_handle,
+    within_bounds,
 )
 from studies.report.drawing import INK, LOOKS, house_style, look_of, new_figure
 
@@ -71,6 +77,67 @@ def timeline(trials: Sequence[TimelineTrial]) -> Figure:
     shown = [strategy_handle(strategy) for strategy in dict(rows)]
     states = [state for state in HATCHES if state in {state for _, state in rows}]
     legend(figure, [*shown, *map(_state_handle, states)])
+    return figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStep:
+    """What one strategy's search had found behind so many of its trials and seconds."""
+
+    num_trials: int
+    seconds: float
+    best: float
+
+
+@house_style()
+def best_so_far(curves: Mapping[str, Sequence[SearchStep]], *, metric: str) -> Figure:
+    """The best value of each strategy so far, against its trials and against their seconds.
+
+    Two searches that got unequal shares of the trials are alike where their curves are, and which
+    one was ahead at any budget can be read off.
+
+    Source: J. Dodge et al., "Show your work: improved reporting of experimental results", EMNLP
+    2019; as curves, since the closed form there is for random search.
+
+    Raises:
+        ValueError: nothing to draw; a name is no strategy.
+    """
+    shown = metric_axis(metric)
+    usable = {
+        name: [step for step in steps if finite(step.best, step.seconds) and step.seconds > 0]
+        for name, steps in curves.items()
+    }
+    usable = {name: steps for name, steps in usable.items() if steps}
+    require(usable, "steps with a finite value and seconds > 0")
+    figure = new_figure()
+    by_trials, by_seconds = figure.subplots(1, 2, sharey=True)
+    handles = []
+    for strategy in strategies_in(usable):
+        look, steps = look_of(strategy), usable[strategy]
+        values = [shown.factor * step.best for step in steps]
+        style: dict[str, Any] = {
+            "drawstyle": "steps-post",
+            "color": look.colour,
+            "linestyle": look.linestyle,
+            "linewidth": 1.6,
+        }
+        for axes, along in (
+            (by_trials, [float(step.num_trials) for step in steps]),
+            (by_seconds, [step.seconds for step in steps]),
+        ):
+            axes.plot(along, values, **style)
+            # Where the search ended: a curve that is shorter had fewer trials.
+            axes.plot(along[-1:], values[-1:], marker=look.marker, color=look.colour)
+        style.pop("drawstyle")
+        handles.append(handle(look.label, marker=look.marker, **style))
+    by_trials.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    by_trials.set_xlabel("trials of the strategy")
+    by_seconds.set_xscale("log")
+    log_ticks(by_seconds.xaxis, [step.seconds for steps in usable.values() for step in steps])
+    by_seconds.set_xlabel("seconds of these trials")
+    within_bounds(by_trials.yaxis, shown)
+    shared_label(figure, shown.label)
+    legend(figure, handles)
     return figure
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from studies.check_record import allowed_lines
+from studies.confirm import seed_remarks
 from studies.records import count_states
 from studies.report.blocks import (
     Block,
@@ -64,6 +65,9 @@ def verdict(evidence: Evidence) -> list[Block]:
     unfinished = _unfinished(evidence)
     if unfinished:
         blocks.append(Paragraph(content=unfinished, kind="warning"))
+    if evidence.confirmed is not None and evidence.is_confirmed:
+        lines = seed_remarks(evidence.confirmed, NAMES)
+        blocks += [Paragraph(content=line, kind="warning") for line in lines]
     return blocks
 
 
@@ -124,6 +128,12 @@ def _cost(evidence: Evidence) -> list[str | Cell]:
 def _no_verdict(evidence: Evidence) -> str:
     counts = count_states(evidence.trials)
     if not any(counts[state] for state in ("complete", "pruned", "fail")):
+        num_void = sum(trial.void for trial in evidence.trials)
+        if num_void:
+            return (
+                f"No verdict: {num_void} trials failed one after the other, which stopped the "
+                "study. They do not count: mend the cause and run it with --retry-failed."
+            )
         return "No verdict yet: no trial has ended."
     if not counts["complete"]:
         return (

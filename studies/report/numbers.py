@@ -48,6 +48,12 @@ def difference_text(metric: str, found: Interval | Mapping[str, Any]) -> str:
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def plain_interval(found: Interval | Mapping[str, Any]) -> str:
+    """``value [low, high]`` of what has no unit."""
+    value, low, high = bounds(found)
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
 def bounds(found: Interval | Mapping[str, Any]) -> tuple[Any, Any, Any]:
     """Value, low and high of an interval, or of one that was stored as JSON."""
     if isinstance(found, Interval):

@@ -4,21 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from studies.artifacts import TEST_PREDICTIONS, read_arrays
-from studies.calibration import Floats, Labels, probabilities
+from studies.calibration import Calibration, Floats, Labels, probabilities
 from studies.errors import UserError
 from studies.ledger import Opening
+from studies.reliability import ReliabilityCurve, find_recalibration, reliability_curve
 from studies.report.blocks import Block, Drawing
 from studies.report.evidence import Evidence
 from studies.report.figures import calibration, confusion_matrices, roc_curves
-from studies.report.numbers import (
-    NAMES,
-    interval_text,
-)
-
-BINS = 10
+from studies.report.numbers import NAMES, interval_text, plain_interval
 
 
 def confusions(result: Mapping[str, Any], classes: Sequence[str]) -> Drawing:
@@ -80,33 +77,54 @@ def curves(
                 description=f"AUROC: {auroc}.",
             )
         )
-    bins = {NAMES[n]: reliability(labels_N, given_SNC) for n, given_SNC in given.items()}
-    blocks.append(
-        Drawing(
-            name="calibration",
-            figure=calibration(bins),
-            caption="Calibration before temperature: how often a class is right that is called "
-            "with such a probability, all seeds. On the diagonal confidence is earned.",
-            description="; ".join(f"{name}: {_bins_told(each)}" for name, each in bins.items()),
-        )
+    return [*blocks, _calibration(evidence, result, stored)]
+
+
+def _calibration(
+    evidence: Evidence, result: Mapping[str, Any], stored: Mapping[str, Any]
+) -> Drawing:
+    """The first seed of each strategy, which is the one that a bundle has."""
+    labels_N: Labels = stored["labels_N"]
+    panels: dict[str, dict[str, ReliabilityCurve]] = {}
+    told: list[str] = []
+    for name, each in result["by_strategy"].items():
+        if f"{name}_SNC" not in stored:
+            continue
+        logits_NC = stored[f"{name}_SNC"][0]
+        versions = {"before calibration": probabilities(logits_NC, 1.0)}
+        if "calibration" in each:  # Older results have none.
+            mended = Calibration(**each["calibration"]["of_seeds"][0])
+            versions["after calibration"] = mended.probabilities(logits_NC)
+        for when, given_NC in versions.items():
+            foretold_N, came_true_N = _foretold(labels_N, given_NC)
+            panels.setdefault(when, {})[name] = reliability_curve(foretold_N, came_true_N)
+            slope = _slope_text(labels_N, given_NC, stored.get("groups_N"))
+            told.append(f"{NAMES[name]} {when}: {slope}")
+    what = "probability of the class that is called"
+    if len(evidence.classes) == 2:
+        what = f"probability of {evidence.classes[1]}"
+    return Drawing(
+        name="calibration",
+        figure=calibration(panels, foretold=what),
+        caption=f"How often the {what} comes true: the first seed of each strategy, by isotonic "
+        "regression. On the diagonal probabilities can be taken at their word; the band is where "
+        f"the curve of such probabilities lies by chance, in 95 %. {'; '.join(told)}.",
+        description="; ".join(told),
     )
-    return blocks
 
 
-def _bins_told(bins: Sequence[tuple[float, float, int]]) -> str:
-    return ", ".join(f"{sure:.2f} sure, {right:.2f} right" for sure, right, _ in bins)
+def _foretold(labels_N: Labels, given_NC: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """The probability of each image that the curve is of, and whether it came true."""
+    if given_NC.shape[1] == 2:
+        return given_NC[:, 1], labels_N == 1
+    return given_NC.max(axis=1), given_NC.argmax(axis=1) == labels_N
 
 
-def reliability(labels_N: Labels, given_SNC: Floats) -> list[tuple[float, float, int]]:
-    """Mean confidence, accuracy and number of predictions in ten bins, empty ones left out."""
-    confidence = given_SNC.max(axis=2).ravel()
-    right = (given_SNC.argmax(axis=2) == labels_N).ravel()
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    return [
-        (
-            float(confidence[bins == b].mean()),
-            float(right[bins == b].mean()),
-            int((bins == b).sum()),
-        )
-        for b in np.unique(bins)
-    ]
+def _slope_text(labels_N: Labels, given_NC: Floats, groups_N: Labels | None) -> str:
+    found = find_recalibration(labels_N, given_NC[None], groups_N=groups_N)
+    if found is None:
+        return "no slope is defined"
+    text = f"slope {plain_interval(found.slope)}"
+    if len(found.intercepts) == 1:
+        text += f", intercept {plain_interval(found.intercepts[0])}"
+    return text

@@ -1,13 +1,14 @@
 """Tasks B and C: how good is each strategy, with which settings, and what changed it."""
 
-import numpy as np
-
+from studies.claims import CHOSE, judge
 from studies.confirm import Candidate
+from studies.measurements import Measurement, as_gain
 from studies.records import CANDIDATE, TrialRecord, best_trials
 from studies.report.blocks import Block, Cell, Drawing, Listing, Paragraph, Section, Table, Words
 from studies.report.evidence import Evidence
 from studies.report.figures import Curve, learning_curves
 from studies.report.hyperparameters import what_each_did
+from studies.report.judged import judged_on
 from studies.report.numbers import (
     NAMES,
     TASKS,
@@ -25,7 +26,6 @@ from studies.report.numbers import (
 )
 from studies.scores import METRICS
 from studies.statistics import Interval, bootstrap_over_seeds
-from studies.verdict import difference_over_seeds
 
 TITLES = {
     "fine_tuning": "fine-tuning",
@@ -109,67 +109,69 @@ def seeds_interval(evidence: Evidence, candidate: Candidate) -> Interval | None:
     if found is None:
         return None
     try:
-        return bootstrap_over_seeds(METRICS[evidence.metric], *found)
+        return bootstrap_over_seeds(
+            METRICS[evidence.metric], *found, groups_N=evidence.groups(candidate.runs[0])
+        )
     except ValueError:
         return None
 
 
 def _gain(evidence: Evidence, candidate: Candidate) -> list[Words]:
-    """What the search gained over the default recipe, on the same validation images."""
-    recipe = next(
-        (
-            run
-            for run in evidence.controls
-            if CANDIDATE in run.keyed_params and run.strategy == candidate.strategy
-        ),
-        None,
+    """What the search gained over the default recipe, if possible on images that chose nothing."""
+    recipes = [
+        run
+        for run in evidence.controls
+        if CANDIDATE in run.keyed_params and run.strategy == candidate.strategy
+    ]
+    judged = judged_on(evidence)
+    gain = judged.difference(
+        evidence.metric,
+        judged.of_candidate(candidate),
+        judged.of_controls(recipes),
+        chosen=(candidate.strategy, None),
     )
-    if recipe is None or (evidence.confirmed is not None and evidence.confirmed.resplit):
+    if gain is None:
         return []
-    found = [evidence.best_epoch(run) for run in [*candidate.runs, recipe]]
-    if any(each is None for each in found):
-        return []
-    labels_N = next(each[0] for each in found if each is not None)
-    *searched, default_NC = [each[1] for each in found if each is not None]
-    try:
-        gain = difference_over_seeds(
-            METRICS[evidence.metric], labels_N, np.stack(searched), default_NC[None]
-        )
-    except ValueError:
-        return []
-    source = (
-        f"trial {recipe.number} of study {evidence.name}/controls, seed {recipe.config['seed']}"
-    )
+    recipe = recipes[0]
+    seeds = ", ".join(str(run.config["seed"]) for run in recipes)
+    numbers = ", ".join(str(run.number) for run in recipes)
     default = Cell(
-        text=configuration_text(recipe.params), source=source, href=f"#control-{recipe.number}"
+        text=configuration_text(recipe.params),
+        source=f"trials {numbers} of study {evidence.name}/controls, seeds {seeds}",
+        href=f"#control-{recipe.number}",
     )
     return [
         [
             "Gain over the default recipe (",
             default,
-            f"): {difference_text(evidence.metric, gain)}, the recipe by one seed: "
-            f"{_word(gain.verdict)}",
+            f"), on {judged.images}: {difference_text(evidence.metric, gain)}: "
+            f"{gain_words(gain, len(candidate.runs), len(recipes), evidence.metric)}",
         ]
     ]
 
 
-def _word(verdict: str) -> str:
-    return {"better": "the search helped", "worse": "the search did not help"}.get(
-        verdict, "not distinguishable"
-    )
+def gain_words(gain: Measurement, num_searched: int, num_recipes: int, metric: str) -> str:
+    """What may be said of a gain over the default recipe, given the seeds of both."""
+    if min(num_searched, num_recipes) < 2:
+        return "not judged: with one seed of either nobody knows how much seeds matter"
+    return {
+        "holds here": "the search helped",
+        "does not hold here": "the search did harm",
+        "not judged": f"not judged: {CHOSE}",
+    }.get(judge(as_gain(gain, METRICS[metric].larger_is_better)), "not shown to help")
 
 
 def _cost(evidence: Evidence, candidate: Candidate) -> Words:
     runs = candidate.runs
     parameters = runs[0].num_trainable_parameters
-    peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes]
+    peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
     seconds = Cell(
         text=seconds_text(candidate.mean_seconds),
         source=source_of_candidate(candidate, evidence.name),
         href=f"#confirm-{runs[0].number}",
     )
     text = " a training" + ("" if parameters is None else f", {parameters:,} trainable parameters")
-    text += f", at most {bytes_text(max(peaks))} of memory" if peaks else ""
+    text += f", at most {bytes_text(max(peaks))} of memory" if peaks else ", memory unknown"
     return ["Cost: ", seconds, text]
 
 
@@ -233,7 +235,8 @@ def _curves(evidence: Evidence, strategy: str, best: TrialRecord) -> list[Block]
             name=f"learning_curves_{strategy}",
             figure=figure,
             caption=f"Learning curves of {NAMES[strategy]}: {len(trials)} trials faint, trial "
-            f"{shown.number} bold{behind}. Solid: validation, dashed: training.",
+            f"{shown.number} bold{behind}. Solid: validation, dashed: training, "
+            "measured on the way, with dropout and on weights that still change.",
             description=f"Trial {shown.number} has its best validation {metric} at epoch "
             f"{shown.best_epoch} of {len(shown.history)}.",
         )

@@ -1,46 +1,45 @@
 """Task D: advantages and disadvantages of both strategies, each claim with what was measured."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from studies.claims import Claim, Measured, claims, gap_difference, gap_interval, geometric_ratio
-from studies.confirm import Candidate
-from studies.control_rows import KEYS
-from studies.records import TrialRecord
+from studies.claims import Claim, Measured, claims, holm_adjusted
 from studies.report.blocks import Block, Cell, Drawing, Paragraph, Section, Table, Words
+from studies.report.claims_measured import claimed_metric, measured
 from studies.report.evidence import Evidence
-from studies.report.figures import strategies_over_seeds
-from studies.report.numbers import NAMES, source_of_candidate
+from studies.report.figures import SearchStep, best_so_far, strategies_over_seeds
+from studies.report.numbers import (
+    NAMES,
+    metric_text,
+    number_cell,
+    seconds_text,
+    source_of_candidate,
+)
 from studies.report.task_b_c import seeds_interval
-from studies.scores import METRICS, Floats
-from studies.statistics import Interval, bootstrap_over_seeds
-from studies.verdict import difference_over_seeds
-
-# Differences of a loss are in nats: what people claim is about being right.
-ACCURACY = "accuracy"
-Predictions = tuple[NDArray[np.int64], Floats]
+from studies.statistics import Interval
 
 
 def task_d(evidence: Evidence) -> Section:
     """The eight claims as rows, and both strategies over their seeds."""
     found = measured(evidence)
-    rows: list[list[Words]] = [_row(evidence, claim) for claim in claims(found)]
+    judged = claims(found)
+    rows: list[list[Words]] = [
+        _row(evidence, claim, p) for claim, p in zip(judged, holm_adjusted(judged), strict=True)
+    ]
     blocks: list[Block] = [
         Paragraph(
             content="Each row is a claim that people make of a strategy in general, what was "
             "measured of it here (95 % intervals), and what follows for these images. A claim "
             "holds or does not hold where its interval lies on one side; else it is not shown. "
-            f"Differences are in {_metric(evidence)}."
+            f"Differences are in {claimed_metric(evidence)}, on {found.images}. {_worth(found)}"
         ),
         Table(
             name="claims",
             caption="Task D: advantages and disadvantages",
-            columns=["strategy", "", "claim", "measured here", "verdict"],
+            columns=["strategy", "", "claim", "measured here", "verdict", "p (Holm)"],
             rows=rows,
         ),
     ]
+    blocks += _search_curves(evidence)
     groups = _groups(evidence)
     if groups:
         blocks.append(
@@ -54,137 +53,90 @@ def task_d(evidence: Evidence) -> Section:
     return Section(id="task-d", title="Task D: comparison and analysis", blocks=blocks)
 
 
-def _metric(evidence: Evidence) -> str:
-    return ACCURACY if evidence.metric == "loss" else evidence.metric
+def _worth(found: Measured) -> str:
+    """What the images are worth for judging."""
+    if found.images == "test images":
+        return (
+            "The test images chose nothing. p is adjusted by Holm's method for the number of "
+            "measurements that claims rest on."
+        )
+    return (
+        "The validation images have chosen epochs and configurations, so that a difference is "
+        "judged only where it lies beyond what the forecast takes off for that choice; the test "
+        "images will judge the rest. p is adjusted by Holm's method for the number of "
+        "measurements that are judged."
+    )
 
 
-def _row(evidence: Evidence, claim: Claim) -> list[Words]:
+def _row(evidence: Evidence, claim: Claim, p: float | None) -> list[Words]:
     candidate = evidence.candidate(claim.strategy)
     source = "" if candidate is None else source_of_candidate(candidate, evidence.name)
     told = "; ".join(claim.evidence) or "not measured in this study"
+    verdict = f"{claim.verdict}: {claim.reason}" if claim.reason else claim.verdict
     return [
         NAMES[claim.strategy],
         "advantage" if claim.is_advantage else "disadvantage",
         claim.text,
         Cell(text=told, source=source, quiet=True),
-        Cell(text=claim.verdict, source=source, href="#appendix"),
+        Cell(text=verdict, source=source, href="#appendix"),
+        number_cell(p, "{:.2g}", source, quiet=True),
     ]
 
 
-def measured(evidence: Evidence) -> Measured:
-    """What this study has measured of both strategies."""
-    tuned, extracted = (evidence.candidate(n) for n in ("fine_tuning", "feature_extraction"))
-    on_val = {
-        c.strategy: found
-        for c in (tuned, extracted)
-        if c is not None and (found := _predictions(evidence, list(c.runs))) is not None
-    }
-    probe = _control(evidence, tuned, "logistic_regression", "imagenet")
-    random = _control(evidence, tuned, "logistic_regression", "random")
-    majority = next(
-        (r for r in evidence.controls if r.keyed_params.get(KEYS[0]) == "majority"), None
-    )
-    of_tuned, of_extracted = on_val.get("fine_tuning"), on_val.get("feature_extraction")
-    gaps = [_gap(evidence, c) for c in (tuned, extracted)]
-    on_accuracy = _difference(evidence, of_tuned, of_extracted, ACCURACY)
-    both = None
-    if tuned is not None and extracted is not None and on_accuracy is not None:
-        both = gap_difference((_training(tuned), _training(extracted)), on_accuracy)
-    test = _on_test(evidence)
-    parameters = [c.runs[0].num_trainable_parameters or 0 for c in (tuned, extracted) if c]
-    return Measured(
-        images="test images" if test is not None else "validation images",
-        num_train=evidence.num_images("train"),
-        tuned_over_extracted=test or _difference(evidence, of_tuned, of_extracted),
-        tuned_over_probe=_difference(evidence, of_tuned, _predictions(evidence, [probe])),
-        tuned_over_majority=_difference(evidence, of_tuned, _predictions(evidence, [majority])),
-        pretrained_over_random=_difference(
-            evidence, _predictions(evidence, [probe]), _predictions(evidence, [random])
+def _search_curves(evidence: Evidence) -> list[Block]:
+    """What each strategy's search had found behind so many trials and seconds."""
+    curves = {name: search_steps(evidence, name) for name in evidence.strategies}
+    curves = {name: steps for name, steps in curves.items() if steps}
+    if not curves:
+        return []
+    metric = evidence.metric
+    rows: list[list[Words]] = [
+        [
+            NAMES[name],
+            number_cell(step.num_trials, "{:,}"),
+            number_cell(step.seconds, "{:.1f}"),
+            Cell(text=metric_text(metric, step.best), key=step.best),
+        ]
+        for name, steps in curves.items()
+        for step in steps
+    ]
+    ends = [
+        f"{NAMES[name]} {metric_text(metric, steps[-1].best)} behind {steps[-1].num_trials} "
+        f"trials and {seconds_text(steps[-1].seconds)}"
+        for name, steps in curves.items()
+    ]
+    return [
+        Drawing(
+            name="best_so_far",
+            figure=best_so_far(curves, metric=f"validation {metric}"),
+            caption="The best of each strategy so far, against its trials and their seconds, "
+            "pruned and failed ones included. These images choose, so the values are too good, "
+            "and more so the more trials there are.",
+            description="; ".join(ends),
         ),
-        seconds_ratio=_ratio(evidence, lambda t: t.timing["training"] + t.timing["validation"]),
-        memory_ratio=_ratio(evidence, lambda t: float(t.peak_memory_bytes or 0)),
-        parameters=(parameters[0], parameters[1]) if len(parameters) == 2 else None,
-        tuned_gap=gaps[0],
-        extracted_gap=gaps[1],
-        gap_difference=both,
-        similarity=_mean([run.similarity for run in tuned.runs]) if tuned else None,
-        random_similarity=None if random is None else random.similarity,
-    )
+        Table(
+            name="best_so_far",
+            caption="The best of each strategy so far",
+            columns=["strategy", "trials", "seconds", f"best validation {metric}"],
+            rows=rows,
+            folded=True,
+        ),
+    ]
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _predictions(evidence: Evidence, runs: Sequence[TrialRecord | None]) -> Predictions | None:
-    """Labels (N,) and probabilities (S, N, C) on the validation images that all of them share."""
-    if not runs or None in runs or (evidence.confirmed is not None and evidence.confirmed.resplit):
-        return None
-    found = [evidence.best_epoch(run) for run in runs if run is not None]
-    known = [each for each in found if each is not None]
-    if len(known) < len(found):
-        return None
-    return known[0][0], np.stack([probabilities_NC for _, probabilities_NC in known])
-
-
-def _difference(
-    evidence: Evidence, first: Predictions | None, second: Predictions | None, metric: str = ""
-) -> Interval | None:
-    """The metric of the first minus that of the second, over seeds and validation images."""
-    if first is None or second is None:
-        return None
-    try:
-        return difference_over_seeds(
-            METRICS[metric or _metric(evidence)], first[0], first[1], second[1]
-        )
-    except ValueError:
-        return None
-
-
-def _on_test(evidence: Evidence) -> Interval | None:
-    """The difference on the test images, if they were opened."""
-    opening = evidence.evaluation
-    stored = None if opening is None or opening.result is None else opening.result["difference"]
-    if stored is None or stored["metric"] != _metric(evidence):
-        return None
-    return Interval(value=stored["value"], low=stored["low"], high=stored["high"])
-
-
-def _control(
-    evidence: Evidence, candidate: Candidate | None, name: str, weights: str
-) -> TrialRecord | None:
-    """A control on the features of a candidate's backbone."""
-    if candidate is None:
-        return None
-    wanted = (name, candidate.configuration["backbone"], weights)
-    return next(
-        (r for r in evidence.controls if tuple(map(r.keyed_params.get, KEYS)) == wanted), None
-    )
-
-
-def _training(candidate: Candidate) -> float:
-    """Training accuracy at the best epoch, the mean over seeds."""
-    return float(np.mean([run.best["train"][ACCURACY] for run in candidate.runs if run.best]))
-
-
-def _gap(evidence: Evidence, candidate: Candidate | None) -> Interval | None:
-    found = None if candidate is None else _predictions(evidence, list(candidate.runs))
-    if candidate is None or found is None:
-        return None
-    try:
-        return gap_interval(_training(candidate), bootstrap_over_seeds(METRICS[ACCURACY], *found))
-    except ValueError:
-        return None
-
-
-def _ratio(evidence: Evidence, cost: Callable[[TrialRecord], float]) -> Interval | None:
-    """Fine-tuning over feature extraction, of all complete trials of the search."""
-    first, second = (
-        [cost(t) for t in evidence.of_strategy(name) if t.state == "COMPLETE"]
-        for name in ("fine_tuning", "feature_extraction")
-    )
-    return geometric_ratio(first, second)
+def search_steps(evidence: Evidence, strategy: str) -> list[SearchStep]:
+    """Of one strategy the value of the best trial so far, from its first complete one on."""
+    metric = evidence.metric
+    steps, seconds, best = [], 0.0, None
+    for number, trial in enumerate(evidence.of_strategy(strategy), start=1):
+        seconds += trial.seconds or 0.0
+        if trial.state == "COMPLETE" and (
+            best is None or trial.score(metric) > best.score(metric)
+        ):
+            best = trial
+        if best is not None and best.value is not None:
+            steps.append(SearchStep(num_trials=number, seconds=seconds, best=best.value))
+    return steps
 
 
 def _groups(

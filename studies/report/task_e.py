@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from studies.final_words import forecast_result
+from studies.final_words import (
+    PRECISION_NOTE,
+    calibration_error_text,
+    forecast_result,
+    images_text,
+    predictive_sentence,
+    shown_metrics,
+)
 from studies.ledger import Opening
 from studies.report.blocks import Block, Cell, Listing, Paragraph, Section, Table, Words
 from studies.report.errors_shown import most_confident_errors
@@ -11,13 +18,22 @@ from studies.report.evidence import Evidence
 from studies.report.explanation import explained
 from studies.report.numbers import (
     NAMES,
+    NOTHING,
     difference_text,
     interval_cell,
     interval_text,
     number_cell,
+    plain_interval,
     source_of_candidate,
 )
 from studies.report.predictions_shown import confusions, curves, stored_predictions
+
+MOST_CLASSES = 4
+READ = (
+    "A slope of 1 and intercepts of 0 are right. A slope below 1 says that probabilities are too "
+    "near 0 and 1, an intercept below 0 that its class is foretold too often. The calibration "
+    "error is what there is beyond that of a calibrated model on so many images."
+)
 
 
 def task_e(evidence: Evidence) -> list[Section]:
@@ -117,7 +133,13 @@ def _opened(
         warning = f"Opened {len(evidence.openings)} times: all but the first are validation."
         blocks.append(Paragraph(content=warning, kind="warning"))
     blocks.append(_ledger(evidence))
-    blocks += [_metrics(result, source), _controls(result, source)]
+    blocks += [_metrics(result, source), Paragraph(content=PRECISION_NOTE, kind="note")]
+    predictive = predictive_sentence(result)
+    if predictive is not None:
+        blocks.append(Paragraph(content=predictive))
+    if "calibration" in result:
+        blocks += [_calibration(evidence, result, source), Paragraph(content=READ, kind="note")]
+    blocks.append(_controls(result, source))
     blocks.append(confusions(result, evidence.classes))
     if stored is not None:
         blocks += curves(evidence, result, stored)
@@ -212,11 +234,11 @@ def _metrics(result: Mapping[str, Any], source: str) -> Table:
             interval_cell(metric, interval, source),
             interval_cell(metric, result["at_threshold"]["metrics"].get(metric), source),
         ]
-        for metric, interval in result["metrics"].items()
+        for metric, interval in shown_metrics(result["metrics"]).items()
     ]
     return Table(
         name="test_metrics",
-        caption=f"Metrics on {result['n']} test images, 95 % intervals",
+        caption=f"Metrics on {images_text(result)}, 95 % intervals",
         columns=[
             "metric",
             *(f"{NAMES[name]}, {len(s['seeds'])} seeds" for name, s in strategies.items()),
@@ -225,6 +247,54 @@ def _metrics(result: Mapping[str, Any], source: str) -> Table:
         ],
         rows=rows,
     )
+
+
+def _calibration(evidence: Evidence, result: Mapping[str, Any], source: str) -> Table:
+    """Slope, intercepts and scores before and after calibration."""
+    strategies = {
+        f"{NAMES[name]}, {len(each['seeds'])} seeds": each["calibration"]
+        for name, each in result["by_strategy"].items()
+    }
+    # More columns would be read by nobody; all are in the result as JSON.
+    others = evidence.classes[1:] if len(evidence.classes) <= MOST_CLASSES else []
+    rows: list[list[Words]] = []
+    for name, found in {**strategies, "the bundle's model": result["calibration"]}.items():
+        for when in ("before", "after"):
+            told = found[when]
+            intercepts = told["intercepts"] or {}
+            rows.append(
+                [
+                    name,
+                    when,
+                    _plain_cell(told["slope"], source),
+                    *(_plain_cell(intercepts.get(other), source) for other in others),
+                    interval_cell("loss", told["loss"], source),
+                    interval_cell("brier", told["brier"], source),
+                    calibration_error_text(told["ece"]) if "ece" in told else "",
+                ]
+            )
+    return Table(
+        name="test_calibration",
+        caption="Can probabilities be taken at their word? Before and after calibration on "
+        "validation images, 95 % intervals",
+        columns=[
+            "",
+            "calibration",
+            "slope",
+            *(f"intercept of {name}" for name in others),
+            "log loss (nats)",
+            "Brier score",
+            "calibration error beyond chance",
+        ],
+        rows=rows,
+    )
+
+
+def _plain_cell(found: Mapping[str, Any] | None, source: str) -> Cell:
+    if found is None:
+        return NOTHING
+    low, high = found["low"], found["high"]
+    return Cell(text=plain_interval(found), source=source, key=found["value"], bounds=(low, high))
 
 
 def _controls(result: Mapping[str, Any], source: str) -> Table:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2_contingency, mannwhitneyu
 
+from transfer.data.decoding import Resize
 from transfer.data.facts import ImageFacts
 from transfer.data.findings import Finding, Splits, interval_width, named
 from transfer.data.opening import CheckedSplit
@@ -28,6 +29,8 @@ MIN_SHARE_DIFFERENCE = 0.05
 # of one source should be more alike than that.
 MIN_CLASS_AUROC = 0.85
 MIN_SPLIT_AUROC = 0.75
+# What an even picture is stretched by, beside another one of the same set.
+MOST_STRETCH = 1.2
 # Fewer images of a class in a split, and its recall is hardly known.
 RARE = 10
 # The width of the 95 % interval at 90 % accuracy above which a split is small: below about 65
@@ -215,6 +218,26 @@ def _most_telling(
         if telling > most and test.pvalue < MAX_P:
             best, most = (what, auroc), telling
     return best
+
+
+def aspect_ratios(splits: Splits, resize: Resize) -> Iterator[Finding]:
+    """Proportions that differ, where squeezing distorts every image in a way of its own."""
+    ratios_N = np.array([f.width / f.height for split in splits.values() for f in split.facts])
+    low, high = np.quantile(ratios_N, [0.05, 0.95]).tolist()
+    if resize == "squeeze" and high / low > MOST_STRETCH:
+        yield Finding(
+            kind="aspect_ratios",
+            level="warning",
+            text=(
+                f"width / height is {low:.2f} to {high:.2f} in the middle 90 % of the images, "
+                "which are all squeezed to a square"
+            ),
+            remedy=(
+                "keep their proportions with --resize pad, or with --resize crop where nothing "
+                "that matters is at the longer ends"
+            ),
+            values={"low": low, "high": high, "stretch": high / low},
+        )
 
 
 def small_splits(splits: Splits) -> Iterator[Finding]:

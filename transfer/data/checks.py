@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from transfer.data.balance import (
+    aspect_ratios,
     class_balance,
     other_splits,
     rare_classes,
@@ -20,6 +21,7 @@ from transfer.data.findings import Finding, Splits, named
 from transfer.data.leakage import copies_across, copies_within, groups_across, near_duplicates
 from transfer.data.loading import ImageData
 from transfer.data.opening import joined_splits
+from transfer.data.stems import shared_stems
 
 
 def check(data: ImageData, passed_over: Sequence[str] = ()) -> list[Finding]:
@@ -34,6 +36,7 @@ def check(data: ImageData, passed_over: Sequence[str] = ()) -> list[Finding]:
         *copies_across(brought),
         *groups_across(kept),
         *copies_within(kept),
+        *(shared_stems(kept, len(data.classes)) if data.num_groups is None else ()),
         *near_duplicates(data.kept, knows_groups=data.num_groups is not None),
         *_passed_over(passed_over),
         *_misnamed(kept),
@@ -41,6 +44,7 @@ def check(data: ImageData, passed_over: Sequence[str] = ()) -> list[Finding]:
         *class_balance(kept, data.classes),
         *shortcuts(kept["train"], data.classes),
         *other_splits(kept),
+        *aspect_ratios(kept, data.resize),
         *small_splits(data.kept),
     ]
     return sorted(found, key=lambda finding: finding.level)

@@ -6,7 +6,8 @@ more than 8 bits a channel.
 
 import io
 import warnings
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 Pixels = NDArray[np.uint8]
 NativePixels = NDArray[np.uint8] | NDArray[np.uint16]
 AnyDepth = TypeVar("AnyDepth", bound=np.generic)
+Resize = Literal["squeeze", "pad", "crop"]
+RESIZED: Mapping[Resize, str] = {
+    "squeeze": "squeezed to a square",
+    "pad": "padded to a square",
+    "crop": "cropped to the square in the middle",
+}
+# Lanczos keeps most of the detail: for pixels that are resampled once more.
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
 FORMAT_OF_SUFFIX = {
     ".bmp": "BMP",
@@ -31,6 +40,14 @@ SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 FORMATS = tuple(sorted(set(FORMAT_OF_SUFFIX.values())))
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
+
+
+class Resizing(NamedTuple):
+    """How an image becomes a square of ``enlarged`` times the size that is asked for."""
+
+    resize: Resize = "squeeze"
+    interpolation: Interpolation = "bilinear"
+    enlarged: int = 1
 
 
 class Decoded(NamedTuple):
@@ -188,13 +205,51 @@ def as_grey(pixels: NDArray[AnyDepth]) -> NDArray[AnyDepth]:
     return np.ascontiguousarray(first) if same else pixels
 
 
-def resize(pixels: Pixels, size: int) -> Pixels:
-    """Resize to a square of ``size`` pixels by bilinear interpolation with antialiasing.
+def resize(
+    pixels: Pixels,
+    size: int,
+    how: Resize = "squeeze",
+    interpolation: Interpolation = "bilinear",
+) -> Pixels:
+    """Resize to a square of ``size`` pixels, with antialiasing. A square image is the same by all.
 
-    The whole image is kept: in medical pictures the finding may be at the border, so nothing is
-    cropped, and the aspect ratio is what gives way.
+    - ``squeeze`` keeps the whole image, and its proportions give way.
+    - ``pad`` keeps the whole image and its proportions: bars make it a square. Their value is the
+      mean of the outermost pixels along them, so that the seam is faint on dark and bright images
+      alike; it depends on no other image.
+    - ``crop`` keeps the proportions of the square in the middle, and loses what lies outside.
     """
-    if pixels.shape[:2] == (size, size):
+    height, width = pixels.shape[:2]
+    if (height, width) == (size, size):
         return pixels
-    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    image, resample = Image.fromarray(pixels), _RESAMPLING[interpolation]
+    if how == "squeeze" or height == width:
+        return np.asarray(image.resize((size, size), resample))
+    if how == "crop":
+        side = min(height, width)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        return np.asarray(image.resize((size, size), resample, box=box))
+    return _padded(image, pixels, size, resample)
+
+
+_RESAMPLING: dict[Interpolation, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def _padded(image: Image.Image, pixels: Pixels, size: int, resample: Image.Resampling) -> Pixels:
+    height, width = pixels.shape[:2]
+    longest = max(height, width)
+    inner_height, inner_width = (max(1, round(size * n / longest)) for n in (height, width))
+    along_bars = pixels if width > height else pixels.swapaxes(0, 1)
+    value = np.concatenate([along_bars[0], along_bars[-1]]).mean(axis=0).round()
+    square = np.empty((size, size, *pixels.shape[2:]), np.uint8)
+    square[...] = value
+    top, left = (size - inner_height) // 2, (size - inner_width) // 2
+    square[top : top + inner_height, left : left + inner_width] = np.asarray(
+        image.resize((inner_width, inner_height), resample)
+    )
+    return square

@@ -80,6 +80,13 @@ def together(digests: Sequence[str], groups: Sequence[str] | None) -> NDArray[np
     return first_seen(component_of_node[: len(digests)])
 
 
+def group_codes(groups: Sequence[str] | None) -> NDArray[np.int64] | None:
+    """A number for each image, (N,), equal where images are of one group; None without groups."""
+    if groups is None:
+        return None
+    return np.unique(np.array(groups, dtype=str), return_inverse=True)[1].astype(np.int64)
+
+
 def first_seen(values_N: NDArray[np.integer]) -> NDArray[np.int64]:
     """Number values by their first appearance, (N,), so that their own names don't matter."""
     _, first, inverse = np.unique(values_N, return_index=True, return_inverse=True)

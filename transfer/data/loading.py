@@ -6,17 +6,17 @@ them leaves this module.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.data.decoding import Pixels
+from transfer.data.decoding import Interpolation, Pixels, Resize, Resizing
 from transfer.data.duplicates import copies_to_drop
-from transfer.data.groups import partition_lines, together
+from transfer.data.groups import group_codes, partition_lines, together
 from transfer.data.items import Items, OnProgress, Source
 from transfer.data.opening import (
     GIVEN,
@@ -31,14 +31,23 @@ from transfer.data.splits import Positions, stratified_split
 from transfer.data.window import Window
 
 SPLITS = ("train", "val", "test")
+# The pixels that views are made from, and how many times the images' size they have: `views`
+# halves them.
+LARGE: Literal["large"] = "large"
+ENLARGED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Some of the images: ``positions_N`` in the data set, and their labels in [0, C)."""
+    """Some of the images: ``positions_N`` in the data set, and their labels in [0, C).
+
+    ``groups_N`` are numbers, equal where images are of one group (a subject, say); None where
+    nobody knows whose pictures they are.
+    """
 
     positions_N: Positions
     labels_N: NDArray[np.int64]
+    groups_N: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.positions_N)
@@ -51,6 +60,9 @@ class ImageData:
     ``pixels_fingerprint`` names the decoded images in their order, ``fingerprint`` their labels,
     given splits and groups, ``test_fingerprint`` the sealed test images and labels.
 
+    ``resized`` has them by each interpolation that a backbone wants, ``large_NHWC`` at twice the
+    size, for views of them; ``resize`` says how they became squares.
+
     For those who look at the data: ``window`` is the range of values that 16-bit images were
     mapped to 8 bits by; ``digests`` are hashes of the images' pixels in the data's order;
     ``made_splits`` names those of val and test that were made here; ``num_groups`` counts groups
@@ -61,7 +73,7 @@ class ImageData:
     was left out, by split; ``sealed`` are the test images, for `unsealing` alone to open.
     """
 
-    images_NHWC: Pixels
+    resized: Mapping[Interpolation, Pixels]
     rows_N: Positions
     names: tuple[str, ...]
     classes: tuple[str, ...]
@@ -71,6 +83,8 @@ class ImageData:
     pixels_fingerprint: str
     fingerprint: str
     test_fingerprint: str
+    resize: Resize = "squeeze"
+    large_NHWC: Pixels | None = None
     window: Window | None = None
     digests: tuple[str, ...] = ()
     made_splits: tuple[str, ...] = ()
@@ -84,6 +98,18 @@ class ImageData:
     sealed: Items | None = field(default=None, repr=False)
 
     @property
+    def subjects(self) -> dict[str, int] | None:
+        """How many groups each split has images of; None where none are known."""
+        if self.num_groups is None:
+            return None
+        return {name: len(set(part.groups or ())) for name, part in self.kept.items()}
+
+    @property
+    def images_NHWC(self) -> Pixels:
+        """The images by the first interpolation that was asked for: to be looked at."""
+        return next(iter(self.resized.values()))
+
+    @property
     def image_size(self) -> int:
         return int(self.images_NHWC.shape[1])
 
@@ -94,6 +120,34 @@ class ImageData:
         """The images at ``positions``: (B, H, W, C), uint8."""
         return np.asarray(self.images_NHWC[self.rows_N[positions]])
 
+    def pixels(self, which: Interpolation | Literal["large"]) -> Pixels:
+        """All images, resized by an interpolation or enlarged, in the order of the rows.
+
+        Raises:
+            ValueError: the data were loaded without them.
+        """
+        if which == LARGE:
+            return self.require_views()
+        if which not in self.resized:
+            raise ValueError(
+                f"The images were resized by {', '.join(self.resized)}, but a backbone wants "
+                f"{which}; name it in load_data(interpolations=...)."
+            )
+        return self.resized[which]
+
+    def require_views(self) -> Pixels:
+        """The pixels that views are made from.
+
+        Raises:
+            ValueError: the data were loaded without them.
+        """
+        if self.large_NHWC is None:
+            raise ValueError(
+                "Views are made from larger images, without which these data were loaded; "
+                "ask for them by load_data(with_views=True)."
+            )
+        return self.large_NHWC
+
 
 def load_data(
     source: Source,
@@ -101,6 +155,9 @@ def load_data(
     image_size: int,
     seed: int,
     cache_dir: Path,
+    resize: Resize = "squeeze",
+    interpolations: Sequence[Interpolation] = ("bilinear",),
+    with_views: bool = False,
     skip_unreadable: bool = False,
     drop_duplicates: bool = False,
     on_progress: OnProgress = lambda what, done, total: None,
@@ -108,6 +165,9 @@ def load_data(
     """Decode (or find decoded) the training and validation images and check the test images.
 
     Args:
+        resize: how images become squares.
+        interpolations: those of the backbones that will look at them.
+        with_views: whether views will be asked for, which are made from images of twice the size.
         skip_unreadable: leave out what can't be read instead of refusing it.
         drop_duplicates: where the same pixels stand in two of the given splits, keep the copy in
             train, else the one in test.
@@ -115,7 +175,10 @@ def load_data(
     Raises:
         ValueError: unreadable images, or a class too small to be split.
     """
-    opened = open_images(source, image_size, cache_dir, on_progress)
+    kinds = [Resizing(resize, name) for name in dict.fromkeys(interpolations)]
+    large = [Resizing(resize, "lanczos", ENLARGED)] if with_views else []
+    opened = open_images(source, image_size, cache_dir, on_progress, resizings=[*kinds, *large])
+    images = opened.store.images
     if opened.unreadable and not skip_unreadable:
         _refuse(opened)
     digests = {name: split.digests for name, split in opened.splits.items()}
@@ -140,16 +203,24 @@ def load_data(
         parts["train"] = checked["train"] = pool.images.subset(train)
         parts["val"] = checked["val"] = replace(pool.images.subset(val), is_made=True)
     labels = {"train": pool.images.labels_N[train], "val": pool.images.labels_N[val]}
+    codes_N = group_codes(pool.images.groups)
+
+    def split(name: str, positions_N: Positions) -> Split:
+        groups_N = None if codes_N is None else codes_N[positions_N]
+        return Split(positions_N=positions_N, labels_N=labels[name], groups_N=groups_N)
+
     lines = _lines(source.classes, pool.images, pool.is_val)
     test_lines = _lines(source.classes, test, [False] * len(test))
     facts = pool.images.facts
     return ImageData(
-        images_NHWC=opened.store.images_NHWC,
+        resized={kind.interpolation: images[kind] for kind in kinds},
+        large_NHWC=images[large[0]] if large else None,
+        resize=resize,
         rows_N=pool.rows_N,
         names=pool.images.names,
         classes=source.classes,
-        train=Split(positions_N=train, labels_N=labels["train"]),
-        val=Split(positions_N=val, labels_N=labels["val"]),
+        train=split("train", train),
+        val=split("val", val),
         counts={
             name: count_labels(source.classes, labels_N)
             for name, labels_N in {**labels, "test": test.labels_N}.items()

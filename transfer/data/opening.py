@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer.data.decoding import Resizing
 from transfer.data.facts import Facts, ImageFacts, Unreadable
 from transfer.data.groups import together
 from transfer.data.items import Items, OnProgress, Source, SplitName, joined
@@ -74,7 +75,12 @@ class Opened:
 
 
 def open_images(
-    source: Source, image_size: int, cache_dir: Path, on_progress: OnProgress
+    source: Source,
+    image_size: int,
+    cache_dir: Path,
+    on_progress: OnProgress,
+    *,
+    resizings: Sequence[Resizing] = (Resizing(),),
 ) -> Opened:
     """Decode all images of a source.
 
@@ -110,7 +116,14 @@ def open_images(
         splits = {"test": _checked(test_items, facts, places)}
         sealed = test_items.subset(places)
     pool = joined(list(given.values()))
-    store = open_store(pool, image_size, cache_dir, on_progress, num_train=len(given["train"]))
+    store = open_store(
+        pool,
+        image_size,
+        cache_dir,
+        on_progress,
+        resizings=resizings,
+        num_train=len(given["train"]),
+    )
     rows: dict[str, Positions] = {}
     first = 0
     for name, items in given.items():

@@ -3,14 +3,17 @@
 Nothing else opens them for more than facts. Knows no ledger: who calls it has recorded it.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from transfer.data.decoding import Pixels, resize
+from transfer.data.decoding import Interpolation, Pixels, resize
 from transfer.data.facts import pixel_digest
+from transfer.data.groups import group_codes
 from transfer.data.items import OnProgress
 from transfer.data.loading import ImageData, Split, count_labels, hash_lines
+from transfer.data.store import written_pixels
 from transfer.data.window import to_eight_bits
 
 
@@ -34,26 +37,41 @@ def unsealed(
     sealed = data.sealed
     assert sealed is not None
     digests: list[str] = []
-    rows = _OpenedRows(folder, len(sealed), data.image_size)
-    for i in range(len(sealed)):
-        pixels = sealed.decode(sealed.read(i)).pixels
-        if pixels.dtype != np.uint8 and data.window is None:
-            raise ValueError(
-                f"Test image {sealed.names[i]} has 16 bits, but the training images have 8, so "
-                "that nothing says how it becomes one of 8 bits."
-            )
-        digests.append(pixel_digest(pixels))
-        rows.write(i, resize(to_eight_bits(pixels, data.window), data.image_size))
-        on_progress("decoding test images", i + 1, len(sealed))
+
+    def opened(interpolation: Interpolation) -> Iterator[Pixels]:
+        digests.clear()
+        for i in range(len(sealed)):
+            pixels = sealed.decode(sealed.read(i)).pixels
+            if pixels.dtype != np.uint8 and data.window is None:
+                raise ValueError(
+                    f"Test image {sealed.names[i]} has 16 bits, but the training images have 8, "
+                    "so that nothing says how it becomes one of 8 bits."
+                )
+            digests.append(pixel_digest(pixels))
+            image = to_eight_bits(pixels, data.window)
+            yield resize(image, data.image_size, data.resize, interpolation)
+            on_progress("decoding test images", i + 1, len(sealed))
+
+    shape = (len(sealed), data.image_size, data.image_size)
+    # Nearly always there is one: where there are two, decoding twice is simpler than two files.
+    resized: dict[Interpolation, Pixels] = {
+        name: np.load(_write(folder, name, opened(name), shape), mmap_mode="r")
+        for name in data.resized
+    }
     everything = np.arange(len(sealed))
     counts = count_labels(data.classes, sealed.labels_N)
     return ImageData(
-        images_NHWC=rows.images_NHWC,
+        resized=resized,
+        resize=data.resize,
         rows_N=everything,
         names=sealed.names,
         classes=data.classes,
         train=Split(positions_N=everything[:0], labels_N=sealed.labels_N[:0]),
-        val=Split(positions_N=everything, labels_N=sealed.labels_N),
+        val=Split(
+            positions_N=everything,
+            labels_N=sealed.labels_N,
+            groups_N=group_codes(sealed.groups),
+        ),
         counts={"test": counts},
         pixels_fingerprint=hash_lines(digests),
         fingerprint=data.test_fingerprint,
@@ -63,22 +81,39 @@ def unsealed(
     )
 
 
-class _OpenedRows:
-    """Opened images in a file, of one channel until the first colour image comes."""
+class _ColourFoundError(Exception):
+    """A colour image turned up while all were taken to be grey."""
 
-    def __init__(self, folder: Path, num_images: int, size: int) -> None:
-        self._folder = folder
-        self.images_NHWC = self._file("grey", (num_images, size, size, 1))
+    def __init__(self, image: Pixels) -> None:
+        self.image = image
 
-    def write(self, row: int, image: Pixels) -> None:
-        if image.ndim == 3 and self.images_NHWC.shape[-1] == 1:
-            grey_NHWC = self.images_NHWC
-            self.images_NHWC = self._file("colour", (*grey_NHWC.shape[:3], 3))
-            for before in range(row):
-                self.images_NHWC[before] = grey_NHWC[before]
-        self.images_NHWC[row] = image if image.ndim == 3 else image[..., None]
 
-    def _file(self, name: str, shape: tuple[int, ...]) -> Pixels:
-        path = self._folder / f"{name}.npy"
-        found: Pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        return found
+def _write(folder: Path, name: str, images: Iterator[Pixels], shape: tuple[int, int, int]) -> Path:
+    """Write images, (H, W) or (H, W, 3), into a file: of one channel where all are grey."""
+    grey, colour, num_grey = folder / f"{name}-grey.npy", folder / f"{name}-colour.npy", 0
+    try:
+        with written_pixels(grey, (*shape, 1)) as file:
+            for image in images:
+                if image.ndim == 3:
+                    raise _ColourFoundError(image)
+                file.write(np.ascontiguousarray(image).data)
+                num_grey += 1
+        return grey
+    except _ColourFoundError as found:
+        first = found.image
+    with grey.open("rb") as before, written_pixels(colour, (*shape, 3)) as file:
+        np.lib.format.read_magic(before)
+        np.lib.format.read_array_header_1_0(before)
+        for _ in range(num_grey):
+            pixels = np.frombuffer(before.read(shape[1] * shape[2]), np.uint8)
+            file.write(_coloured(pixels.reshape(shape[1:])).data)
+        file.write(_coloured(first).data)
+        for image in images:
+            file.write(_coloured(image).data)
+    grey.unlink()
+    return colour
+
+
+def _coloured(image: Pixels) -> Pixels:
+    """The image with three channels."""
+    return np.ascontiguousarray(image if image.ndim == 3 else np.stack([image] * 3, axis=-1))
