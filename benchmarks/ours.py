@@ -183,7 +183,7 @@ def run_list(setup: Setup, configs: Sequence[TransferConfig]) -> Run:
     run = Run()
     patches = (
         (data_check, "load_data", run.load_data),
-        (preparation, "opening", lambda space, n_trials: list(space.configurations())),
+        (preparation, "opening", lambda space: list(space.configurations())),
         (workplace, "Objective", partial(Objective, train=run.train)),
     )
     with ExitStack() as stack:

@@ -1,11 +1,12 @@
 """How many times as fast the backbones train in bfloat16 as in float32, all layers, side by side.
 
-What `transfer.precision.BF16_PAYS_ON_CPU` is taken from: steps of 16 images with random weights,
-in turn, the median of --steps of each.
+What `transfer.precision` decides by on each machine, here for longer: steps with random weights,
+in turn, for --seconds of the processor, whatever else it does meanwhile.
 
     python benchmarks/precision.py --threads 2
 
-prints a line for each backbone with a number for each of --sizes.
+prints a line for each backbone with the mean, its interval of 95 % and what `auto` makes of it,
+for each of --sizes. --images 16 takes larger steps than `auto` does.
 """
 
 import argparse
@@ -16,7 +17,8 @@ from rich.progress import track
 
 from transfer.catalog import BACKBONES
 from transfer.device import cpu_model
-from transfer.throughput import BATCH_SIZE, measure_speedup
+from transfer.precision import MIN_SPEEDUP
+from transfer.throughput import Speedup, measure_speedup
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,14 +26,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=BACKBONES)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[48, 96, 224], help="in pixels")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 224], help="in pixels")
     parser.add_argument("--precision", default="bf16", choices=["bf16", "fp16"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--images", type=int, help="of a step; default: as many as auto takes")
+    parser.add_argument("--seconds", type=float, default=2.0)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     print(f"{cpu_model()}, {arguments.threads} threads, torch {torch.__version__}")
-    print(f"{arguments.precision} against fp32, {BATCH_SIZE} images of {arguments.sizes} pixels")
+    print(f"{arguments.precision} against fp32, images of {arguments.sizes} pixels")
     for backbone in track(arguments.backbones, transient=True):
         speedups = [
             measure_speedup(
@@ -39,12 +42,17 @@ def main(argv: Sequence[str] | None = None) -> None:
                 arguments.precision,
                 image_size=size,
                 device=torch.device("cpu"),
-                num_images=BATCH_SIZE,
-                num_steps=arguments.steps,
+                num_images=arguments.images,
+                max_seconds=arguments.seconds,
             )
             for size in arguments.sizes
         ]
-        print(f"{backbone:20} {'  '.join(f'{speedup:5.2f}' for speedup in speedups)}", flush=True)
+        print(f"{backbone:20} {'  '.join(map(_told, speedups))}", flush=True)
+
+
+def _told(speedup: Speedup) -> str:
+    chosen = "half" if speedup.low >= MIN_SPEEDUP else "fp32"
+    return f"{speedup.value:.2f} [{speedup.low:.2f}, {speedup.high:.2f}] {chosen}"
 
 
 if __name__ == "__main__":

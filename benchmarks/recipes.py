@@ -29,7 +29,7 @@ import torch
 
 from studies.statistics import mean_interval
 from transfer.activations import Activations
-from transfer.backbones import find_spec
+from transfer.backbones import find_spec, interpolations_of
 from transfer.cache import cache_folder
 from transfer.config import Strategy, TransferConfig
 from transfer.data.loading import ImageData, Split, load_data
@@ -218,6 +218,8 @@ def main() -> None:
         image_size=arguments.image_size,
         seed=0,
         cache_dir=cache_folder(),
+        interpolations=interpolations_of([arguments.backbone]),
+        with_views=True,
     )
     weights = find_weights(arguments.backbone, weights_dir=arguments.weights_dir)
     runs = list(run_all(arguments, data, weights))

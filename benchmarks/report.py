@@ -19,7 +19,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 
 from studies.storage import StudyStorage, create_study, open_storage
-from studies.study_record import write_confirm, write_identity, write_totals
+from studies.study_record import (
+    read_study,
+    write_confirm,
+    write_identity,
+    write_search,
+    write_totals,
+)
 
 NUM_VAL, NUM_EPOCHS = 400, 15
 DEPTH = 19
@@ -30,14 +36,16 @@ RANGES = {
 }
 RATES = {
     "feature_extraction": FloatDistribution(1e-4, 1e-1, log=True),
-    "fine_tuning": FloatDistribution(1e-6, 1e-3, log=True),
+    "fine_tuning": FloatDistribution(1e-4, 3e-2, log=True),
 }
 SETTINGS = {
     "metric": "accuracy",
     "epochs": NUM_EPOCHS,
     "patience": 5,
     "image_size": 224,
+    "resize": "squeeze",
     "num_views": 1,
+    "flip": "horizontal",
     "seed": 0,
     "weights": "imagenet",
     "sampler": "tpe",
@@ -90,10 +98,13 @@ def make_study(storage: StudyStorage, num_trials: int) -> None:
     confirm = create_study(storage, "large/confirm", "accuracy")
     stored = {"num_seeds": 3, "resplit": False, "choose": "best", "seeds": [1, 2, 3]}
     write_confirm(confirm, {**stored, "candidates": numbers})
-    for number, strategy in zip(numbers, best, strict=True):
+    record = read_study(study)
+    assert record is not None
+    write_search(confirm, record.search_id)
+    for number, (strategy, trial) in zip(numbers, best.items(), strict=True):
         for seed in (1, 2, 3):
             confirm.add_trial(
-                made(storage, rng, labels_N, 3 * number + seed, strategy, (number, seed))
+                made(storage, rng, labels_N, 3 * number + seed, strategy, (number, seed), trial)
             )
 
 
@@ -107,8 +118,9 @@ def made(
     number: int,
     strategy: str | None = None,
     repeat: tuple[int, int] | None = None,
+    params_of: FrozenTrial | None = None,
 ) -> FrozenTrial:
-    """A complete trial with its history and stored predictions."""
+    """A complete trial with its history and stored predictions; a repeat has another's params."""
     strategy = strategy or str(rng.choice(list(RATES)))
     rate = RATES[strategy]
     ranges = {**RANGES, f"learning_rate@{strategy}": rate}
@@ -122,6 +134,8 @@ def made(
     if strategy == "fine_tuning":
         ranges["num_unfrozen_layers"] = IntDistribution(1, DEPTH)
         params["num_unfrozen_layers"] = int(rng.integers(1, DEPTH + 1))
+    if params_of is not None:
+        params = dict(params_of.params)
     if repeat is not None:
         for name, value in zip(("candidate", "seed"), repeat, strict=True):
             ranges[name], params[name] = IntDistribution(0, 2**32 - 1), value
@@ -156,7 +170,7 @@ def made(
         intermediate_values={e + 1: float(a) for e, a in enumerate(accuracies)},
         user_attrs={
             "claim": {"schema": 1, "worker": "made up", "logical_number": number},
-            "provenance": {"config": {"seed": 0}, "versions": {}},
+            "provenance": {"config": {}, "versions": {}},
             "result": {
                 "history": history,
                 "best_epoch": best + 1,
