@@ -17,7 +17,7 @@ from rich.progress import track
 
 from transfer.catalog import BACKBONES
 from transfer.device import cpu_model
-from transfer.precision import MIN_SPEEDUP
+from transfer.precision import pays
 from transfer.throughput import Speedup, measure_speedup
 
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _told(speedup: Speedup) -> str:
-    chosen = "half" if speedup.low >= MIN_SPEEDUP else "fp32"
+    chosen = "half" if pays(speedup) else "fp32"
     return f"{speedup.value:.2f} [{speedup.low:.2f}, {speedup.high:.2f}] {chosen}"
 
 

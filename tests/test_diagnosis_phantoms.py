@@ -32,8 +32,10 @@ choices = [32]
 @pytest.fixture
 def explained(tmp_path, monkeypatch):
     """Run, export, evaluate and explain a study of a phantom."""
-    # Controls take half of the time, and no part in the explanation.
+    # Controls, pictures and notes take most of the time, and no part in the explanation.
     monkeypatch.setattr("studies.runner.run_controls", lambda *_, **__: [])
+    monkeypatch.setattr("studies.objective.upload_pictures", lambda *_, **__: None)
+    monkeypatch.setattr("studies.dashboard.publish.Publisher.publish", lambda *_, **__: None)
     (tmp_path / "space.toml").write_text(SPACE, encoding="utf-8")
 
     def explained(shift, seed):
