@@ -60,17 +60,21 @@ CHOICE_SHARES = (0.25, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How many images train, validate and are held out, and for how many epochs they train."""
+    """How many images train, validate and are held out, and for how many epochs they train.
+
+    ``head_rates`` are those at which the heads beyond the first are tried.
+    """
 
     train: int
     val: int
     held_out: int
     epochs: int
+    head_rates: tuple[float, ...] = RATES
 
 
 SIZES = (
     Size(train=200, val=50, held_out=400, epochs=8),
-    Size(train=1600, val=200, held_out=200, epochs=5),
+    Size(train=1600, val=200, held_out=200, epochs=5, head_rates=CHOICE_RATES),
 )
 
 
@@ -90,18 +94,16 @@ class Training:
 
 
 def trainings(data: str, image_size: int, size: Size, split: int) -> Iterator[Training]:
-    """Everything that is trained on one split, the cheapest first."""
-    whole_grid = split == 0
-    fine_tunings = itertools.product(
-        ("fine_tuning",),
-        DEPTH_SHARES if whole_grid else CHOICE_SHARES,
-        HEADS if whole_grid else HEADS[:1],
-        RATES if whole_grid else CHOICE_RATES,
-    )
-    probes = itertools.product(("feature_extraction",), (0.0,), HEADS[:1], PROBE_RATES)
-    for backbone, (strategy, share, head, rate) in itertools.product(
-        BACKBONES, [*probes, *fine_tunings]
-    ):
+    """Everything that is trained on one split: probes, all rates, then the other heads."""
+    rates = RATES if split == 0 else CHOICE_RATES
+    shares = DEPTH_SHARES if split == 0 else CHOICE_SHARES
+    others = HEADS[1:] if split == 0 else ()
+    wanted = [
+        *itertools.product(BACKBONES, ("feature_extraction",), (0.0,), HEADS[:1], PROBE_RATES),
+        *itertools.product(BACKBONES, ("fine_tuning",), shares, HEADS[:1], rates),
+        *itertools.product(BACKBONES, ("fine_tuning",), shares, others, size.head_rates),
+    ]
+    for backbone, strategy, share, head, rate in wanted:
         yield Training(
             data=data,
             image_size=image_size,
