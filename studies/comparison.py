@@ -107,7 +107,12 @@ def _first_over_second(
     a, b = predicted(first[1]), predicted(second[1])
     if a is None or b is None:
         return ""
-    found = difference_over_seeds(METRICS["accuracy"], a[0], a[1][None], b[1][None], groups_N=a[2])
+    try:
+        found = difference_over_seeds(
+            METRICS["accuracy"], a[0], a[1][None], b[1][None], groups_N=a[2]
+        )
+    except ValueError:
+        return "; too few validation images or subjects to tell which is better"
     value, low, high = (f"{100 * v:+.1f}" for v in (found.value, found.low, found.high))
     verdict = "not shown to differ" if found.verdict == "undecided" else found.verdict
     return f"; {first[0]} over {second[0]} {value} points [{low}, {high}]: {verdict}"

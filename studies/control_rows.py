@@ -80,12 +80,13 @@ class Learned:
     """What a choice shows on validation images of having learned anything, and how it calls them.
 
     ``gain`` is its loss less that of the majority class, for each set of validation images:
-    one, or one a seed where each had its own. AUROC is None where it is not defined.
+    one, or one a seed where each had its own. Both are None where they are not defined, and where
+    there are too few subjects for an interval.
     ``most`` is the class that it calls most often, on ``share`` of the images; ``recall`` is of
     all the other classes' images together. All are means over seeds.
     """
 
-    gains: tuple[Interval, ...]
+    gains: tuple[Interval | None, ...]
     aurocs: tuple[Interval | None, ...]
     num_images: int
     most: str
@@ -96,7 +97,12 @@ class Learned:
     def is_shown(self) -> bool:
         """Whether it learned: its loss is the lower one, or AUROC lies above 0.5."""
         ranks = any(auroc is not None and auroc.low > 0.5 for auroc in self.aurocs)
-        return ranks or any(gain.high < 0 for gain in self.gains)
+        return ranks or any(gain is not None and gain.high < 0 for gain in self.gains)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are enough subjects to say anything of it."""
+        return any(each is not None for each in (*self.gains, *self.aurocs))
 
 
 def measure_learned(
@@ -119,8 +125,8 @@ def measure_learned(
     for given in sets:
         labels_N, probabilities_SNC, groups_N = given
         majority_1NC = np.tile(shares_C, (1, len(labels_N), 1))
-        gains.append(
-            difference_over_seeds(
+        try:
+            gain = difference_over_seeds(
                 METRICS["loss"],
                 labels_N,
                 probabilities_SNC,
@@ -129,7 +135,9 @@ def measure_learned(
                 confidence=confidence,
                 groups_N=groups_N,
             )
-        )
+        except ValueError:
+            gain = None  # Too few subjects.
+        gains.append(gain)
         aurocs.append(_auroc(given, num_resamples, confidence))
         called.append(probabilities_SNC.argmax(axis=2))
     counts_C = np.bincount(np.concatenate([each.ravel() for each in called]), minlength=2)
@@ -197,13 +205,22 @@ def alarms(learned: Mapping[str, Learned], strategies: Mapping[str, str]) -> lis
         f"majority class ({_intervals(found.gains, '+.3f')} nats), nor its AUROC to be above 0.5 "
         f"({_intervals(found.aurocs, '.3f')})."
         for strategy, found in learned.items()
-        if not found.is_shown
+        if found.is_known and not found.is_shown
     ]
 
 
 def call_notes(learned: Mapping[str, Learned], strategies: Mapping[str, str]) -> list[str]:
-    """A sentence for each strategy that has learned, but calls nearly all images one class."""
-    return [
+    """A sentence for each strategy that calls nearly all images one class though it has learned.
+
+    And for each of which nobody can say whether it has.
+    """
+    unknown = [
+        f"The validation images are of too few subjects to tell whether {strategies[strategy]} "
+        "has learned anything."
+        for strategy, found in learned.items()
+        if not found.is_known
+    ]
+    return unknown + [
         f"{strategies[strategy]} calls {found.share:.0%} of the validation images {found.most} by "
         f"the most probable class, and {found.recall:.0%} of the others right: use a threshold, "
         "such as the one in the bundle, or train with balanced classes."

@@ -128,6 +128,11 @@ class Explanation:
         ]
         return min(lost, key=lambda path: path.share * path.shift.value, default=None)
 
+    @property
+    def unsplit(self) -> list[str]:
+        """The classes of too few images or subjects to tell shift from rest: all of it is rest."""
+        return [self.classes[path.label] for path in self.paths if path.matched is None]
+
     def step(self, cause: Cause) -> Step:
         """The step of a cause; ``KeyError`` where it has none."""
         return {step.cause: step for step in self.steps}[cause]
@@ -144,7 +149,8 @@ class Explanation:
             "steps": [step.as_json() for step in self.steps],
             "leading": None if leading is None else leading.cause,
             "leading_class": None if of_class is None else self.classes[of_class.label],
-            "matched": self.matched,
+            "matched": None if self.unsplit else self.matched,
+            "shift_and_rest_not_told_apart": self.unsplit,
             "domain": [level.as_json() for level in self.levels],
             "classes": [
                 {"class": self.classes[path.label], **asdict(path)} for path in self.paths

@@ -55,7 +55,12 @@ def sentences(found: "Explanation") -> list[str]:
         )
     if found.thresholds is not None:
         told += _threshold(found.thresholds)
-    if found.leading is not None:
+    if found.leading is not None and found.leading.cause == "rest" and found.unsplit:
+        told.append(
+            f"What helps: more images of {', '.join(found.unsplit)}, of other subjects, in "
+            f"validation and test, so that the two can be told apart. {REMEDIES['shift']}"
+        )
+    elif found.leading is not None:
         told.append(f"What helps: {found.leading.remedy}")
     return told
 
@@ -76,8 +81,14 @@ def _leading(found: "Explanation") -> str:
     leading = found.leading
     if leading is None:
         return "No cause is shown: of every step that lost, the interval holds 0."
+    name = NAMES[leading.cause]
+    if leading.cause == "rest" and found.unsplit:
+        name = (
+            f"shift and the rest together (of {', '.join(found.unsplit)} there is too little to "
+            "tell images of another kind from those that came out otherwise)"
+        )
     return (
-        f"Most is lost to {NAMES[leading.cause]}: {_change(found.metric, leading.change)} of "
+        f"Most is lost to {name}: {_change(found.metric, leading.change)} of "
         f"{_points(found.metric, abs(found.test - found.forecast.naive))}."
     )
 
@@ -88,12 +99,12 @@ def _of_class(found: "Explanation", path: "ClassPath") -> str:
         f"Shift costs most in {name}: recall {path.validation:.3f} on validation, {path.test:.3f} "
         f"on test images, by shift {_change('recall', path.shift)}."
     )
-    if path.matched < FEW:
+    if path.matched is not None and path.matched < FEW:
         return (
             f"{text} Almost no test image of {name} has its like among the validation images, so "
             "that nothing tells shift from rest there: all of it counts as shift."
         )
-    if path.matched_test is None or path.unmatched_test is None:
+    if path.matched is None or path.matched_test is None or path.unmatched_test is None:
         return text
     return (
         f"{text} {100 * path.matched:.0f} % of it have their like among the validation images: "

@@ -174,7 +174,9 @@ def calibration_cells(found: Json) -> dict[str, str]:
 
 def calibration_error_text(error: Json) -> str:
     """By how much the error exceeds that of a calibrated model on so many images."""
-    return f"{error['excess']:+.3f} (p = {error['p']:.2g})"
+    p = error["p"]
+    chance = "beyond that of independent images" if p is None else f"p = {p:.2g}"
+    return f"{error['excess']:+.3f} ({chance})"
 
 
 def _or_dash(interval: Json | None) -> str:

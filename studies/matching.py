@@ -64,7 +64,8 @@ def check_seen(seen: Seen) -> None:
 class Matching:
     """How often each image counts in each row, and which part of it is matched.
 
-    ``matched_RC`` is the share of each class that both sets have.
+    ``matched_RC`` is the share of each class that both sets have; ``is_split_C`` says of which
+    classes that could be told: of too few images or subjects all count as matched.
     """
 
     labels_U: Labels
@@ -73,6 +74,7 @@ class Matching:
     counts_RU: Floats
     matched_RU: Floats
     matched_RC: Floats
+    is_split_C: NDArray[np.bool_]
 
     def weights(self, stage: Stage, shares_RC: Floats) -> Floats:
         """What each image weighs in each row, its class having the share that is given. RxU.
@@ -122,6 +124,7 @@ def match(val: Seen, test: Seen, *, num_resamples: int, add: bool, seed: int) ->
     features_UD = (val.features_ND, test.features_ND)
     matched_RU = np.ones_like(counts_RU)
     matched_RC = np.zeros((len(counts_RU), num_classes))
+    is_split_C = np.ones(num_classes, np.bool_)
     for label in range(num_classes):
         sides = [np.flatnonzero(side) for side in _sides(labels_U, is_test_U, label)]
         if min(map(len, sides)) == 0:
@@ -133,6 +136,7 @@ def match(val: Seen, test: Seen, *, num_resamples: int, add: bool, seed: int) ->
             features_UD[1][places[1]],
             groups=(_chosen(val.groups_N, places[0]), _chosen(test.groups_N, places[1])),
         )
+        is_split_C[label] = domains is not None
         both = np.concatenate(real)
         for row, counts_U in enumerate(counts_RU[:, both] if domains is not None else ()):
             assert domains is not None
@@ -153,6 +157,7 @@ def match(val: Seen, test: Seen, *, num_resamples: int, add: bool, seed: int) ->
         counts_RU=counts_RU,
         matched_RU=matched_RU,
         matched_RC=matched_RC,
+        is_split_C=is_split_C,
     )
 
 

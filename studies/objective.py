@@ -37,7 +37,7 @@ from studies.trial_files import (
 from transfer.activations import Activations
 from transfer.config import Strategy, TransferConfig, score_of
 from transfer.device import free_memory
-from transfer.micro_batches import MemoryLimits, is_out_of_memory
+from transfer.micro_batches import MemoryLimits, NoRoomError, is_out_of_memory
 from transfer.results import EpochRecord, TrainingResult, best_epoch
 from transfer.similarity import linear_cka
 from transfer.trained import trained_features
@@ -229,8 +229,8 @@ class Objective:
             )
             before_ND = self.activations.features(config.backbone).cpu().numpy()[positions_N]
             return linear_cka(before_ND, after_ND)
-        except ValueError:
-            return None  # Too few images, or features that do not vary.
+        except (ValueError, NoRoomError):
+            return None  # Too few images, features that do not vary, or no memory for them.
 
     def _draw(self, handout: Handout, history: Sequence[EpochRecord]) -> None:
         """Store pictures of a trial that no earlier one of its strategy is better than.

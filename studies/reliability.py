@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from studies.calibration import fit_scale_and_biases
+from studies.clusters import find_clusters
 from studies.evaluation import OF_VALUES, as_json, over_seeds
 from studies.scores import Floats, Labels, check_predictions
 from studies.statistics import Interval, t_quantile
@@ -60,7 +61,7 @@ def find_recalibration(
     by the influence of each image (of each group where groups are given) on the mean, that of
     seeds beside it, as in ``statistics.bootstrap_over_seeds``. With one seed it is the interval
     of that model. None where there is no best slope: every image on the right side of some
-    threshold, or a class without an image.
+    threshold, or a class without an image; and where all images are of one group.
 
     Sources: D. R. Cox, "Two further applications of a model for binary regression", Biometrika 45
     (1958), 562-565; B. Van Calster et al., "Calibration: the Achilles heel of predictive
@@ -74,6 +75,8 @@ def find_recalibration(
     for probabilities_NC in probabilities_SNC:
         check_predictions(labels_N, probabilities_NC)
     if np.bincount(labels_N, minlength=probabilities_SNC.shape[2]).min() == 0:
+        return None
+    if groups_N is not None and len(np.unique(groups_N)) < 2:
         return None
     found = [_fitted(labels_N, probabilities_NC) for probabilities_NC in probabilities_SNC]
     known = [each for each in found if each is not None]
@@ -151,19 +154,19 @@ class CalibrationError:
 
     ``expected`` is its mean over labels drawn from the model's own probabilities: what a model
     of this confidence shows on so many images though it is calibrated. ``p`` is how often such
-    labels give as much.
+    labels give as much; None where images come in groups, whose labels are not drawn one by one.
     """
 
     value: float
     expected: float
-    p: float
+    p: float | None
 
     @property
     def excess(self) -> float:
         """What is beyond chance; may be below 0, where there is less than chance gives."""
         return self.value - self.expected
 
-    def as_json(self) -> dict[str, float]:
+    def as_json(self) -> dict[str, float | None]:
         """``value``, ``expected``, ``excess`` and ``p``."""
         return {
             "value": self.value,
@@ -174,12 +177,18 @@ class CalibrationError:
 
 
 def find_calibration_error(
-    labels_N: Labels, probabilities_NC: Floats, *, num_draws: int = NUM_DRAWS, seed: int = 0
+    labels_N: Labels,
+    probabilities_NC: Floats,
+    *,
+    num_draws: int = NUM_DRAWS,
+    seed: int = 0,
+    groups_N: Labels | None = None,
 ) -> CalibrationError:
     """Mean gap between confidence and accuracy over 15 bins of equal width, beside chance.
 
     Each bin's gap is an absolute value, so that it is above 0 on any number of images: an interval
-    around it would hold the truth never. Images are taken as independent.
+    around it would hold the truth never. What chance gives is that of independent images; where
+    they come in groups it gives more, and p, which would be too small, is left out.
 
     Sources: C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On calibration of modern neural networks",
     ICML 2017, eq. 3; J. Bröcker, L. A. Smith, "Increasing the reliability of reliability
@@ -199,8 +208,10 @@ def find_calibration_error(
     gaps_DM = (np.vstack([right_N, drawn_DN]) - confidence_N) @ member_NM
     value, *drawn = (np.abs(gaps_DM).sum(axis=1) / len(labels_N)).tolist()
     as_large = sum(each >= value for each in drawn)
+    p = (1 + as_large) / (1 + num_draws)
+    is_grouped = find_clusters(labels_N, groups_N) is not None
     return CalibrationError(
-        value=value, expected=float(np.mean(drawn)), p=(1 + as_large) / (1 + num_draws)
+        value=value, expected=float(np.mean(drawn)), p=None if is_grouped else p
     )
 
 
@@ -235,7 +246,9 @@ def _measures(
     nothing = {"slope": None, "intercepts": None}
     told: dict[str, Any] = nothing if found is None else found.as_json(classes)
     if len(probabilities_SNC) == 1:
-        told["ece"] = find_calibration_error(labels_N, probabilities_SNC[0]).as_json()
+        told["ece"] = find_calibration_error(
+            labels_N, probabilities_SNC[0], groups_N=groups_N
+        ).as_json()
     for name in OF_VALUES:
         told[name] = as_json(over_seeds(name, labels_N, probabilities_SNC, groups_N))
     return told
@@ -265,6 +278,8 @@ def reliability_curve(
     seed: int = 0,
 ) -> ReliabilityCurve:
     """The curve by isotonic regression, which needs no bins, with its consistency band.
+
+    The band takes images as independent: where they come in groups it is too narrow.
 
     Source: T. Dimitriadis, T. Gneiting, A. I. Jordan, "Stable reliability diagrams for
     probabilistic classifiers", PNAS 118 (2021), e2016191118.

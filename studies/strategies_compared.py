@@ -11,10 +11,12 @@ from typing import Any
 from studies.evaluation import num_resamples
 from studies.planning import ImagesNeeded, images_needed
 from studies.scores import METRICS, Floats, Labels
+from studies.statistics import Interval
 from studies.verdict import Difference, Verdict, difference_over_seeds
 from studies.verdict_words import (
     is_beyond,
     is_within,
+    optimism_sentence,
     subjects_of,
     verdict_of,
     verdict_sentence,
@@ -44,7 +46,8 @@ class Comparison:
     It compares two configurations, found by one search in so many trials each, not the strategies
     at their best. ``margin`` is what was declared, None where nothing was. ``needed`` is what
     would show it where nothing is decided; None also where no number of images and seeds within
-    reach does.
+    reach does. ``optimism`` is how much better than they are the two look on images that have
+    chosen them; None where the images have chosen nothing.
     """
 
     metric: str
@@ -54,12 +57,27 @@ class Comparison:
     images: str
     num_seeds: tuple[int, int]
     choices: tuple[Choice, Choice]
+    optimism: tuple[float, float] | None = None
+
+    @property
+    def judged(self) -> Interval:
+        """What the verdict goes by: the difference's interval, and on images that have chosen
+        each side moved by what its choice may have added.
+        """
+        low, high = self.difference.low, self.difference.high
+        if self.optimism is not None:
+            first, second = self.optimism
+            if METRICS[self.metric].larger_is_better:
+                low, high = low - first, high + second
+            else:
+                low, high = low - second, high + first
+        return Interval(value=self.difference.value, low=low, high=high)
 
     @property
     def verdict(self) -> Verdict:
         """On fine-tuning."""
         return verdict_of(
-            self.difference, self.margin, larger_is_better=METRICS[self.metric].larger_is_better
+            self.judged, self.margin, larger_is_better=METRICS[self.metric].larger_is_better
         )
 
     @property
@@ -69,7 +87,7 @@ class Comparison:
             f"{NAMES[name]} found in {_trials(choice.num_trials)} (trial {choice.trial})"
             for name, choice in zip((FIRST, SECOND), self.choices, strict=True)
         )
-        return verdict_sentence(
+        said = verdict_sentence(
             self.difference,
             self.metric,
             first=first,
@@ -78,7 +96,11 @@ class Comparison:
             needed=self.needed,
             images=self.images,
             seeds_of_each=self.num_seeds,
+            judged=self.judged,
         )
+        if self.optimism is None:
+            return said
+        return f"{said} {optimism_sentence(self.optimism, METRICS[self.metric].bounded)}"
 
     def as_json(self) -> dict[str, Any]:
         """``value``, ``low``, ``high``, ``p``, ``verdict`` and what they rest on."""
@@ -89,8 +111,11 @@ class Comparison:
             "high": found.high,
             "p": found.p,
             "verdict": self.verdict,
-            "beyond_margin": None if margin is None else is_beyond(found, margin),
-            "within_margin": None if margin is None else is_within(found, margin),
+            "beyond_margin": None if margin is None else is_beyond(self.judged, margin),
+            "within_margin": None if margin is None else is_within(self.judged, margin),
+            "optimism": None
+            if self.optimism is None
+            else [value if value < float("inf") else None for value in self.optimism],
             "metric": self.metric,
             "of": str(FIRST),
             "against": str(SECOND),
@@ -129,6 +154,7 @@ def compare_strategies(
     choices: tuple[Choice, Choice],
     images: str = "test image",
     groups_N: Labels | None = None,
+    optimism: tuple[float, float] | None = None,
 ) -> Comparison | None:
     """Fine-tuning against feature extraction; None where the metric is not defined.
 
@@ -137,6 +163,7 @@ def compare_strategies(
         choices: where the configurations of fine-tuning and of feature extraction come from.
         images: what they are called, in the singular.
         groups_N: whose picture each is; images are taken as independent if left out.
+        optimism: how much too good the two look on these images; None where they chose neither.
     """
     try:
         found = difference_over_seeds(
@@ -157,6 +184,7 @@ def compare_strategies(
         images=images,
         num_seeds=(len(first_SNC), len(second_SNC)),
         choices=choices,
+        optimism=optimism,
     )
     if comparison.verdict != "undecided" or margin is None:
         return comparison

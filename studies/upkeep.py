@@ -33,7 +33,7 @@ from studies.storage import (
     open_storage,
     rename_studies,
 )
-from studies.study_record import is_foreign, read_study
+from studies.study_record import is_foreign, read_search, read_study
 from studies.workers import hand_out_lock, is_elsewhere, workers_at
 
 # As Optuna names them: a database may name any file as an artifact, but not have it deleted.
@@ -45,7 +45,8 @@ class Belongings:
     """All that is a study's: its Optuna studies with their numbers of trials, and its files.
 
     ``running_elsewhere`` are trials that run on other hosts, or whose process has died there;
-    ``num_openings`` of its test images the ledger keeps.
+    ``num_openings`` of its test images the ledger keeps. ``not_its_own`` stand beside it and are
+    of another search that had its name: they stay.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Belongings:
     num_bytes: int
     running_elsewhere: Sequence[str]
     num_openings: int
+    not_its_own: Sequence[str]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -62,6 +64,7 @@ class Belongings:
             "files": len(self.files),
             "bytes": self.num_bytes,
             "openings_kept": self.num_openings,
+            "not_its_own": list(self.not_its_own),
         }
 
     def lines(self) -> list[str]:
@@ -75,6 +78,11 @@ class Belongings:
         if self.num_openings:
             times = "once" if self.num_openings == 1 else f"{self.num_openings} times"
             lines.append(f"That its test images were opened {times} stays in the ledger.")
+        if self.not_its_own:
+            lines.append(
+                f"Of another study that had this name, and left as it is: "
+                f"{', '.join(self.not_its_own)}."
+            )
         return lines
 
 
@@ -86,10 +94,15 @@ def find_belongings(storage: StudyStorage, name: str) -> Belongings:
             on it.
     """
     every = optuna.get_all_study_names(storage.database)
-    names = [other for other in every if other.startswith(f"{name}/")]
-    if name in every or not names:
-        _check_ours(load_study(storage, name))
-        names = [*names, name]  # The search last: what is cut short can be done again.
+    beside = [other for other in every if other.startswith(f"{name}/")]
+    others: list[str] = []
+    if name in every or not beside:
+        search = load_study(storage, name)
+        _check_ours(search)
+        others = [each for each in beside if not _is_beside(load_study(storage, each), search)]
+    names = [each for each in beside if each not in others]
+    if name in every:
+        names.append(name)  # The search last: what is cut short can be done again.
     workers = workers_at(storage, name)
     if workers:
         raise UserError(
@@ -112,6 +125,7 @@ def find_belongings(storage: StudyStorage, name: str) -> Belongings:
         num_bytes=sum(path.stat().st_size for path in files),
         running_elsewhere=elsewhere,
         num_openings=_num_openings(storage, name) if name in names else 0,
+        not_its_own=others,
     )
 
 
@@ -148,14 +162,15 @@ def rename_study(old: str, new: str, storage: str = DEFAULT_STORAGE) -> Belongin
     read_options({"name": new})
     with _opened(storage) as database:
         found = find_belongings(database, old)
+        renamed = {name: new + name[len(old) :] for name in found.num_trials}
         every = optuna.get_all_study_names(database.database)
-        taken = [name for name in every if name == new or name.startswith(f"{new}/")]
+        taken = sorted({new, *renamed.values()} & set(every))
         if taken:
             raise UserError(
                 f"There is '{taken[0]}' in {database.shown_url} already; choose another name, or "
                 f"delete study '{new}' first."
             )
-        rename_studies(database, {name: new + name[len(old) :] for name in found.num_trials})
+        rename_studies(database, renamed)
     return found
 
 
@@ -168,8 +183,15 @@ def _opened(text: str) -> Iterator[StudyStorage]:
         yield storage
 
 
+def _is_beside(study: optuna.Study, search: optuna.Study) -> bool:
+    """Whether it is of this search, or nobody's yet."""
+    record = read_study(search, allow_older=True)
+    mine, found = None if record is None else record.search_id, read_search(study)
+    return found == mine or (found is None and not study.get_trials(deepcopy=False))
+
+
 def _check_ours(study: optuna.Study) -> None:
-    if is_foreign(study):
+    if is_foreign(study) and read_search(study) is None:
         raise UserError(
             f"Study '{study.study_name}' was not made by transfer-studies; it is left as it is."
         )

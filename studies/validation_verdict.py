@@ -3,7 +3,7 @@
 Knows stored validation predictions. Never imports torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from studies.artifacts import read_predictions
 from studies.calibration import Floats, probabilities
 from studies.confirm import Candidate, Confirmed
 from studies.errors import UserError
+from studies.finalists import forecast_of_candidate
+from studies.forecast import Forecast
 from studies.records import TrialRecord
 from studies.storage import StudyStorage
 from studies.strategies_compared import (
@@ -23,19 +25,27 @@ from studies.strategies_compared import (
 
 
 def compare_on_validation(
-    storage: StudyStorage, confirmed: Confirmed, trials: Sequence[TrialRecord]
+    storage: StudyStorage,
+    confirmed: Confirmed,
+    trials: Sequence[TrialRecord],
+    forecasts: Mapping[str, Forecast] | None = None,
 ) -> Comparison | None:
     """Fine-tuning against feature extraction over seeds, on validation images.
 
-    None where one of them is not confirmed, predictions are gone, or every seed had validation
-    images of its own: what is not paired is left to the test images.
+    These have chosen epochs and configurations of both: the verdict allows for what each one's
+    forecast takes off. None where one of them is not confirmed or lacks a seed, predictions are
+    gone, or every seed had validation images of its own: what is not paired is left to the test
+    images.
 
     Args:
         trials: those of the search.
+        forecasts: of the choices, by strategy, where they are at hand.
     """
     chosen = confirmed.chosen
     if confirmed.resplit or not {FIRST, SECOND} <= set(chosen):
         return None
+    if chosen[FIRST].missing or chosen[SECOND].missing:
+        return None  # Of those that are left the mean is too good: what fails has no part in it.
     try:
         stored = read_predictions(storage, chosen[FIRST].runs[0])
         first_SNC, second_SNC = (_of_seeds(storage, chosen[name]) for name in (FIRST, SECOND))
@@ -50,7 +60,32 @@ def compare_on_validation(
         choices=choices_of(confirmed, trials),
         images="validation image",
         groups_N=stored.groups_N,
+        optimism=(
+            _optimism(storage, confirmed, trials, FIRST, forecasts),
+            _optimism(storage, confirmed, trials, SECOND, forecasts),
+        ),
     )
+
+
+def _optimism(
+    storage: StudyStorage,
+    confirmed: Confirmed,
+    trials: Sequence[TrialRecord],
+    strategy: str,
+    forecasts: Mapping[str, Forecast] | None,
+) -> float:
+    """By how much a choice looks too good at most; infinite where nobody knows."""
+    if forecasts is not None:
+        found = forecasts.get(strategy)
+    else:
+        candidate = confirmed.chosen[strategy]
+        try:
+            found = forecast_of_candidate(
+                storage, trials, candidate, metric=confirmed.metric, num_test=1
+            )
+        except (UserError, ValueError):
+            found = None
+    return float("inf") if found is None else max(0.0, found.optimism)
 
 
 def choices_of(confirmed: Confirmed, trials: Sequence[TrialRecord]) -> tuple[Choice, Choice]:

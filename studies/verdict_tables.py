@@ -90,9 +90,7 @@ def comparison_lines(verdict: Verdict) -> list[str]:
     """The two choices against each other on validation images, and what that is worth."""
     found = verdict.comparison
     if found is not None:
-        return [
-            f"{found.sentence} These images have chosen both: the test images decide.",
-        ]
+        return [f"{found.sentence} The test images decide."]
     if verdict.confirmed.resplit and len(verdict.confirmed.chosen) == len(SIGNS):
         return ["Each seed had validation images of its own: the test images will compare."]
     return []

@@ -92,6 +92,7 @@ def verdict_sentence(
     needed: ImagesNeeded | None,
     images: str = "test image",
     seeds_of_each: tuple[int, int] | None = None,
+    judged: Interval | None = None,
 ) -> str:
     """The verdict on ``first`` against ``second`` and what it is for, as a sentence.
 
@@ -102,16 +103,18 @@ def verdict_sentence(
         needed: what would show the margin; None where nothing within reach does.
         images: what they are called, in the singular.
         seeds_of_each: of a and of b, where they differ.
+        judged: what the verdict goes by, where that is not the interval of the difference.
     """
+    judged = difference if judged is None else judged
     metric = METRICS.get(metric_name)
     bounded = metric is None or metric.bounded
     verdict = verdict_of(
-        difference, margin, larger_is_better=metric is None or metric.larger_is_better
+        judged, margin, larger_is_better=metric is None or metric.larger_is_better
     )
     scope = f"{_scope(difference)} ({_basis(difference, images, seeds_of_each)})"
     signed = f"a difference of {_signed(difference, metric_name, bounded)}"
     if verdict in ("better", "worse"):
-        amount = f"{_size(difference, metric_name, bounded)}{_extent(difference, margin, bounded)}"
+        amount = f"{_size(difference, metric_name, bounded)}{_extent(judged, margin, bounded)}"
         return _sentence(f"{first} is {verdict} than {second} by {amount}, {scope}")
     if verdict == "undecided":
         said = f"whether {first} is better or worse than {second} is undecided: {signed}, {scope}"
@@ -166,7 +169,7 @@ def _signed(difference: Difference, metric_name: str, bounded: bool) -> str:
     return f"{value}{' points' if bounded else ''} of {metric_name} [{low}, {high}]"
 
 
-def _extent(difference: Difference, margin: float | None, bounded: bool) -> str:
+def _extent(difference: Interval, margin: float | None, bounded: bool) -> str:
     """What a shown difference is against the margin."""
     if margin is None:
         return ""
@@ -175,6 +178,15 @@ def _extent(difference: Difference, margin: float | None, bounded: bool) -> str:
     if is_within(difference, margin):
         return f", but by less than {_amount(margin, bounded)}"
     return ""
+
+
+def optimism_sentence(optimism: tuple[float, float], bounded: bool) -> str:
+    """What a verdict makes of images that have chosen both of what they compare."""
+    said = "These images have chosen both"
+    if max(optimism) == float("inf"):
+        return f"{said}, and how much that flatters them is not known: it may be any amount."
+    first, second = (_amount(value, bounded, 1 if bounded else 3) for value in optimism)
+    return f"{said}, which flatters them by about {first} and {second}: the verdict allows for it."
 
 
 def subjects_of(num_images: int | None, difference: Difference) -> int | None:

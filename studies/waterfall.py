@@ -24,7 +24,8 @@ class ClassPath:
     """One class on the way, in its recall; ``matched`` is the share of it that both sets have.
 
     ``validation + shift + rest == test``. ``matched_test`` and ``unmatched_test`` are the recalls
-    of test images of a kind that validation has, and lacks; None where there are none.
+    of test images of a kind that validation has, and lacks; None where there are none. Where a set
+    has too few images or subjects to tell kinds apart, ``matched`` is None and all is rest.
     """
 
     label: int
@@ -35,7 +36,7 @@ class ClassPath:
     shift: Interval
     rest: Interval
     test: float
-    matched: float
+    matched: float | None
     matched_test: float | None
     unmatched_test: float | None
 
@@ -122,6 +123,7 @@ def _class_path(found: Matching, label: int, share: float) -> ClassPath:
     only_RC = np.tile(np.eye(found.probabilities_SUC.shape[2])[label], (num_rows, 1))
     stages_3R = [_values(metric, found, stage, only_RC) for stage in Stage]
     right_U = (found.probabilities_SUC.argmax(axis=2) == found.labels_U).mean(axis=0)
+    is_split = bool(found.is_split_C[label])
     mine_U = (found.labels_U == label) & (found.counts_RU[0] > 0)
     matched_T = found.matched_RU[0, mine_U & found.is_test_U]
     right_T = right_U[mine_U & found.is_test_U]
@@ -134,9 +136,9 @@ def _class_path(found: Matching, label: int, share: float) -> ClassPath:
         shift=normal_interval(stages_3R[1] - stages_3R[0]),
         rest=normal_interval(stages_3R[2] - stages_3R[1]),
         test=float(stages_3R[2][0]),
-        matched=float(found.matched_RC[0, label]),
-        matched_test=_average(right_T, matched_T),
-        unmatched_test=_average(right_T, 1 - matched_T),
+        matched=float(found.matched_RC[0, label]) if is_split else None,
+        matched_test=_average(right_T, matched_T) if is_split else None,
+        unmatched_test=_average(right_T, 1 - matched_T) if is_split else None,
     )
 
 

@@ -133,3 +133,9 @@ def test_the_first_two_are_compared_on_the_same_images(first, second, shift, tol
     verdict = interim_verdict(BOTH, "accuracy", NUM_VAL, lambda record: predictions[record.number])
     assert "mobilenet_v2 over resnet50 +3.0 points" in verdict
     assert verdict.endswith(f": {told}.")
+
+
+def test_of_too_few_subjects_the_early_verdict_says_so_and_the_study_goes_on():
+    labels_N, given_NC, _ = calls(0.84)
+    verdict = interim_verdict(BOTH, "accuracy", 2, lambda _: (labels_N, given_NC, labels_N))
+    assert "too few validation images or subjects to tell which is better" in verdict

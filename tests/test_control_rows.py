@@ -147,3 +147,17 @@ def test_copies_of_few_patients_do_not_show_what_the_patients_do_not():
         for groups_N in (None, copies)
     )
     assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
+
+
+def test_of_too_few_subjects_nobody_says_whether_anything_was_learned():
+    """One subject a class: no interval, no alarm, and no crash behind hours of training."""
+    labels_N, said_SNC, _ = drawn(0, 0.5, 1.5, num_seeds=2, num_images=40)
+    found = measure_learned(
+        [Predictions(labels_N, said_SNC, labels_N)], CLASSES, np.array([0.5, 0.5])
+    )
+    assert not found.is_known and alarms({"fine_tuning": found}, SIGNS) == []
+    (line,) = call_notes({"fine_tuning": found}, SIGNS)
+    assert line == (
+        "The validation images are of too few subjects to tell whether fine-tuning has learned "
+        "anything."
+    )

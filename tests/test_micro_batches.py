@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from transfer.micro_batches import (
     MemoryLimits,
     NoRoomError,
+    StepMemoryError,
     full_batches,
     halved_sizes,
     if_need_be_twice,
     is_out_of_memory,
+    memory_errors_of_a_step,
     micro_batches,
     shuffled_batches,
 )
@@ -102,13 +104,46 @@ def short_of_memory(limit, tried, error=None):
     return run
 
 
-def test_the_first_size_that_fits_is_taken_and_what_failed_is_not_tried_again():
+def test_the_first_size_that_fits_is_taken_and_what_failed_twice_is_not_tried_again():
     limits, tried = MemoryLimits(), []
     run = short_of_memory(4, tried)
-    assert limits.first_that_fits("a", (16, 8, 4, 2, 1), run, CPU) == "done with 4"
-    assert limits.first_that_fits("a", (16, 8, 4, 2, 1), run, CPU) == "done with 4"
+    for _ in range(3):
+        assert limits.first_that_fits("a", (16, 8, 4, 2, 1), run, CPU) == "done with 4"
     assert limits.first_that_fits("a", (10, 5, 3), run, CPU) == "done with 3"
-    assert tried == [16, 8, 4, 4, 5, 3]
+    assert tried == [16, 8, 4, 16, 8, 4, 4, 5, 3]
+
+
+def test_a_shortage_that_is_over_before_anyone_looks_changes_no_later_run():
+    limits, tried = MemoryLimits(), []
+    limits.first_that_fits("a", (16, 8), short_of_memory(8, tried), CPU)
+    assert limits.first_that_fits("a", (16, 8), short_of_memory(99, tried), CPU) == "done with 16"
+
+
+def test_only_what_failed_in_a_step_is_remembered():
+    limits, tried = MemoryLimits(), []
+    run = short_of_memory(4, tried)
+    for _ in range(3):
+        limits.first_that_fits("a", (8, 4), run, CPU, remembered=StepMemoryError)
+    assert tried == [8, 4] * 3
+    run = short_of_memory(4, tried, StepMemoryError("in a step"))
+    for _ in range(3):
+        limits.first_that_fits("a", (8, 4), run, CPU, remembered=StepMemoryError)
+    assert tried[6:] == [8, 4, 8, 4, 4]
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("full"), RuntimeError(OF_THE_HOST), MemoryError()], ids=repr
+)
+def test_every_lack_of_memory_in_a_step_is_told_as_such(error):
+    with pytest.raises(StepMemoryError), memory_errors_of_a_step():
+        raise error
+
+
+@pytest.mark.parametrize("error", [NoRoomError("one image"), RuntimeError("no kernel")], ids=repr)
+def test_other_errors_of_a_step_stay_what_they_are(error):
+    with pytest.raises(type(error)) as raised, memory_errors_of_a_step():
+        raise error
+    assert raised.value is error
 
 
 def test_what_failed_for_one_thing_is_tried_for_another():
@@ -121,10 +156,11 @@ def test_what_failed_for_one_thing_is_tried_for_another():
 def test_a_size_above_any_that_failed_is_skipped_and_one_below_is_tried():
     limits, tried = MemoryLimits(), []
     run = short_of_memory(20, tried)
-    limits.first_that_fits("a", (32, 16), run, CPU)
+    for _ in range(2):
+        limits.first_that_fits("a", (32, 16), run, CPU)
     limits.first_that_fits("a", (64, 32, 16), run, CPU)
     limits.first_that_fits("a", (24, 12), run, CPU)
-    assert tried == [32, 16, 16, 24, 12]
+    assert tried == [32, 16, 32, 16, 16, 24, 12]
 
 
 def test_without_memory_for_the_last_size_it_is_said_as_torch_does_and_tried_again_later():
@@ -137,10 +173,11 @@ def test_without_memory_for_the_last_size_it_is_said_as_torch_does_and_tried_aga
     assert tried == [2, 1, 2]
 
 
-@pytest.mark.parametrize(("free_later", "size"), [(1000, 4), (1250, 4), (1251, 16), (10**6, 16)])
-def test_what_failed_is_forgotten_when_much_more_memory_is_free(free, free_later, size):
+@pytest.mark.parametrize(("free_later", "size"), [(1000, 4), (1020, 4), (1021, 16), (10**6, 16)])
+def test_what_failed_is_forgotten_when_more_memory_is_free(free, free_later, size):
     limits, tried = MemoryLimits(), []
-    assert limits.first_that_fits("a", (16, 8, 4), short_of_memory(4, tried), CPU)
+    for _ in range(2):
+        assert limits.first_that_fits("a", (16, 8, 4), short_of_memory(4, tried), CPU)
     free.num_bytes = free_later
     later = limits.first_that_fits("a", (16, 8, 4), short_of_memory(99, tried), CPU)
     assert later == f"done with {size}"
@@ -207,7 +244,10 @@ def test_a_lack_of_memory_is_known_on_the_host_as_well():
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA driver error: out of memory"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("GET was unable to find an engine to execute this computation"),
     MemoryError("Unable to allocate 3.73 GiB for an array"),

@@ -216,7 +216,7 @@ def test_subjects_of_one_image_change_no_digit():
 
 
 def test_of_fewer_than_five_subjects_of_a_class_nothing_is_told():
-    found = evidence(0, num_val=60, num_test=80, shift=1.0)
+    found = evidence(0, num_val=60, num_test=80, shift=3.0)
 
     def by_subjects_of(images):
         grouped = replace(
@@ -234,5 +234,12 @@ def test_of_fewer_than_five_subjects_of_a_class_nothing_is_told():
 
     levels = {level.images: level for level in by_subjects_of(10).levels}
     assert levels["all"].p is not None and levels["NORMAL"].p is None
-    assert any("Too few subjects" in sentence for sentence in sentences(by_subjects_of(10)))
+    few = by_subjects_of(10)
+    text = " ".join(sentences(few))
+    assert "Too few subjects" in text
     assert by_subjects_of(2).levels[1].p is not None
+    # Nobody can tell whether such images are of another kind: so nobody says that they are not.
+    assert few.leading.cause == "rest" and few.unsplit == ["NORMAL", "OPACITY"]
+    assert "shift and the rest together" in text and "images of the same kind" not in text
+    assert few.as_json()["matched"] is None and by_subjects_of(2).as_json()["matched"] < 1
+    assert by_subjects_of(2).unsplit == []

@@ -164,3 +164,18 @@ def test_json_says_what_calibration_changed():
     assert "ece" not in seeds["before"]
     perfect = calibration_json(labels_N, np.eye(2)[labels_N][None], p_NC[None], ("a", "b"))
     assert perfect["before"]["slope"] is None
+
+
+def test_images_of_one_subject_alone_tell_nothing_of_slopes_and_crash_nothing():
+    """A test split of one slide, cut into tiles."""
+    labels_N, p_NC = drawn(np.random.default_rng(0), 60)
+    told = calibration_json(labels_N, p_NC[None], p_NC[None], ["a", "b"], np.zeros(60, np.int64))
+    assert told["before"]["slope"] is None and told["after"]["intercepts"] is None
+
+
+def test_p_of_the_calibration_error_is_left_out_where_images_come_in_groups():
+    labels_N, p_NC = drawn(np.random.default_rng(0), 60)
+    alone = find_calibration_error(labels_N, p_NC, groups_N=np.arange(60))
+    grouped = find_calibration_error(labels_N, p_NC, groups_N=np.arange(60) // 3)
+    assert alone == find_calibration_error(labels_N, p_NC) and alone.p is not None
+    assert grouped.p is None and grouped.value == alone.value

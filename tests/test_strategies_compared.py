@@ -18,11 +18,17 @@ def said(accuracy, num_images=400, num_seeds=3, seed=0, num_classes=2):
     return labels_N, np.where(np.arange(num_classes) == called_SN[..., None], sure_SN, rest_SN)
 
 
-def compared(first, second, metric="accuracy", margin=0.02, **given):
+def compared(first, second, metric="accuracy", margin=0.02, optimism=None, **given):
     labels_N, first_SNC = said(first, seed=1, **given)
     _, second_SNC = said(second, seed=2, **given)
     return compare_strategies(
-        metric, labels_N, first_SNC, second_SNC, margin=margin, choices=CHOICES
+        metric,
+        labels_N,
+        first_SNC,
+        second_SNC,
+        margin=margin,
+        choices=CHOICES,
+        optimism=optimism,
     )
 
 
@@ -52,6 +58,31 @@ def test_the_sentence_says_which_configurations_were_compared_and_how_they_were_
         "extraction found in 14 trials (trial 3) by "
     )
     assert "trained on these training images (400 test images, 3 seeds of each)." in text
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_on_images_that_chose_both_the_verdict_allows_for_what_that_may_have_added(metric):
+    """For each side by its own: what flatters the one that lies behind makes it no better."""
+    plain = compared(0.9, 0.8, metric)
+    sign = 1 if metric == "accuracy" else -1
+    low = min(sign * plain.difference.low, sign * plain.difference.high)
+    assert plain.verdict == "better" and low > 0
+    small, large = (compared(0.9, 0.8, metric, optimism=(s * low, 0.5)) for s in (0.9, 1.1))
+    assert small.verdict == "better" and small.difference == plain.difference
+    assert large.verdict == "not worse" or large.verdict == "undecided"
+    other = compared(0.8, 0.9, metric)
+    high = -max(sign * other.difference.low, sign * other.difference.high)
+    mirrored = [compared(0.8, 0.9, metric, optimism=(0.5, s * high)) for s in (0.9, 1.1)]
+    assert mirrored[0].verdict == "worse" and mirrored[1].verdict != "worse"
+    assert large.as_json()["optimism"] == [1.1 * low, 0.5] and plain.as_json()["optimism"] is None
+
+
+def test_where_nobody_knows_what_the_choice_has_added_nothing_is_judged():
+    found = compared(0.95, 0.7, optimism=(0.0, float("inf")))
+    assert found.verdict == "better"  # What flatters feature extraction can't be it.
+    found = compared(0.95, 0.7, optimism=(float("inf"), 0.0))
+    assert found.verdict == "undecided" and "it may be any amount" in found.sentence
+    assert found.as_json()["optimism"] == [None, 0.0]
 
 
 def test_a_smaller_loss_is_better():

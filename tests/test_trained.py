@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from tests.test_training import CPU, DEPTH, NAME, config
 from transfer import host_memory
@@ -11,6 +12,7 @@ from transfer.activations import Activations
 from transfer.data.loading import Split, load_data
 from transfer.data.sources import open_source
 from transfer.data.unsealing import unsealed
+from transfer.stepping import logits_above
 from transfer.trained import predict_logits, trained_features
 from transfer.training import train
 from transfer.weights import find_weights
@@ -95,3 +97,24 @@ def test_features_after_training_are_what_goes_into_the_head(data, tmp_path, num
     np.testing.assert_allclose(features_ND @ weight_CD.T + bias_C, logits_NC, rtol=1e-4, atol=1e-5)
     pretrained_ND = activations.features(run.backbone).numpy()[positions_N]
     assert np.allclose(features_ND, pretrained_ND, atol=1e-6) == (num_unfrozen_layers == 0)
+
+
+def test_a_network_that_is_asked_again_takes_smaller_parts_where_memory_is_short(
+    data, tmp_path, monkeypatch
+):
+    run = config(num_unfrozen_layers=2, epochs=1)
+    activations = activations_of(data, tmp_path)
+    result = train(run, activations)
+    tried = []
+
+    def short(network, boundary, x, precision):
+        tried.append(len(x))
+        if len(x) > 4:
+            raise torch.OutOfMemoryError("no room")
+        return logits_above(network, boundary, x, precision)
+
+    monkeypatch.setattr("transfer.trained.logits_above", short)
+    logits_NC = predict_logits(run, activations, result.trained_state)
+    assert tried[:3] == [16, 8, 4] and set(tried[3:]) == {4}
+    best_NC = result.history[result.best_epoch - 1].val_logits_NC
+    np.testing.assert_allclose(logits_NC[data.val.positions_N], best_NC, rtol=1e-4, atol=1e-5)

@@ -91,6 +91,27 @@ def test_what_is_left_of_a_study_that_was_deleted_elsewhere_can_be_deleted(datab
     assert names(database) == {"t"}
 
 
+def test_what_is_of_another_search_stays_and_can_be_deleted_by_its_own_name(database, storage):
+    """As where the dashboard renamed a study and another one took its name."""
+    theirs = "s/confirm of another study"
+    optuna.copy_study(
+        from_study_name="s/confirm",
+        from_storage=storage.database,
+        to_storage=storage.database,
+        to_study_name=theirs,
+    )
+    load_study(storage, theirs).set_user_attr("search", "another")
+    assert find_belongings(storage, "s").not_its_own == [theirs]
+    rename_study("s", "u", database)
+    assert theirs in names(database) and "u/confirm" in names(database)
+    rename_study("u", "s", database)
+    deleted = delete_study("s", database)
+    assert set(deleted.num_trials) == FAMILY and theirs in " ".join(deleted.lines())
+    assert names(database) == {"t", theirs}
+    delete_study(theirs, database)
+    assert names(database) == {"t"}
+
+
 def test_a_file_that_another_study_has_too_stays(home, database, storage):
     """As after Optuna's own copying."""
     optuna.copy_study(

@@ -1,6 +1,7 @@
 """The two choices are compared on validation images where these are the same for both."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from bundles import run_study
 
 from studies.artifacts import read_predictions
 from studies.confirm import CONFIRM, read_confirmed
+from studies.finalists import forecast_of_candidate
 from studies.records import read_trials
 from studies.storage import load_study, open_existing
 from studies.validation_verdict import compare_on_validation
@@ -43,6 +45,31 @@ def test_it_is_the_difference_of_the_means_over_seeds(storage, confirmed, trials
         confirmed.chosen[name].number for name in ("fine_tuning", "feature_extraction")
     ]
     assert sum(choice.num_trials for choice in found.choices) == sum(t.counts for t in trials)
+
+
+def test_it_allows_for_what_the_forecasts_take_off(storage, confirmed, trials):
+    found = compare_on_validation(storage, confirmed, trials)
+    expected = [
+        forecast_of_candidate(
+            storage, trials, confirmed.chosen[name], metric="accuracy", num_test=100
+        ).optimism
+        for name in ("fine_tuning", "feature_extraction")
+    ]
+    assert found.optimism == pytest.approx([max(0.0, value) for value in expected])
+    assert found.optimism[0] > 0
+    given = {"fine_tuning": SimpleNamespace(optimism=0.25)}
+    again = compare_on_validation(storage, confirmed, trials, given)
+    assert again.optimism == (0.25, float("inf"))
+
+
+def test_a_choice_that_lacks_a_seed_is_not_compared(storage, confirmed, trials):
+    seeds = [*confirmed.seeds, 99]
+    lacking = [
+        replace(c, seeds=seeds) if c.strategy == "fine_tuning" else c for c in confirmed.candidates
+    ]
+    found = replace(confirmed, candidates=lacking, seeds=seeds)
+    assert found.chosen["fine_tuning"].missing
+    assert compare_on_validation(storage, found, trials) is None
 
 
 def test_one_strategy_or_images_of_their_own_give_none(storage, confirmed, trials):

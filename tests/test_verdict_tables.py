@@ -83,12 +83,14 @@ def test_the_comparison_on_validation_images_is_told_and_what_it_is_worth():
         margin=0.02,
         choices=(Choice(trial=3, num_trials=7), Choice(trial=4, num_trials=5)),
         images="validation image",
+        optimism=(0.013, 0.0),
     )
     shown = verdict(*BOTH, comparison=found)
     text = " ".join(printed(shown).split())
     assert "Whether the fine-tuning configuration found in 7 trials (trial 3)" in text
     assert "is undecided" in text and "40 validation images" in text
-    assert "These images have chosen both: the test images decide." in text
+    assert "These images have chosen both, which flatters them by about 1.3 points and 0" in text
+    assert "The test images decide." in text
     assert verdict_json(shown)["difference"]["verdict"] == "undecided"
 
 

@@ -7,6 +7,7 @@ import gc
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -25,13 +26,18 @@ _TEXTS = (
     "CUDA out of memory",
     # Of the driver: memory for pinned batches, kernels and contexts is not torch's.
     "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    # cuDNN 8, and from 9 on, of the device and of the host.
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
     # No convolution found room for its workspace.
     "unable to find an engine",
 )
-# A limit is forgotten where so many times the memory is free that was when it was found.
-_MUCH_MORE = 1.25
+# A limit is forgotten where so many times the memory is free that was when it was found. Trying
+# again costs a step; what is free varies by less where no other process comes or goes.
+_MORE = 1.02
 
 
 def shuffled_batches(
@@ -88,19 +94,25 @@ class NoRoomError(torch.OutOfMemoryError):
     """There is no memory, and splitting batches further would not help."""
 
 
+class StepMemoryError(torch.OutOfMemoryError):
+    """A step of a training found no memory: the one thing that smaller batches help against."""
+
+
 class _Limit(NamedTuple):
-    """A size that failed, and the bytes that were free behind it."""
+    """A size that failed, the bytes that were free behind it, and whether it failed twice."""
 
     size: int
     free_bytes: int
+    is_certain: bool
 
 
 class MemoryLimits:
     """For what there was no memory in this process, so that it isn't tried over and over.
 
     Remembered only where a smaller size did fit: if none does, memory is short of something else.
-    Forgotten when much more memory is free than was, as when another process has ended: a shortage
-    that passes changes no later training.
+    Sizes are left out once they failed in two runs: a shortage may be over before anyone can ask
+    what is free. Forgotten when more memory is free than was, as when another process has ended.
+    So a shortage that passes changes no later training.
     """
 
     def __init__(self) -> None:
@@ -112,11 +124,15 @@ class MemoryLimits:
         sizes: Sequence[int],
         run: Callable[[int], T],
         device: torch.device,
+        remembered: type[Exception] = Exception,
     ) -> T:
         """What ``run(size)`` gives for the first of the falling ``sizes`` that memory allows.
 
-        Sizes at or above one that failed for the same ``what`` are skipped; the last is tried
-        in any case.
+        Sizes at or above one that failed twice for the same ``what`` are skipped; the last is
+        tried in any case.
+
+        Args:
+            remembered: of which errors a size's failure is remembered.
 
         Raises:
             NoRoomError: there is no memory for the last size, or ``run`` raised it.
@@ -130,7 +146,7 @@ class MemoryLimits:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                message = str(error)
+                message, counts = str(error), isinstance(error, remembered)
             else:
                 if failed is not None:
                     self._limits[what] = failed
@@ -138,15 +154,27 @@ class MemoryLimits:
             # Outside of the handler: the error's traceback holds the network that filled memory.
             gc.collect()
             free_memory(device)
-            failed = _Limit(size, free_bytes(device))
+            if counts:
+                failed = _Limit(size, free_bytes(device), is_certain=what in self._limits)
         raise NoRoomError(message)
 
     def _known(self, what: Hashable, device: torch.device) -> _Limit | None:
         limit = self._limits.get(what)
-        if limit is not None and free_bytes(device) > _MUCH_MORE * limit.free_bytes:
+        if limit is not None and free_bytes(device) > _MORE * limit.free_bytes:
             del self._limits[what]
             return None
-        return limit
+        return limit if limit is not None and limit.is_certain else None
+
+
+@contextmanager
+def memory_errors_of_a_step() -> Iterator[None]:
+    """Every library's lack of memory within the block becomes ``StepMemoryError``."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, NoRoomError) or not is_out_of_memory(error):
+            raise
+        raise StepMemoryError(str(error)) from None
 
 
 def if_need_be_twice(run: Callable[[], T], device: torch.device) -> T:

@@ -132,7 +132,7 @@ def _pays(
 
 
 def pays(speedup: Speedup) -> bool:
-    """Whether `auto` takes half the bits: at least so fast in the mean, and faster without doubt."""
+    """Whether `auto` takes half the bits: fast enough in the mean, and faster without doubt."""
     return speedup.value >= MIN_SPEEDUP and speedup.low > 1
 
 

@@ -17,7 +17,7 @@ from transfer.backbones import TransferNetwork, find_spec, pool
 from transfer.config import TransferConfig
 from transfer.frozen import CHUNK_SIZES
 from transfer.host_memory import retained_memory
-from transfer.micro_batches import full_batches
+from transfer.micro_batches import MemoryLimits, full_batches, halved_sizes
 from transfer.stepping import logits_above
 
 
@@ -30,7 +30,8 @@ def predict_logits(
 ) -> NDArray[np.float32]:
     """Logits (N, C) of all images of ``activations.data``, in its order.
 
-    On validation images they are what the best epoch of `train` gave, bit for bit.
+    On validation images they are what the best epoch of `train` gave, bit for bit where memory
+    allowed the same batches.
 
     Args:
         trained_state: `TrainingResult.trained_state`.
@@ -38,6 +39,7 @@ def predict_logits(
 
     Raises:
         ValueError: the state is of another network.
+        NoRoomError: there is no memory even for one image at a time.
     """
     boundary = _boundary(config)
     network = _network(config, activations, trained_state)
@@ -103,11 +105,18 @@ def _outputs(
     passes: int,
 ) -> NDArray[np.float32]:
     inputs = activations.inputs(config.backbone, _boundary(config), passes=passes)
-    batches = full_batches(positions_N, CHUNK_SIZES[activations.device.type])
-    with retained_memory(), torch.inference_mode():
-        outputs = [compute(x).cpu() for x in inputs.batches(batches)]
-    found: NDArray[np.float32] = torch.cat(outputs)[: len(positions_N)].numpy()
-    return found
+
+    @torch.inference_mode()
+    def outputs(batch_size: int) -> NDArray[np.float32]:
+        batches = inputs.batches(full_batches(positions_N, batch_size))
+        found_ND = torch.cat([compute(x).cpu() for x in batches])[: len(positions_N)]
+        return np.asarray(found_ND.numpy(), np.float32)
+
+    largest = CHUNK_SIZES[activations.device.type]
+    with retained_memory():
+        return MemoryLimits().first_that_fits(
+            "outputs", halved_sizes(largest, largest), outputs, activations.device
+        )
 
 
 def _is_below(key: str, boundary: int) -> bool:

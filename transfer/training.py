@@ -25,9 +25,11 @@ from transfer.host_memory import retained_memory
 from transfer.metrics import classification_metrics
 from transfer.micro_batches import (
     MemoryLimits,
+    StepMemoryError,
     equal_parts,
     full_batches,
     halved_sizes,
+    memory_errors_of_a_step,
     micro_batches,
     shuffled_batches,
 )
@@ -91,8 +93,9 @@ def train(
     return limits.first_that_fits(
         (config.backbone, config.num_unfrozen_layers, config.precision),
         halved_sizes(config.batch_size, len(activations.data.train)),
-        lambda size: _train(config, activations, on_epoch, limits, size, num_epochs),
+        lambda size: _train(config, activations, on_epoch, size, num_epochs),
         activations.device,
+        remembered=StepMemoryError,
     )
 
 
@@ -100,7 +103,6 @@ def _train(
     config: TransferConfig,
     activations: Activations,
     on_epoch: OnEpoch,
-    limits: MemoryLimits,
     micro_batch_size: int,
     num_epochs: int | None = None,
 ) -> TrainingResult:
@@ -109,7 +111,7 @@ def _train(
     # What trainings share is no cost of the first of them.
     activations.load(config.backbone)
     with retained_memory(), PeakMemory(activations.device) as peak:
-        run = _Run(config, activations, limits, micro_batch_size)
+        run = _Run(config, activations, micro_batch_size)
         peak.restart()  # Behind what computing kept outputs took for a moment.
         best, best_state = 0, run.trained_state()
         for epoch in range(1, (num_epochs or config.epochs) + 1):
@@ -148,11 +150,12 @@ class _Run:
         self,
         config: TransferConfig,
         activations: Activations,
-        limits: MemoryLimits,
         micro_batch_size: int,
     ) -> None:
         spec = find_spec(config.backbone)
-        self.config, self.activations, self.limits = config, activations, limits
+        self.config, self.activations = config, activations
+        # Of validation's batches: other trainings begin with whole ones again.
+        self.limits = MemoryLimits()
         self.data, self.device = activations.data, activations.device
         self.boundary = spec.depth - config.num_unfrozen_layers
         torch.manual_seed(config.seed)
@@ -250,14 +253,17 @@ class _Run:
             batch = self.mixing(x, labels_N[index_B])
             for images in micro_batches(len(index_B), self.micro_batch_size):
                 part = batch.part(images)
-                logits_BC = self._logits(part.x, self.config.precision)
-                loss = part.loss(self.loss, logits_BC)
-                if not torch.isfinite(loss):
-                    raise DivergedError(epoch)
-                # The loss is a mean over images: these have this share in the batch's.
-                self.stepping.add_gradients(loss * (len(part.x) / len(index_B)))
+                with memory_errors_of_a_step():
+                    logits_BC = self._logits(part.x, self.config.precision)
+                    loss = part.loss(self.loss, logits_BC)
+                    if not torch.isfinite(loss):
+                        raise DivergedError(epoch)
+                    # The loss is a mean over images: these have this share in the batch's.
+                    self.stepping.add_gradients(loss * (len(part.x) / len(index_B)))
                 logits.append(logits_BC.detach())
-            if self.stepping.step() and self.average is not None:
+            with memory_errors_of_a_step():
+                has_stepped = self.stepping.step()
+            if has_stepped and self.average is not None:
                 self.average.update()
             labels.append(batch.labels_B)
         return classification_metrics(torch.cat(logits), torch.cat(labels))

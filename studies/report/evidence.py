@@ -194,7 +194,7 @@ class Evidence:
         """The two choices on validation images; None before confirming is finished."""
         if self.confirmed is None or not self.is_confirmed:
             return None
-        return compare_on_validation(self.storage, self.confirmed, self.trials)
+        return compare_on_validation(self.storage, self.confirmed, self.trials, self.forecasts)
 
 
 def read_evidence(storage: StudyStorage, name: str) -> Evidence:

@@ -43,6 +43,19 @@ def _missing(why: str) -> Paragraph:
     return Paragraph(content=f"Not explained: {why.removesuffix('.')}.", kind="note")
 
 
+def _matched(found: Explanation, source: str) -> list[Cell | str]:
+    """How much of the test images is of a kind that validation has, where that can be told."""
+    if found.unsplit:
+        return [
+            f"Too few images or subjects of {', '.join(found.unsplit)} to tell images of another "
+            "kind from the others: there, shift is part of the rest."
+        ]
+    return [
+        number_cell(100 * found.matched, "{:.0f} %", source, quiet=True),
+        " of the test images have their like among the validation images.",
+    ]
+
+
 def _of_strategy(
     evidence: Evidence, opening: Opening, strategy: str, found: Explanation
 ) -> list[Block]:
@@ -58,12 +71,7 @@ def _of_strategy(
         Listing(items=[Cell(text=sentence, source=source, quiet=True) for sentence in told]),
         _steps(strategy, found, source),
         _domains(strategy, found),
-        Paragraph(
-            content=[
-                number_cell(100 * found.matched, "{:.0f} %", source, quiet=True),
-                " of the test images have their like among the validation images.",
-            ]
-        ),
+        Paragraph(content=_matched(found, source)),
     ]
     recalls = _recalls(evidence, opening, strategy)
     if recalls:

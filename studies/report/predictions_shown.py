@@ -108,9 +108,16 @@ def _calibration(
         figure=calibration(panels, foretold=what),
         caption=f"How often the {what} comes true: the first seed of each strategy, by isotonic "
         "regression. On the diagonal probabilities can be taken at their word; the band is where "
-        f"the curve of such probabilities lies by chance, in 95 %. {'; '.join(told)}.",
+        f"the curve of such probabilities lies by chance, in 95 %{_of_images(stored)}. "
+        f"{'; '.join(told)}.",
         description="; ".join(told),
     )
+
+
+def _of_images(stored: Mapping[str, Any]) -> str:
+    if stored.get("groups_N") is None:
+        return ""
+    return ", if images were independent; of several images a subject it is too narrow"
 
 
 def _foretold(labels_N: Labels, given_NC: Floats) -> tuple[Floats, NDArray[np.bool_]]:
