@@ -62,19 +62,30 @@ CHOICE_SHARES = (0.25, 0.5)
 class Size:
     """How many images train, validate and are held out, and for how many epochs they train.
 
-    ``head_rates`` are those at which the heads beyond the first are tried.
+    ``head_rates`` and ``head_shares`` are those with which the heads beyond the first are tried.
     """
 
     train: int
     val: int
     held_out: int
     epochs: int
+    rates: tuple[float, ...] = RATES
     head_rates: tuple[float, ...] = RATES
+    head_shares: tuple[float, ...] = DEPTH_SHARES
 
 
 SIZES = (
     Size(train=200, val=50, held_out=400, epochs=8),
-    Size(train=1600, val=200, held_out=200, epochs=5, head_rates=CHOICE_RATES),
+    # A training takes a minute: every other rate, and the other heads where they may matter most.
+    Size(
+        train=1600,
+        val=200,
+        held_out=200,
+        epochs=5,
+        rates=(3e-5, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+        head_rates=(1e-3, 3e-3),
+        head_shares=(0.5,),
+    ),
 )
 
 
@@ -95,13 +106,13 @@ class Training:
 
 def trainings(data: str, image_size: int, size: Size, split: int) -> Iterator[Training]:
     """Everything that is trained on one split: probes, all rates, then the other heads."""
-    rates = RATES if split == 0 else CHOICE_RATES
+    rates = size.rates if split == 0 else CHOICE_RATES
     shares = DEPTH_SHARES if split == 0 else CHOICE_SHARES
     others = HEADS[1:] if split == 0 else ()
     wanted = [
         *itertools.product(BACKBONES, ("feature_extraction",), (0.0,), HEADS[:1], PROBE_RATES),
         *itertools.product(BACKBONES, ("fine_tuning",), shares, HEADS[:1], rates),
-        *itertools.product(BACKBONES, ("fine_tuning",), shares, others, size.head_rates),
+        *itertools.product(BACKBONES, ("fine_tuning",), size.head_shares, others, size.head_rates),
     ]
     for backbone, strategy, share, head, rate in wanted:
         yield Training(
