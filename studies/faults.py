@@ -89,6 +89,16 @@ def why_stop(record: "TrialRecord", records: Sequence["TrialRecord"]) -> str | N
     return f"{place} trials of {strategy} in a row failed for one reason ({_short(reason)})."
 
 
+def why_stop_repeats(done: "TrialRecord") -> str | None:
+    """Why no further training over seeds should be begun, in a sentence; None to go on.
+
+    Seeds of one configuration that fail alike are no reason: the next configuration may do better.
+    """
+    if done.state != "FAIL" or done.reason is None or not kills_device(done.reason):
+        return None
+    return f"Trial {done.number} left the device unusable ({_short(done.reason)})."
+
+
 def _short(reason: str) -> str:
     return reason if len(reason) <= 160 else f"{reason[:160]} ..."
 

@@ -12,6 +12,8 @@ from typing import Any
 import optuna
 
 from search_spaces import SearchSpace
+from studies.errors import StudyFailedError
+from studies.faults import why_stop_repeats
 from studies.handout import Handout, fixed_sampler, suggest
 from studies.objective import Objective
 from studies.records import CANDIDATE, SEED, TrialRecord, read_trials, write_claim
@@ -54,6 +56,7 @@ def run_repeats(
         All trials of ``study`` that were made from the data and by the settings of ``workplace``.
 
     Raises:
+        StudyFailedError: a training has left the device unusable.
         Interrupted: a signal came; what is finished is stored.
     """
     storage, progress = workplace.storage, workplace.progress
@@ -90,6 +93,9 @@ def run_repeats(
         records = _made_here(workplace, read_trials(study, records))
         done = next(r for r in records if r.number == handout.trial.number)
         progress.trial_finished(done, records)
+        stop = why_stop_repeats(done)
+        if stop is not None:
+            raise StudyFailedError(f"{stop} Mend the cause; `confirm` then trains it again.")
         workplace.publisher.publish_if_due()
 
 

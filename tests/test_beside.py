@@ -15,7 +15,7 @@ from studies.chosen_run import find_chosen_run
 from studies.cli import main
 from studies.confirm import CONFIRM
 from studies.control_rows import CONTROLS_STUDY
-from studies.errors import UserError
+from studies.errors import StudyFailedError, UserError
 from studies.objective import Objective
 from studies.progress import LineProgress
 from studies.records import read_trials
@@ -139,6 +139,30 @@ def test_a_plain_run_confirms_as_many_candidates_as_before(home, storage):
     run_study(home, **{**SMALL, "trials": 3}, top=None, seeds=None)
     assert len(read_trials(load_study(storage, f"s/{CONFIRM}"))) == runs
     assert mine and read_study(load_study(storage, "s")).search_id == mine
+
+
+def test_a_training_that_kills_its_device_ends_the_run_and_no_further_seed_is_spent(
+    tmp_path, monkeypatch
+):
+    is_dead = []
+
+    def dies(config, *given, **options):
+        if config.seed == 1 or is_dead:
+            is_dead.append(config.seed)
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return train(config, *given, **options)
+
+    monkeypatch.setattr(workplace, "Objective", partial(Objective, train=dies))
+    with pytest.raises(StudyFailedError, match="left the device unusable .* Mend the cause"):
+        run_study(tmp_path, **SMALL)
+    assert is_dead == [1]
+    storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")
+    (failed,) = read_trials(load_study(storage, f"s/{CONFIRM}"))
+    assert failed.state == "FAIL"
+    is_dead.clear()
+    monkeypatch.setattr(workplace, "Objective", Objective)
+    (found,) = confirm(tmp_path).confirmed.candidates
+    assert found.missing == []
 
 
 def test_a_training_that_failed_is_done_again_with_its_seed_when_confirming(
