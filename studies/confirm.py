@@ -150,6 +150,12 @@ class Confirmed:
         """The one to export unless a strategy is asked for: the choice among the choices."""
         return choose(list(self.chosen.values()), self.metric, self.how)
 
+    @property
+    def chooser(self) -> str:
+        """The validation value whose mean over seeds chooses: the metric, or what replaces it."""
+        by = next((run.chosen_by for c in self.candidates for run in c.runs), None)
+        return by or self.metric
+
     def as_json(self) -> dict[str, Any]:
         return {
             "metric": self.metric,

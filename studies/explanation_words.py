@@ -17,7 +17,7 @@ REMEDIES: Mapping[str, str] = {
     ),
     "class_prior": (
         "Take training and validation images in the class shares of use, or choose by a metric "
-        "in which every class counts the same (--metric balanced_accuracy)."
+        "in which every class counts the same (--metric balanced_accuracy --choose-by metric)."
     ),
     "shift": (
         "Label images of use, which are like the test images, and put them into training and "

@@ -104,7 +104,8 @@ Top = Annotated[
 ]
 Seeds = Annotated[int | None, option("Seeds to confirm each with.", "3")]
 Choose = Annotated[
-    str | None, option("best mean, or cheapest within one standard error of it.", "best")
+    str | None,
+    option("best mean, or cheapest within one standard error of the difference.", "best"),
 ]
 Resplit = Annotated[
     bool | None,

@@ -149,7 +149,8 @@ def _protocol(bundle: BundleConfig, *, sealed: bool) -> list[str]:
     search, study = bundle.search, bundle.study
     how = {
         "best": "the best mean over them was chosen",
-        "cheapest": "of those within one standard error of the best mean the cheapest was chosen",
+        "cheapest": "of those behind the best by at most one standard error of the paired "
+        "difference the cheapest was chosen",
     }[search.choose]
     seeds = ", ".join(map(str, study.seeds))
     split = "a validation split of its own each" if study.resplit else "the same validation split"

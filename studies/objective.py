@@ -247,6 +247,7 @@ class Objective:
                 [record.as_json() for record in history],
                 metric=self.settings.metric,
                 strategy=handout.fields["strategy"],
+                best_epoch=best.epoch,
                 logits_NC=best.val_logits_NC,
                 labels_N=data.val.labels_N,
                 classes=data.classes,

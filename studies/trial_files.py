@@ -71,15 +71,17 @@ def upload_pictures(
     *,
     metric: str,
     strategy: str,
+    best_epoch: int,
     logits_NC: NDArray[np.float32],
     labels_N: Labels,
     classes: Sequence[str],
 ) -> None:
-    """Store the learning curve, and the confusion matrix of the best epoch, as PNG.
+    """Store the learning curve, and the confusion matrix of ``best_epoch``, as PNG.
 
     No matrix of many classes: nobody could read it, and it takes a second or more.
     """
-    pictures = {LEARNING_CURVE: learning_curve_png(history, metric=metric, strategy=strategy)}
+    curve = learning_curve_png(history, metric=metric, strategy=strategy, best_epoch=best_epoch)
+    pictures = {LEARNING_CURVE: curve}
     if len(classes) <= MOST_CLASSES:
         pictures[CONFUSION_MATRIX] = confusion_matrix_png(logits_NC, labels_N, classes)
     for name, png in pictures.items():

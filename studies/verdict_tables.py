@@ -77,7 +77,10 @@ def remarks(found: Confirmed) -> list[str]:
     """What may be said of the choice, a sentence each."""
     if not found.candidates:
         return ["No training over seeds is complete."]
-    how = "best mean" if found.how == "best" else "cheapest within one standard error"
+    by = found.chooser.replace("_", " ")
+    how = f"best mean {by}"
+    if found.how == "cheapest":
+        how = f"cheapest within one standard error of the difference in {by}"
     lines = [f"* chosen within its strategy ({how}); +- is the standard error of the mean."]
     missing = set(SIGNS) - set(found.chosen)
     if missing:

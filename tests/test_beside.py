@@ -153,7 +153,7 @@ def test_a_training_that_kills_its_device_ends_the_run_and_no_further_seed_is_sp
         return train(config, *given, **options)
 
     monkeypatch.setattr(workplace, "Objective", partial(Objective, train=dies))
-    with pytest.raises(StudyFailedError, match="left the device unusable .* Mend the cause"):
+    with pytest.raises(StudyFailedError, match=r"left the device unusable .* Mend the cause"):
         run_study(tmp_path, **SMALL)
     assert is_dead == [1]
     storage = open_storage(f"sqlite:///{tmp_path / 'studies.db'}")

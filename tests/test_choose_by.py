@@ -5,12 +5,14 @@ import pytest
 from test_calibrated_loss import predictions
 
 import studies
+from search_spaces import load_space
 from studies.calibration import uncalibrated
 from studies.confirm import CONFIRM, read_confirmed
 from studies.optimism import selection_optimism
 from studies.records import best_trials, read_trials
 from studies.scores import CALIBRATED_LOSS, METRICS
 from studies.storage import load_study, open_existing
+from studies.suggestion import _Model
 from transfer.calibrated_loss import calibrated_loss, losses_by_temperature, smallest
 from transfer.results import EpochRecord, best_epoch
 
@@ -133,3 +135,13 @@ def test_trials_and_candidates_are_ordered_by_it(done):
         return np.mean([run.best["val"]["calibrated_loss"] for run in candidate.runs])
 
     assert found.best.number == min(found.candidates, key=mean_loss).number
+
+
+def test_the_sampler_sees_it_and_not_the_metric(done, tmp_path):
+    (tmp_path / "space.toml").write_text(SPACE, encoding="utf-8")
+    model = _Model(load_space(tmp_path / "space.toml", {"resnet18": 9}), "feature_extraction")
+    trials = read_trials(load_study(done, "s"))
+    seen = model.study(trials, "tpe", 0, "accuracy").trials
+    assert [t.value for t in seen] == [-t.best["val"]["calibrated_loss"] for t in trials]
+    assert [t.intermediate_values for t in seen] == [t.scores("accuracy") for t in trials]
+    assert [t.value for t in seen] != [t.value for t in trials]

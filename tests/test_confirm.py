@@ -31,6 +31,7 @@ def trial(number, strategy="fine_tuning", value=0.8, loss=0.5, **changes):
         "counts": changes.get("state", "COMPLETE") in ("COMPLETE", "FAIL"),
         "reason": None,
         "config": {},
+        "chosen_by": None,
         "fingerprints": {},
         "timing": {"training": 1.0, "validation": 0.5},
     }

@@ -52,7 +52,9 @@ def test_the_table_of_no_epoch_has_a_head_alone():
 
 
 def test_a_learning_curve_is_a_picture_as_wide_as_a_column_of_the_page():
-    width, height = size_of(learning_curve_png(HISTORY, metric="accuracy", strategy="fine_tuning"))
+    width, height = size_of(
+        learning_curve_png(HISTORY, metric="accuracy", strategy="fine_tuning", best_epoch=1)
+    )
     assert 500 <= width <= 800 and 250 <= height <= 500
 
 
@@ -65,7 +67,7 @@ def test_the_curves_are_those_of_training_and_validation(monkeypatch):
 
     real = pictures.learning_curves
     monkeypatch.setattr(pictures, "learning_curves", draw)
-    learning_curve_png(HISTORY, metric="loss", strategy="feature_extraction")
+    learning_curve_png(HISTORY, metric="loss", strategy="feature_extraction", best_epoch=1)
     ((curves, best, seeds, given),) = drawn
     assert (list(best.train), list(best.val)) == ([0.3, 0.3], [0.5, 0.5])
     assert (curves, seeds, given["best_name"]) == ([], [], "this trial")
@@ -74,7 +76,7 @@ def test_the_curves_are_those_of_training_and_validation(monkeypatch):
 def test_a_course_without_a_finite_value_is_not_drawn():
     nowhere = [{**epoch(1, math.nan), "train": {"accuracy": math.nan}}]
     with pytest.raises(ValueError, match="finite"):
-        learning_curve_png(nowhere, metric="accuracy", strategy="fine_tuning")
+        learning_curve_png(nowhere, metric="accuracy", strategy="fine_tuning", best_epoch=1)
 
 
 def test_true_classes_are_rows_and_predicted_ones_columns(monkeypatch):

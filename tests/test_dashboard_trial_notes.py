@@ -82,7 +82,7 @@ def test_it_says_what_came_out_with_interval_epoch_and_gap():
     low, high = wilson_interval(300, 400)
     said = note(trial())
     assert f"accuracy **75.0 %** [{100 * low:.1f}, {100 * high:.1f}] (400 images" in said
-    assert "the best of 3 epochs: epoch 2." in said
+    assert "at epoch 2, the best of 3 by accuracy." in said
     assert "On training images 90.0 % (gap +15.0 points)." in said
 
 

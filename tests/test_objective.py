@@ -39,24 +39,24 @@ class QuietProgress:
         return lambda *arguments: None
 
 
-def epoch(number, accuracy):
+def epoch(number, accuracy, calibrated_loss=0.5):
     return EpochRecord(
         epoch=number,
         train={"accuracy": 1.0, "loss": 0.1},
-        val={"accuracy": accuracy, "loss": 1 - accuracy},
+        val={"accuracy": accuracy, "loss": 1 - accuracy, "calibrated_loss": calibrated_loss},
         val_logits_NC=np.full((4, 2), number, dtype=np.float32),
         training_seconds=0.2,
         validation_seconds=0.1,
     )
 
 
-def training(*accuracies, ends=None, micro_batch_size=16):
+def training(*accuracies, ends=None, micro_batch_size=16, calibrated_loss=0.5):
     """A fake ``train``: reports these accuracies, then raises ``ends`` where it is given."""
 
     def train(config, activations, on_epoch, limits):
         history = []
         for number, accuracy in enumerate(accuracies, start=1):
-            history.append(epoch(number, accuracy))
+            history.append(epoch(number, accuracy, calibrated_loss))
             if on_epoch(history[-1]):
                 break
         else:
@@ -64,7 +64,7 @@ def training(*accuracies, ends=None, micro_batch_size=16):
                 raise ends
         return TrainingResult(
             history=tuple(history),
-            best_epoch=best_epoch(history, config.metric),
+            best_epoch=best_epoch(history, config.criterion),
             num_trainable_parameters=1026,
             activation_seconds=0.0,
             peak_memory_bytes=5,
@@ -89,7 +89,15 @@ class Bench:
         )
         self.signals, self.progress = StopSignals(), QuietProgress()
 
-    def run(self, train, pruner="median", duplicate_of=None, fields=FIELDS, rivals=()):
+    def run(
+        self,
+        train,
+        pruner="median",
+        duplicate_of=None,
+        fields=FIELDS,
+        rivals=(),
+        choose_by="metric",
+    ):
         """Run one trial; returns its record."""
         trial = self.study.ask()
         write_claim(trial, worker="host:1:ab", logical_number=trial.number)
@@ -98,19 +106,19 @@ class Bench:
             trial=trial,
             logical_number=trial.number,
             fields=fields,
-            peers=[r.values for r in read_trials(self.study) if r.counts],
+            peers=[r.scores("accuracy") for r in read_trials(self.study) if r.counts],
             duplicate_of=duplicate_of,
             rivals=rivals,
         )
         try:
-            self.objective(train, pruner).run(handout)
+            self.objective(train, pruner, choose_by).run(handout)
         finally:
             self.last = read_trials(self.study)[-1]
         return self.last
 
-    def objective(self, train, pruner):
+    def objective(self, train, pruner, choose_by="metric"):
         options = StudyOptions(
-            epochs=6, seed=3, pruner=pruner, num_views=2, flip="none", choose_by="metric"
+            epochs=6, seed=3, pruner=pruner, num_views=2, flip="none", choose_by=choose_by
         )
         val = SimpleNamespace(labels_N=LABELS_N, positions_N=POSITIONS_N, groups_N=None)
         activations = SimpleNamespace(
@@ -171,6 +179,22 @@ def test_a_trial_below_the_median_is_pruned_at_the_third_epoch(bench):
     record = bench.run(training(0.1, 0.1, 0.1, 0.1))
     assert (record.state, record.reason) == ("PRUNED", "worse than the median at epoch 3")
     assert len(record.history) == 3
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "calibrated_loss", "by_metric", "by_loss"),
+    [(0.1, 0.1, "PRUNED", "COMPLETE"), (0.95, 0.9, "COMPLETE", "PRUNED")],
+)
+def test_the_pruner_sees_what_chooses(bench, accuracy, calibrated_loss, by_metric, by_loss):
+    for choose_by, state in (("metric", by_metric), ("calibrated_loss", by_loss)):
+        for _ in range(4):
+            bench.run(training(*[0.9] * 4, calibrated_loss=0.4), choose_by=choose_by)
+        asked = training(*[accuracy] * 4, calibrated_loss=calibrated_loss)
+        record = bench.run(asked, choose_by=choose_by)
+        assert record.state == state
+        bench.study = optuna.create_study(
+            storage=bench.storage.database, study_name=f"after {choose_by}", direction="maximize"
+        )
 
 
 def test_without_a_pruner_nothing_is_pruned(bench):

@@ -409,13 +409,14 @@ def test_names_beside_points_cover_no_other_name(seed, monkeypatch):
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_train_is_dashed_and_val_is_solid_and_the_best_epoch_is_marked():
-    best = Curve(train=[0.5, 0.9, 1.0], val=[0.5, 0.8, 0.7])
+def test_train_is_dashed_and_val_is_solid_and_the_epoch_that_was_kept_is_marked():
+    # Which need not be the one with the best metric.
+    best = Curve(train=[0.5, 0.9, 1.0], val=[0.5, 0.8, 0.7], best_epoch=3)
     figure = learning_curves([], best, [], metric="accuracy", strategy=FT)
     styles = {tuple(line.get_ydata()): line.get_linestyle() for line in figure.axes[0].lines}
     assert styles[(50, 90, 100)] == "--" and styles[(50, 80, 70)] == "-"
     look = LOOKS[FT]
-    assert points(figure, look.colour) == {(look.marker, 2, 80)}
+    assert points(figure, look.colour) == {(look.marker, 3, 70)}
 
 
 def test_seeds_are_a_band_up_to_the_last_epoch_of_all():

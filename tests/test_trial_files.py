@@ -59,7 +59,12 @@ def test_weights_are_read_back_whatever_their_layout(storage, trial):
 
 
 def test_a_matrix_of_many_classes_is_not_drawn(storage, trial):
-    given = {"metric": "accuracy", "strategy": "fine_tuning", "labels_N": VAL.labels_N}
+    given = {
+        "metric": "accuracy",
+        "strategy": "fine_tuning",
+        "labels_N": VAL.labels_N,
+        "best_epoch": 1,
+    }
     classes = [f"class {number}" for number in range(MOST_CLASSES + 1)]
     logits_NC = np.zeros((3, len(classes)), np.float32)
     upload_pictures(storage, trial, HISTORY, logits_NC=logits_NC, classes=classes, **given)
@@ -74,6 +79,7 @@ def test_the_course_is_a_table_and_pictures_are_two(storage, trial):
         HISTORY,
         metric="accuracy",
         strategy="fine_tuning",
+        best_epoch=1,
         logits_NC=np.eye(3, 2, dtype=np.float32),
         labels_N=VAL.labels_N,
         classes=("no", "yes"),

@@ -47,6 +47,7 @@ def test_means_and_every_seed_are_shown_and_the_choices_marked():
     lines = text.splitlines()
     marked = [line.split()[1] for line in lines if line.startswith("*") and "net" in line]
     assert marked == ["3", "4"]
+    assert "* chosen within its strategy (best mean accuracy)" in text
     assert "0.9200 0.0200" in text and "0.9000 0.9400" in text
     assert text.index("knn") < text.index("majority")  # The better control first.
     assert all(len(line) <= 80 for line in lines)

@@ -41,9 +41,9 @@ def history_csv(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def learning_curve_png(
-    history: Sequence[Mapping[str, Any]], *, metric: str, strategy: str
+    history: Sequence[Mapping[str, Any]], *, metric: str, strategy: str, best_epoch: int
 ) -> bytes:
-    """The metric by epoch on training and validation images.
+    """The metric by epoch on training and validation images, the epoch that was kept marked.
 
     Raises:
         ValueError: no epoch has a finite value.
@@ -51,6 +51,7 @@ def learning_curve_png(
     curve = Curve(
         train=[epoch["train"][metric] for epoch in history],
         val=[epoch["val"][metric] for epoch in history],
+        best_epoch=best_epoch,
     )
     figure = learning_curves(
         [], curve, [], metric=metric, strategy=strategy, best_name="this trial"

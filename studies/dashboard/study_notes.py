@@ -87,7 +87,9 @@ def confirm_note(evidence: Evidence) -> str:
     """The note of ``NAME/confirm``: why these trainings, and what they gave so far."""
     confirmed, (done, wanted) = evidence.confirmed, evidence.confirming
     assert confirmed is not None
-    how = "the best mean" if confirmed.how == "best" else "the cheapest within one standard error"
+    how = "the best mean"
+    if confirmed.how == "cheapest":
+        how = "the cheapest within one standard error of the paired difference, by the mean"
     how = f"{how} of {evidence.chooser}"
     facts = [
         ("trainings", f"{done} of {wanted} finished"),

@@ -148,7 +148,8 @@ def _reached(record: TrialRecord, metric: str, num_val: int, subjects: int | Non
     if len(record.history) == 1:
         on_training = "" if train is None else f"; training {metric_text(metric, train[metric])}"
         return [f"{text}{on_training}."]
-    text += f", the best of {len(record.history)} epochs: epoch {record.best_epoch}."
+    by = (record.chosen_by or metric).replace("_", " ")
+    text += f" at epoch {record.best_epoch}, the best of {len(record.history)} by {by}."
     return [f"{text} {_gap(train, best['val'], metric)}"]
 
 

@@ -33,10 +33,14 @@ PARTS = (("train", "--"), ("val", "-"))
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """The metric on training and on validation images after epochs 1, 2, ..."""
+    """The metric on training and on validation images after epochs 1, 2, ...
+
+    ``best_epoch`` is the one that was kept, which another value may have chosen.
+    """
 
     train: Sequence[float]
     val: Sequence[float]
+    best_epoch: int | None = None
 
     def of(self, part: str) -> Sequence[float]:
         return self.train if part == "train" else self.val
@@ -75,7 +79,7 @@ def learning_curves(
             values = shown.factor * np.asarray(curve.of(part), dtype=float)
             epochs = range(1, len(values) + 1)
             axes.plot(epochs, values, linestyle=linestyle, color=look.colour, linewidth=2.4)
-    _mark_best_epoch(axes, bold, metric, look)
+    _mark_kept_epoch(axes, bold, metric, look)
     axes.autoscale_view()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     within_bounds(axes.yaxis, shown)
@@ -121,14 +125,14 @@ def _band(axes: Axes, curves: Sequence[Sequence[float]], factor: float, linestyl
         axes.plot(epochs, values_SE.mean(axis=0), linestyle=linestyle, color=INK, linewidth=1.2)
 
 
-def _mark_best_epoch(axes: Axes, bold: Sequence[Curve], metric: str, look: Look) -> None:
+def _mark_kept_epoch(axes: Axes, bold: Sequence[Curve], metric: str, look: Look) -> None:
     shown = metric_axis(metric)
     for curve in bold:
-        reached = [value for value in curve.val if math.isfinite(value)]
-        if reached:
-            value = shown.best(reached)
-            at = [list(curve.val).index(value) + 1]
-            marks(axes, at, [shown.factor * value], look, size=9, alpha=1)
+        if curve.best_epoch is None or curve.best_epoch > len(curve.val):
+            continue
+        value = curve.val[curve.best_epoch - 1]
+        if math.isfinite(value):
+            marks(axes, [curve.best_epoch], [shown.factor * value], look, size=9, alpha=1)
 
 
 def _curve_handles(look: Look, trials: bool, best: str, num_seeds: int) -> list[Line2D | Patch]:

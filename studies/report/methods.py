@@ -162,7 +162,8 @@ def _confirm(evidence: Evidence) -> list[str]:
     how = (
         "the best mean"
         if found.how == "best"
-        else "the lowest cost within one standard error of the best mean"
+        else "the lowest cost, of those behind the best by at most one standard error of the "
+        "paired difference,"
     )
     return [
         f"The best configurations of each strategy ({len(found.candidates)} in all) were trained "

@@ -72,13 +72,13 @@ def _best(evidence: Evidence, strategy: str, best: TrialRecord) -> list[Words]:
             f"): {configuration_text(of_search.params)}",
         ],
         [
-            f"Best validation {metric} of {len(evidence.of_strategy(strategy))} trials: ",
+            f"Validation {metric} of the best of {len(evidence.of_strategy(strategy))} trials: ",
             Cell(
                 text=metric_text(metric, best.value),
                 source=source_of_trial(best, evidence.name),
                 href=f"#trial-{best.number}",
             ),
-            ", the best of many on one seed: too good",
+            f", the best of many by {evidence.chooser} on one seed: too good",
         ],
     ]
     if candidate is not None:
@@ -221,6 +221,7 @@ def _curves(evidence: Evidence, strategy: str, best: TrialRecord) -> list[Block]
         return Curve(
             train=[epoch["train"][metric] for epoch in run.history],
             val=[epoch["val"][metric] for epoch in run.history],
+            best_epoch=run.best_epoch,
         )
 
     trials = [trial for trial in evidence.of_strategy(strategy) if trial.history]
@@ -236,8 +237,9 @@ def _curves(evidence: Evidence, strategy: str, best: TrialRecord) -> list[Block]
             figure=figure,
             caption=f"Learning curves of {NAMES[strategy]}: {len(trials)} trials faint, trial "
             f"{shown.number} bold{behind}. Solid: validation, dashed: training, "
-            "measured on the way, with dropout and on weights that still change.",
-            description=f"Trial {shown.number} has its best validation {metric} at epoch "
-            f"{shown.best_epoch} of {len(shown.history)}.",
+            "measured on the way, with dropout and on weights that still change. The marker is "
+            f"the epoch that was kept, by {evidence.chooser}.",
+            description=f"Of trial {shown.number} epoch {shown.best_epoch} of "
+            f"{len(shown.history)} was kept, the best by {evidence.chooser}.",
         )
     ]

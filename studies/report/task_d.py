@@ -109,15 +109,15 @@ def _search_curves(evidence: Evidence) -> list[Block]:
         Drawing(
             name="best_so_far",
             figure=best_so_far(curves, metric=f"validation {metric}"),
-            caption="The best of each strategy so far, against its trials and their seconds, "
-            "pruned and failed ones included. These images choose, so the values are too good, "
-            "and more so the more trials there are.",
+            caption=f"The best of each strategy so far by {evidence.chooser}, against its trials "
+            "and their seconds, pruned and failed ones included. These images choose, so the "
+            "values are too good, and more so the more trials there are.",
             description="; ".join(ends),
         ),
         Table(
             name="best_so_far",
-            caption="The best of each strategy so far",
-            columns=["strategy", "trials", "seconds", f"best validation {metric}"],
+            caption=f"The best of each strategy so far by {evidence.chooser}",
+            columns=["strategy", "trials", "seconds", f"its validation {metric}"],
             rows=rows,
             folded=True,
         ),
