@@ -229,7 +229,10 @@ def _points(what: str, found: Interval | None) -> list[str]:
 def _harm(what: str, found: Interval | None) -> list[str]:
     if found is None:
         return []
-    what = what or "loss of the last epoch minus that of an epoch chosen on other images: "
+    what = what or (
+        "on validation images, loss of the last epoch minus that of an epoch chosen on others of "
+        "them: "
+    )
     return [f"{what}{found.value:+.3f} nats [{found.low:+.3f}, {found.high:+.3f}]"]
 
 

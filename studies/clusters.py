@@ -35,6 +35,13 @@ class Clusters(NamedTuple):
         return len(self.stratum_G) - len(np.unique(self.stratum_G))
 
 
+def images_words(num_images: int, num_subjects: int | None, images: str) -> str:
+    """How many ``images`` (what they are called), and of how many subjects where that is known."""
+    if num_subjects is None:
+        return f"{num_images:,} {images}, taken as independent"
+    return f"{num_images:,} {images} of {num_subjects:,} subject{'' if num_subjects == 1 else 's'}"
+
+
 def num_subjects(groups_N: Labels | None) -> int | None:
     """How many groups there are; None where none are known."""
     return None if groups_N is None else len(np.unique(groups_N))

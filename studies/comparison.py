@@ -73,11 +73,17 @@ def seconds_saved(records: Sequence[TrialRecord], epochs: int) -> float:
 
 
 def interim_verdict(
-    records: Sequence[TrialRecord], metric: str, num_val: int, predicted: Predicted
+    records: Sequence[TrialRecord],
+    metric: str,
+    num_val: int,
+    predicted: Predicted,
+    images: str = "validation images",
 ) -> str | None:
     """One sentence on the backbones as fixed feature extractors, or None before one is done.
 
     Args:
+        num_val: independent validation images, which is subjects where they are known.
+        images: how many there are, and whose, in words.
         predicted: labels (N,), probabilities (N, C) of a trial's best epoch and groups of the
             validation images, which all trials share; None where they are gone.
     """
@@ -93,7 +99,7 @@ def interim_verdict(
         assert record.best is not None
         accuracy = record.best["val"]["accuracy"]
         parts.append(f"{backbone} {accuracy:.1%} [{low:.1%}, {high:.1%}]")
-    text = f"So far, as fixed feature extractor (validation accuracy): {', '.join(parts)}"
+    text = f"So far, as fixed feature extractor (accuracy on {images}): {', '.join(parts)}"
     if len(probes) > 1:
         first, second = list(probes.items())[:2]
         text += _first_over_second(first, second, predicted)

@@ -13,6 +13,7 @@ import numpy as np
 
 from studies.artifacts import read_predictions
 from studies.calibration import probabilities
+from studies.clusters import images_words, num_subjects
 from studies.confirm import Confirmed
 from studies.errors import UserError
 from studies.records import CANDIDATE, TrialRecord
@@ -92,6 +93,7 @@ class Learned:
     most: str
     share: float
     recall: float
+    num_subjects: int | None = None
 
     @property
     def is_shown(self) -> bool:
@@ -154,6 +156,7 @@ def measure_learned(
         most=classes[most],
         share=float(counts_C[most] / counts_C.sum()),
         recall=float(others.mean()) if len(others) else 1.0,
+        num_subjects=num_subjects(sets[0].groups_N),
     )
 
 
@@ -201,7 +204,7 @@ def alarms(learned: Mapping[str, Learned], strategies: Mapping[str, str]) -> lis
     """A sentence for each strategy of which nothing shows that it has learned anything."""
     return [
         f"Alarm: nothing shows that {strategies[strategy]} has learned anything: on "
-        f"{found.num_images} validation images its loss is not shown to be lower than that of the "
+        f"{images_words(found.num_images, found.num_subjects, 'validation images')}, its loss is not shown to be lower than that of the "
         f"majority class ({_intervals(found.gains, '+.3f')} nats), nor its AUROC to be above 0.5 "
         f"({_intervals(found.aurocs, '.3f')})."
         for strategy, found in learned.items()

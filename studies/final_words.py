@@ -40,10 +40,7 @@ def forecast_sentence(metric: str, predicted: Json) -> str:
 
 def images_text(result: Json) -> str:
     """How many test images, and whose: groups are drawn whole where they are known."""
-    subjects = result.get("subjects")
-    if subjects is None:
-        return f"{result['n']} test images, taken as independent"
-    return f"{result['n']} test images of {subjects} subject{'' if subjects == 1 else 's'}"
+    return images_words(result["n"], result.get("subjects"), "test images")
 
 
 def interval_text(interval: Json, digits: int = 4) -> str:

@@ -279,7 +279,8 @@ def _work(
     )
     probes = num_probes(plan.opening)
     subjects = prepared.data.subjects
-    num_val = len(prepared.data.val) if subjects is None else subjects["val"]
+    num_images = len(prepared.data.val)
+    num_subjects = None if subjects is None else subjects["val"]
     records = read_trials(study)
     # Trials from here on are this run's own: of them none is run again.
     first_new = len(study.get_trials(deepcopy=False)) if retry_failed else 0
@@ -310,7 +311,13 @@ def _work(
         if stop is not None:
             raise StudyFailedError(f"{stop} {WAY_OUT}")
         if handout.logical_number == probes - 1:
-            verdict = interim_verdict(records, settings.metric, num_val, predicted)
+            verdict = interim_verdict(
+                records,
+                settings.metric,
+                num_subjects or num_images,
+                predicted,
+                images_words(num_images, num_subjects, "validation images"),
+            )
             progress.message(verdict or "No probe is complete yet.")
 
 

@@ -80,9 +80,14 @@ class StudyRecord:
 
     def num_independent(self, split: str) -> int:
         """The fewest independent images that a split is worth: its subjects, if they are known."""
-        data = self.identity["data"]
-        subjects: dict[str, int] | None = data.get("subjects")
-        return sum(data["counts"][split].values()) if subjects is None else subjects[split]
+        subjects = self.num_subjects(split)
+        counts = self.identity["data"]["counts"][split]
+        return sum(counts.values()) if subjects is None else subjects
+
+    def num_subjects(self, split: str) -> int | None:
+        """Whose images a split has; None where nobody knows."""
+        subjects: dict[str, int] | None = self.identity["data"].get("subjects")
+        return None if subjects is None else subjects[split]
 
     @property
     def opening(self) -> list[dict[str, Any]]:

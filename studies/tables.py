@@ -98,15 +98,19 @@ def side_by_side(summary: "RunSummary") -> RenderableType:
     table.add_column("")
     for strategy in strategies:
         table.add_column(SIGNS[strategy], justify="right")
-    for label, values in _rows(list(strategies.values()), summary.metric):
+    subjects = summary.study.num_subjects("val")
+    of = "" if subjects is None else f", {subjects} subjects"
+    for label, values in _rows(list(strategies.values()), summary.metric, of):
         table.add_row(label, *values)
     return Group(table, Text(_remark(list(strategies.values()), summary)))
 
 
-def _rows(strategies: Sequence[StrategySummary], metric: str) -> list[tuple[str, list[str]]]:
+def _rows(
+    strategies: Sequence[StrategySummary], metric: str, of: str
+) -> list[tuple[str, list[str]]]:
     rows = {
         "validation accuracy": [f"{s.accuracy:.1%}" for s in strategies],
-        "  95 % interval (Wilson)": [
+        f"  95 % interval (Wilson{of})": [
             f"{s.accuracy_interval[0]:.1%} to {s.accuracy_interval[1]:.1%}" for s in strategies
         ],
         "backbone": [str(s.best.params["backbone"]) for s in strategies],
@@ -150,10 +154,14 @@ def _remark(strategies: Sequence[StrategySummary], summary: "RunSummary") -> str
         else "both strategies have the same accuracy"
     )
     return (
-        f"On the {summary.num_val} validation images {difference}. Both numbers are the best of "
+        f"On {_images(summary)}, {difference}. Both numbers are the best of "
         "many on the images they were chosen on, from one seed each: too good, and no verdict. "
         f"{summary.seal}"
     )
+
+
+def _images(summary: "RunSummary") -> str:
+    return images_words(summary.num_val, summary.study.num_subjects("val"), "validation images")
 
 
 def next_commands(name: str, storage: str, given: StudyOptions | None = None) -> Text:

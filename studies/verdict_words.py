@@ -9,6 +9,7 @@ from math import ceil, floor, log10
 
 import numpy as np
 
+from studies.clusters import images_words
 from studies.planning import ImagesNeeded
 from studies.scores import METRICS, Score
 from studies.statistics import Interval
@@ -145,8 +146,8 @@ def _scope(difference: Difference) -> str:
 
 
 def _basis(difference: Difference, images: str, seeds_of_each: tuple[int, int] | None) -> str:
-    of = "" if difference.num_subjects is None else f" of {_subjects(difference.num_subjects)}"
-    shown = f"{_count(difference.num_images, images)}{of}"
+    num_images, subjects = difference.num_images, difference.num_subjects
+    shown = images_words(num_images, subjects, images if num_images == 1 else f"{images}s")
     if seeds_of_each is not None and seeds_of_each[0] != seeds_of_each[1]:
         return f"{shown}, {seeds_of_each[0]} against {seeds_of_each[1]} seeds"
     return f"{shown}, {_count(difference.num_seeds, 'seed')} of each"

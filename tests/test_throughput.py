@@ -167,7 +167,8 @@ def test_what_is_clear_ends_at_the_third_pair(monkeypatch, clock):
 
 
 @pytest.mark.parametrize(
-    ("size", "num_images"), [(32, 8), (80, 8), (81, 4), (113, 4), (114, 2), (224, 2), (512, 2)]
+    ("size", "num_images"),
+    [(32, 16), (162, 16), (163, 8), (224, 8), (229, 8), (230, 4), (325, 2), (512, 2)],
 )
 def test_fewer_large_images_are_measured(size, num_images):
     assert throughput.speedup_images(size) == num_images

@@ -23,7 +23,7 @@ from transfer.throughput import Speedup, measure_speedup, train_one_step
 NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 # Part of every key: raise it when what is measured changes.
-FORMAT = 2
+FORMAT = 3
 # Instructions that multiply bfloat16, as Linux names them. Without them it is emulated, slowly.
 BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16"})
 # So many times as fast a backbone must be, and clearly faster at all, to train in half the bits:

@@ -26,8 +26,9 @@ MIN_BATCHES = 3
 MIN_SECONDS = 1.0
 NUM_CLASSES = 10
 SPEEDUP_SECONDS = 2.0
-# Eight images of 80 pixels a side; two in any case.
-SPEEDUP_PIXELS = 8 * 80**2
+# Sixteen images of up to 162 pixels a side, eight of 224: of fewer, half the bits gain less than in
+# the batches of a study (docs/decisions.md). Two in any case.
+SPEEDUP_PIXELS = 420_000
 MIN_PAIRS = 3
 LEAST_SPREAD = 0.03  # of the logarithm of a ratio of two steps
 
@@ -103,7 +104,7 @@ def measure_speedup(
     CPU the processor's time counts, so that other processes don't.
 
     Args:
-        num_images: of a step; by default 8, or fewer of more than 80 pixels a side.
+        num_images: of a step; by default 16, or fewer of more than 162 pixels a side.
         until: ends the measurement early; asked from the third pair on.
         max_seconds: for the pairs on a machine with nothing else to do; four times as many in any
             case. Three pairs are measured however long they take.
@@ -134,7 +135,7 @@ def measure_speedup(
 def speedup_images(image_size: int) -> int:
     """How many images a step is measured on: fewer large ones, so that it takes little time."""
     return next(
-        (n for n in (8, 4) if n * image_size**2 <= SPEEDUP_PIXELS),
+        (n for n in (16, 8, 4) if n * image_size**2 <= SPEEDUP_PIXELS),
         2,  # BatchNorm can't train on one.
     )
 

@@ -106,7 +106,8 @@ def groups_across(splits: Splits) -> Iterator[Finding]:
                 "reused across folders: then they are different people, and nothing leaks"
             ),
             remedy=(
-                "put each subject's images into one split; if the names are reused, go on with "
+                "if they are different people, give a list (CSV) with a column `group` that tells "
+                "them apart; if they are the same, put each into one split, or go on with "
                 "--allow-leakage, which is told in every result"
             ),
             images=tuple(tuple(members[group]) for group in shared),
