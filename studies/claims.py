@@ -230,8 +230,8 @@ def _harm(what: str, found: Interval | None) -> list[str]:
     if found is None:
         return []
     what = what or (
-        "on validation images, loss of the last epoch minus that of an epoch chosen on others of "
-        "them: "
+        "on validation images, loss of the last epoch minus that of an epoch chosen on other "
+        "images: "
     )
     return [f"{what}{found.value:+.3f} nats [{found.low:+.3f}, {found.high:+.3f}]"]
 

@@ -204,8 +204,9 @@ def alarms(learned: Mapping[str, Learned], strategies: Mapping[str, str]) -> lis
     """A sentence for each strategy of which nothing shows that it has learned anything."""
     return [
         f"Alarm: nothing shows that {strategies[strategy]} has learned anything: on "
-        f"{images_words(found.num_images, found.num_subjects, 'validation images')}, its loss is not shown to be lower than that of the "
-        f"majority class ({_intervals(found.gains, '+.3f')} nats), nor its AUROC to be above 0.5 "
+        f"{images_words(found.num_images, found.num_subjects, 'validation images')}, its loss is "
+        "not shown to be lower than that of the majority class "
+        f"({_intervals(found.gains, '+.3f')} nats), nor its AUROC to be above 0.5 "
         f"({_intervals(found.aurocs, '.3f')})."
         for strategy, found in learned.items()
         if found.is_known and not found.is_shown

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from studies.bundle_config import MODEL, BundleConfig
+from studies.clusters import images_words
 from studies.ledger import Opening
 from studies.model_card import escaped
 from studies.verdict_tables import SIGNS

@@ -9,6 +9,7 @@ from time import perf_counter
 import optuna
 
 from studies.artifacts import best_epoch
+from studies.clusters import images_words
 from studies.comparison import interim_verdict
 from studies.confirm import Verdict
 from studies.confirm_run import confirm_study, declare_margin

@@ -15,6 +15,7 @@ from rich.text import Text
 from search_spaces.fields import FIELDS, is_default
 from studies.accounting import account
 from studies.check_record import allowed_lines
+from studies.clusters import images_words
 from studies.comparison import StrategySummary, compare, seconds_saved
 from studies.records import TrialRecord, best_trials, count_states
 from studies.settings import StudyOptions

@@ -26,8 +26,8 @@ MIN_BATCHES = 3
 MIN_SECONDS = 1.0
 NUM_CLASSES = 10
 SPEEDUP_SECONDS = 2.0
-# Sixteen images of up to 162 pixels a side, eight of 224: of fewer, half the bits gain less than in
-# the batches of a study (docs/decisions.md). Two in any case.
+# Sixteen images of up to 162 pixels a side, eight of 224: of fewer, half the bits gain less than
+# in the batches of a study (docs/decisions.md). Two in any case.
 SPEEDUP_PIXELS = 420_000
 MIN_PAIRS = 3
 LEAST_SPREAD = 0.03  # of the logarithm of a ratio of two steps

@@ -269,13 +269,13 @@ class _Run:
         return classification_metrics(torch.cat(logits), torch.cat(labels))
 
     def _take_statistics(self) -> None:
-        """Of BatchNorm, in float32 and of the weights as they are validated."""
+        """Of BatchNorm, in the arithmetic of training and of the weights as they are validated."""
         if not self.batch_norm_trains:
             return
         positions_N = self.statistics_positions_N
         parts = equal_parts(len(positions_N), self.micro_batch_size)
         batches = self.inputs.batches([positions_N[part] for part in parts])
-        take_statistics(self.network, self.boundary, batches)
+        take_statistics(self.network, self.boundary, batches, self.config.precision)
 
     def predict(self, positions_N: Positions) -> Tensor:
         """Logits in eval mode: (N, C), float32."""
