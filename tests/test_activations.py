@@ -721,3 +721,17 @@ def test_what_ones_own_backbone_imports_is_part_of_its_key(tmp_path, monkeypatch
         backbones_from_file(tmp_path / "my_nets.py")
         features.append(activations(name="my_net").features("my_net"))
     assert not torch.equal(*features)
+
+
+def test_on_a_gpu_the_images_are_there_before_the_first_run_begins(activations, monkeypatch):
+    """Else the first training that needs them would have them in its own peak of memory."""
+    taken = []
+    monkeypatch.setattr("transfer.activations.Rows", lambda pixels, device: taken.append(device))
+    found = activations()
+    monkeypatch.setattr(found, "_frozen", lambda backbone: None)
+    found.load(NAME)
+    assert taken == []
+    found.device = torch.device("cuda")
+    found.load(NAME)
+    found.load(NAME)
+    assert taken == [torch.device("cuda")]

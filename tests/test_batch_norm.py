@@ -180,6 +180,18 @@ def test_nothing_but_statistics_of_batch_norm_that_trains_moves_nor_draws(networ
     assert not any(module.training for module in network.modules())
 
 
+def test_they_are_of_the_number_format_that_training_computes_in(network):
+    seen = []
+    network.blocks[1].norm.register_forward_pre_hook(lambda _, x: seen.append(x[0].dtype))
+    take_statistics(network, 1, batches_Bchw())
+    exact = network.blocks[1].norm.running_mean.clone()
+    take_statistics(network, 1, batches_Bchw(), "bf16")
+    assert set(seen[:3]) == {torch.float32} and set(seen[3:]) == {torch.bfloat16}
+    rounded = network.blocks[1].norm.running_mean
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02)
+
+
 def test_statistics_do_not_depend_on_what_they_were(network):
     other = copy.deepcopy(network)
     for block in other.blocks[1:]:
@@ -223,6 +235,7 @@ def test_features_are_normalised_as_pictures_are():
         (40, 40),
         (MIN_IMAGES, MIN_IMAGES),
         (200, MIN_IMAGES),
+        (320, 64),
         (1000, round(SHARE * 1000)),
         (10**6, MAX_IMAGES),
     ],

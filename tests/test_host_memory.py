@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -133,3 +134,24 @@ def test_a_library_without_both_functions_is_left_alone(monkeypatch):
         assert host_memory._glibc() is None
     finally:
         host_memory._glibc.cache_clear()
+
+
+@needs_glibc
+@pytest.mark.parametrize(
+    ("name", "value", "is_set"),
+    [
+        ("MALLOC_MMAP_MAX_", "0", True),
+        ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=1000000", True),
+        ("GLIBC_TUNABLES", "glibc.rtld.nns=4", False),
+    ],
+)
+def test_thresholds_that_the_environment_has_set_are_left_alone(monkeypatch, name, value, is_set):
+    calls = []
+    libc = SimpleNamespace(
+        mallopt=lambda *given: calls.append(given), malloc_trim=lambda _: calls.append("trim")
+    )
+    monkeypatch.setattr(host_memory, "_glibc", lambda: libc)
+    monkeypatch.setenv(name, value)
+    with retained_memory():
+        pass
+    assert (calls == ["trim"]) == is_set and calls[-1] == "trim"

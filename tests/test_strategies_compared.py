@@ -57,7 +57,8 @@ def test_the_sentence_says_which_configurations_were_compared_and_how_they_were_
         "The fine-tuning configuration found in 15 trials (trial 12) is better than the feature "
         "extraction found in 14 trials (trial 3) by "
     )
-    assert "trained on these training images (400 test images, taken as independent, 3 seeds of each)." in text
+    assert "trained on these training images (400 test images, taken as independent, " in text
+    assert text.endswith("3 seeds of each).")
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])

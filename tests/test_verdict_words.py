@@ -105,7 +105,7 @@ def said(low, high, *, metric="accuracy", margin=MARGIN, needed=None, **changes)
 
 
 BASIS = "for further seeds on further images, trained on these training images"
-OF_THREE = "(400 test images, 3 seeds of each)."
+OF_THREE = "(400 test images, taken as independent, 3 seeds of each)."
 
 
 @pytest.mark.parametrize(
@@ -190,4 +190,4 @@ def test_seeds_that_differ_in_number_are_told():
         needed=None,
         seeds_of_each=(2, 3),
     )
-    assert "400 test images, 2 against 3 seeds" in text
+    assert "400 test images, taken as independent, 2 against 3 seeds" in text

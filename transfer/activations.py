@@ -84,13 +84,19 @@ class Activations:
         self._codes: dict[tuple[str, int], str] = {}
 
     def load(self, backbone: str) -> None:
-        """Have the blocks of a backbone in memory, as what all its runs share.
+        """Have the blocks of a backbone in memory, and on a GPU the images: what its runs share.
 
         Raises:
             NoRoomError: there is no memory for them.
         """
+
+        def load() -> None:
+            self._frozen(backbone)
+            if self.device.type == "cuda":
+                self._rows(find_spec(backbone).interpolation)
+
         with self._counted():
-            if_need_be_twice(lambda: self._frozen(backbone), self.device)
+            if_need_be_twice(load, self.device)
 
     def blocks(self, backbone: str, boundary: int) -> nn.Sequential:
         """The pretrained blocks on the device: shared below the boundary, a copy above it.
@@ -322,10 +328,13 @@ class Activations:
 
     def _taken(self, which: Interpolation | Literal["large"], positions_B: Positions) -> Tensor:
         """Pixels as they were resized by this interpolation, or enlarged, (B, C, H, W)."""
+        images_BHWC = self._rows(which).take(self.data.rows_N[positions_B])
+        return images_BHWC.permute(0, 3, 1, 2).float()
+
+    def _rows(self, which: Interpolation | Literal["large"]) -> Rows:
         if which not in self._pixels:
             self._pixels[which] = Rows(self.data.pixels(which), self.device)
-        images_BHWC = self._pixels[which].take(self.data.rows_N[positions_B])
-        return images_BHWC.permute(0, 3, 1, 2).float()
+        return self._pixels[which]
 
     def _code(self, backbone: str) -> str:
         """What names the code of a backbone: of one's own also what it makes of noise.

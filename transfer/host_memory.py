@@ -6,6 +6,7 @@ by page, at a page fault each. A step of MobileNetV2, all layers, 32 images of 2
 """
 
 import ctypes
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,7 +30,8 @@ _depth = 0
 def retained_memory() -> Iterator[None]:
     """Freed memory stays with the process for the next tensor, and is given back at the end.
 
-    May be nested: the outermost one gives it back. Does nothing where malloc isn't glibc's.
+    May be nested: the outermost one gives it back. Keeps nothing where malloc isn't glibc's, or
+    where its thresholds are set by the environment: nobody can ask for them to put them back.
     """
     global _depth
     with _lock:
@@ -55,10 +57,16 @@ def give_back() -> None:
 
 def _set(trim_threshold: int, mmap_max: int, mmap_threshold: int) -> None:
     libc = _glibc()
-    if libc is not None:
+    if libc is not None and not _is_set_by_environment():
         libc.mallopt(_M_TRIM_THRESHOLD, trim_threshold)
         libc.mallopt(_M_MMAP_MAX, mmap_max)
         libc.mallopt(_M_MMAP_THRESHOLD, mmap_threshold)
+
+
+def _is_set_by_environment() -> bool:
+    """Whether whoever started the process has set malloc's thresholds: they stay as they are."""
+    names = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_"}
+    return bool(names & set(os.environ)) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
 
 
 @cache

@@ -57,8 +57,9 @@ def _worth(found: Measured) -> str:
     """What the images are worth for judging."""
     if found.images == "test images":
         return (
-            "The test images chose nothing. p is adjusted by Holm's method for the number of "
-            "measurements that claims rest on."
+            "The test images chose nothing; what training beyond the best epoch costs and the gap "
+            "to training images are of validation images. p is adjusted by Holm's method for the "
+            "number of measurements that claims rest on."
         )
     return (
         "The validation images have chosen epochs and configurations, so that a difference is "
