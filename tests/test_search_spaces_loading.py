@@ -45,6 +45,14 @@ def test_every_preset_loads_under_its_own_name_and_states_runnable_baselines(nam
             assert space.baseline_configuration(baseline, backbone)["backbone"] == backbone
 
 
+@pytest.mark.parametrize("name", preset_names())
+def test_the_two_recipes_of_the_coursework_stay_baselines(name):
+    told = {
+        (b.strategy, b.model_extra["learning_rate"]) for b in load_space(name, Depths()).baselines
+    }
+    assert told >= {("feature_extraction", 1e-4), ("fine_tuning", 1e-5)}
+
+
 def test_the_presets_that_the_documentation_names_are_shipped():
     assert {"coursework", "default", "demo"} <= set(preset_names())
 
