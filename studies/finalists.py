@@ -185,7 +185,9 @@ def forecast_of_candidate(
     Raises:
         UserError: predictions are missing.
     """
-    of_strategy = [t for t in best_trials(trials, metric) if t.strategy == candidate.strategy]
+    # A trial of somebody else's may be complete without anything that one of ours has.
+    ours = [t for t in trials if t.best is not None and t.strategy == candidate.strategy]
+    of_strategy = best_trials(ours, metric)
     return forecast(
         # The rest is far from being the best, in any resample.
         [_predicted(storage, trial) for trial in of_strategy[:MOST_TRIALS]],

@@ -476,7 +476,7 @@ class Watched:
     """Notes what goes through the last block of every network that a run builds from now on."""
 
     def __init__(self, activations, monkeypatch):
-        self.training, self.validation = [], []
+        self.training, self.statistics, self.validation = [], [], []
         blocks = activations.blocks
 
         def watched(backbone, boundary):
@@ -487,7 +487,11 @@ class Watched:
         monkeypatch.setattr(activations, "blocks", watched)
 
     def _note(self, block, inputs, output):
-        (self.training if block.training else self.validation).append((inputs[0], output.dtype))
+        if block.training:
+            seen = self.training
+        else:
+            seen = self.validation if torch.is_inference_mode_enabled() else self.statistics
+        seen.append((inputs[0], output.dtype))
 
 
 @pytest.mark.parametrize(
@@ -499,6 +503,7 @@ def test_steps_compute_in_the_precision_and_validation_and_what_is_kept_in_float
     watched = Watched(activations, monkeypatch)
     result = train(config(2, precision=precision, epochs=1), activations)
     assert {seen for _, seen in watched.training} == {dtype}
+    assert {seen for _, seen in watched.statistics} == {dtype}
     assert {seen for _, seen in watched.validation} == {torch.float32}
     assert {t.dtype for t in result.trained_state.values()} == {torch.float32, torch.int64}
 
@@ -519,7 +524,7 @@ def test_half_the_bits_train_nearly_as_float32_does(activations, precision):
 def test_networks_are_channels_last_from_the_images_to_the_last_block(activations, monkeypatch):
     watched = Watched(activations, monkeypatch)
     result = train(config(DEPTH, epochs=1), activations)
-    for x, _ in watched.training + watched.validation:
+    for x, _ in watched.training + watched.statistics + watched.validation:
         assert x.is_contiguous(memory_format=torch.channels_last)
     kernels = [t for t in result.trained_state.values() if t.ndim == 4]
     assert all(t.is_contiguous(memory_format=torch.channels_last) for t in kernels)
