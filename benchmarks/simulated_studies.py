@@ -296,6 +296,9 @@ def _worlds() -> dict[str, Callable[[int], Found]]:
         add(f"twins, {about}", of_pair, twins)
         mean = Seeds(spread=spread, num_seeds=num_seeds, num_images=num_images)
         add(f"mean, {about}", of_seeds, mean)
+    for num_images in (80, 400, 1000):  # One seed can't tell how much seeds matter, and says so.
+        alone = Seeds(spread=0.0, num_seeds=1, num_images=num_images)
+        add(f"mean, 1 seed, spread 0, {num_images} images", of_seeds, alone)
     for accuracies, spread in itertools.product(((0.86, 0.88), (0.88, 0.86)), (0.0, 0.02)):
         pair = Pair(accuracies=accuracies, spread=spread, num_images=800)
         first, second = accuracies

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from scipy.stats import binom
 
+from studies.statistics import wilson_interval
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import simulated_studies
@@ -83,6 +85,14 @@ def test_twins_are_called_different_in_at_most_five_in_a_hundred(world):
 def test_the_interval_over_any_number_of_seeds_covers(world):
     runs, means = found(world, 1000)
     assert round(means["held"] * runs) >= least(runs, 0.95)
+
+
+@pytest.mark.parametrize("num_images", [80, 400, 1000])
+@pytest.mark.parametrize("num_seeds", [3, 5])
+def test_errors_that_seeds_do_not_share_average_out(num_seeds, num_images):
+    _, means = found(f"mean, {num_seeds} seeds, spread 0, {num_images} images", 1000)
+    low, high = wilson_interval(round(0.88 * num_images), num_images)
+    assert means["width"] < high - low
 
 
 @pytest.mark.parametrize("world", starting("margin"))
