@@ -79,13 +79,13 @@ def selection_optimism(
     interval has the variance of one model on N images and that of the shrunken value. Where images
     come in groups, groups are drawn, and left out whole.
 
-    Measured on 200 studies of 30 trials, 20 epochs and 78 images
-    (``tests/test_optimism_simulated.py``): equal trials look 11 to 13 points too good and are
-    corrected to 0.4 to 0.7 too good, with errors independent or correlated between trials and
-    epochs; covered in 98 to 99 %. Trials that differ by 3 or 6 points (standard deviation): 0.3
-    to 0.5 too low, covered in 96 to 97 %. One trial better by 5 points: 0.5 too low, 97 %; by
-    10 points: 1.1 too low, 92 %. With 300 images, by 5 points: 0.6 too low, 88 %: it covers
-    less where the better trial is about as often missed as found. Of 12 points, Efron's optimism
+    Measured on 1,000 studies of 30 trials, 20 epochs and 78 images
+    (``benchmarks/simulated_studies.py``): equal trials look 11 to 13 points too good and are
+    corrected to 0.2 to 0.6 too good, with errors independent or correlated between trials and
+    epochs; covered in 98 to 99 %. One trial better by 5 points: 0.1 too low, 96 %; by 10 points:
+    1.0 too low, 90 %. With 300 images, by 5 points: 0.7 too low, 93 %: it covers less where the
+    better trial is about as often missed as found. Trials that differ by 3 or 6 points (standard
+    deviation, 200 studies): 0.3 to 0.5 too low, covered in 96 to 97 %. Of 12 points, Efron's optimism
     bootstrap left 5 and BBC-CV none, but that was 1.5 too low for a trial better by 5 points.
 
     Sources: I. Tsamardinos, E. Greasidou, G. Borboudakis, "Bootstrapping the out-of-sample

@@ -75,7 +75,7 @@ def stratified_bootstrap(
     give a proportion the variance found by the bootstrap: plain Wilson for accuracy, and still an
     interval where every resample is perfect, where percentiles and BCa have width 0. Classes of
     few images widen it where every class counts the same (``design_images``). Simulated coverage
-    stands in ``tests/test_statistics_coverage.py``. ``loss``, which is skewed, gets the normal
+    stands in ``benchmarks/coverage.py``. ``loss``, which is skewed, gets the normal
     interval of its logarithm (it covers 91 to 96 %, least where few errors make it), and so does
     ``brier``; other
     metrics get percentiles.

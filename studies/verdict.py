@@ -79,7 +79,7 @@ def difference_over_seeds(
     (``seed_variance``), and Student's t with Satterthwaite's degrees of freedom pays for knowing
     it from few. Twins (the same configuration, other seeds) are called different in at most 5 %
     of cases at seed spreads of 0 to 3 points, S = 2, 3, 5 and N = 80 to 1,000
-    (``tests/test_verdict_simulated.py``); one model each, by McNemar's test, in 27 % at 2 points
+    (``benchmarks/simulated_studies.py``); one model each, by McNemar's test, in 27 % at 2 points
     and N = 400. **With one seed only images count**, see ``Difference.seeds_known``.
 
     The images' variance counts two images more, on each of which one strategy alone is right:
