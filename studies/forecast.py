@@ -94,10 +94,10 @@ def forecast(
     images. Choosing the best trial makes it look too good by ``selection_optimism``; what its new
     trainings have lost of that already is taken off, the rest is ``trial_optimism``.
 
-    Simulated with 30 trials, 20 epochs and three seeds (``tests/test_forecast_simulated.py``):
-    where the mean over seeds is 4 to 9 points too good, the forecast is off by 0.2 to 1.6 points
-    on average, too high where seeds truly differ and too low where they don't; its interval holds
-    what test images show in 91 to 100 % of cases.
+    Simulated with 30 trials and 20 epochs (``benchmarks/simulated_studies.py``): where the mean
+    over seeds is 2 to 8 points too good, the forecast is off by 0.1 to 1.5 points on average, too
+    high where seeds truly differ and too low where they don't; its interval holds what test images
+    show in 90 to 99 % of cases, least where configurations differ by 5 points.
 
     Args:
         trials: every trial of the search that could have been chosen, on the same images.

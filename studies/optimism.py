@@ -85,8 +85,8 @@ def selection_optimism(
     epochs; covered in 98 to 99 %. One trial better by 5 points: 0.1 too low, 96 %; by 10 points:
     1.0 too low, 90 %. With 300 images, by 5 points: 0.7 too low, 93 %: it covers less where the
     better trial is about as often missed as found. Trials that differ by 3 or 6 points (standard
-    deviation, 200 studies): 0.3 to 0.5 too low, covered in 96 to 97 %. Of 12 points, Efron's optimism
-    bootstrap left 5 and BBC-CV none, but that was 1.5 too low for a trial better by 5 points.
+    deviation, 200 studies): 0.3 to 0.5 too low, covered in 96 to 97 %. Of 12 points, Efron's
+    optimism bootstrap left 5 and BBC-CV none, but that was 1.5 too low for a trial better by 5.
 
     Sources: I. Tsamardinos, E. Greasidou, G. Borboudakis, "Bootstrapping the out-of-sample
     predictions for efficient and accurate cross-validation", Machine Learning 107 (2018),
