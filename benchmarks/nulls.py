@@ -1,18 +1,16 @@
-"""How often a report says that something helped in studies where nothing does.
-
-    python benchmarks/nulls.py --runs 400
+"""Studies in which nothing helps, and what a report says of them.
 
 Of every study all configurations of both strategies, the default recipe and the logistic
-regression on frozen features are equally good; trials differ by chance alone. Counted is how often
-the report would say that fine-tuning learns task-specific features, that the search helped, or
-that one strategy is the better one: on the validation images that chose epochs and configuration
-(before `evaluate`), on the same images if they were taken for images that chose nothing, and on
-test images (behind it); and how often it would raise the alarm that nothing was learned.
+regressions on frozen features are equally good; trials differ by chance alone, and so do the
+epochs and the seconds of a training. Told is whether the report says that one of its claims holds
+or does not hold, that the search helped, or that one strategy is the better one: on the validation
+images that chose epochs and configuration (before `evaluate`), on the same images if they were
+taken for images that chose nothing, and on test images (behind it); and whether it raises the
+alarm that nothing was learned. `simulated_studies.py` counts it.
 
 Legend: T trials, E epochs, S seeds, N images, C classes.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +21,13 @@ from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from studies.claims import judge
+from studies.claims import Measured, claims, judge
 from studies.control_rows import Predictions, measure_learned
 from studies.forecast import Predicted, forecast
-from studies.measurements import measurement
+from studies.measurements import Measurement, measurement, ratio_over_seeds, training_harm
 from studies.scores import METRICS
 from studies.statistics import Interval
-from studies.verdict import Difference, difference_over_seeds
+from studies.verdict import difference_over_seeds
 from studies.verdict_words import verdict_of
 
 ACCURACY = METRICS["accuracy"]
@@ -40,7 +38,11 @@ TRUE_ACCURACY = 0.88
 OF_IMAGE, OF_CONFIGURATION, OF_TRAINING, OF_EPOCH = 0.5, 0.15, 0.1, 0.25
 Floats = NDArray[np.float64]
 SHARES = np.array([0.5, 0.5])  # of the classes among training images
-WAYS = ("taken for images that chose nothing", "before the evaluation", "behind the evaluation")
+SECONDS_SPREAD = 0.1  # of the logarithm of a training's seconds
+WAYS = ("as if nothing had chosen", "before evaluate", "behind evaluate")
+HELPED, DIFFERS, ALARM = "the search helped", "one strategy is better", "alarm"
+AHEAD = "fine-tuning looks better than logistic regression by"
+SAID = ("holds here", "does not hold here")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +66,17 @@ class World:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What was said of one study, by way of judging: a claim or a gain that is not there.
+class _Choice:
+    """A strategy's configuration over seeds.
 
-    ``differs`` says that one strategy was called better than the other. ``difference`` is that of
-    fine-tuning and logistic regression on the validation images.
+    ``predictions`` are of validation and of test images, (S, N, C) each, ``optimism`` by how much
+    they look too good at most, ``seconds`` of each seed's training.
     """
 
-    learns: dict[str, bool]
-    helped: dict[str, bool]
-    differs: dict[str, bool]
-    alarm: bool
-    difference: float
+    predictions: tuple[Floats, Floats]
+    optimism: float
+    harm: Measurement | None
+    seconds: list[float]
 
 
 class _Images:
@@ -137,8 +138,14 @@ def _best_epoch(labels_N: NDArray[np.int64], given_ENC: Floats) -> int:
     return max(range(len(values)), key=lambda e: values[e])
 
 
-def null_study(world: World, seed: int) -> Outcome:
-    """One study: a search of each strategy, its best trial over seeds, recipe, regression."""
+def null_study(world: World, seed: int) -> dict[str, float]:
+    """One study: a search of each strategy, its best trial over seeds, recipe, regressions.
+
+    Returns:
+        1 or 0 for each thing that is said of it, by what it is and, but for the alarm, by way of
+        judging; and by how much fine-tuning looks better than logistic regression on the
+        validation images.
+    """
     rng = np.random.default_rng(seed)
     val, test = (_Images(rng, n, world.images_each) for n in (world.num_val, world.num_test))
 
@@ -156,8 +163,7 @@ def null_study(world: World, seed: int) -> Outcome:
         )
         return on_val, on_test
 
-    def search(num_trials: int, num_epochs: int) -> tuple[tuple[Floats, Floats], float]:
-        """What the choice says over seeds, and by how much it looks too good at most."""
+    def search(num_trials: int, num_epochs: int) -> _Choice:
         configurations = [configuration() for _ in range(num_trials)]
         trials = [train(suits, num_epochs)[0] for suits in configurations]
         best = max(
@@ -173,90 +179,88 @@ def null_study(world: World, seed: int) -> Outcome:
             num_models=world.num_seeds,
             num_resamples=200,
         )
-        return over_seeds(runs), max(0.0, predicted.optimism)
-
-    searched, of_searched = search(world.num_trials, world.num_epochs)
-    other_strategy, of_other = search(world.other_trials, world.other_epochs)
-    default = configuration()
-    recipe = over_seeds([train(default) for _ in range(world.num_seeds)])
-    # Logistic regression has neither epochs nor seeds.
-    probe = over_seeds([_training(rng, (val, test), configuration(), 1, 0.0)])
-    sets = {
-        WAYS[0]: (val, 0, None),
-        WAYS[1]: (val, 0, (of_searched, 0.0)),
-        WAYS[2]: (test, 1, None),
-    }
-
-    def difference(other: tuple[Floats, Floats], way: str) -> Difference:
-        images, place, _ = sets[way]
-        return difference_over_seeds(
-            ACCURACY,
-            images.labels_N,
-            searched[place],
-            other[place],
-            num_resamples=500,
-            groups_N=images.groups_N,
+        return _Choice(
+            predictions=over_seeds(runs),
+            optimism=max(0.0, predicted.optimism),
+            harm=training_harm(val.labels_N, [given[0] for given in runs], groups_N=val.groups_N),
+            seconds=np.exp(SECONDS_SPREAD * rng.normal(size=world.num_seeds)).tolist(),
         )
 
-    def said(other: tuple[Floats, Floats], way: str) -> bool:
-        return judge(measurement(difference(other, way), sets[way][2])) == "holds here"
+    def regression() -> tuple[Floats, Floats]:
+        """It has neither epochs nor seeds."""
+        return over_seeds([_training(rng, (val, test), configuration(), 1, 0.0)])
 
-    def differs(way: str) -> bool:
-        found = difference(other_strategy, way)
-        first, second = (of_searched, of_other) if way == WAYS[1] else (0.0, 0.0)
-        moved = Interval(value=found.value, low=found.low - first, high=found.high + second)
-        return verdict_of(moved, None) != "undecided"
+    tuned = search(world.num_trials, world.num_epochs)
+    extracted = search(world.other_trials, world.other_epochs)
+    default = configuration()
+    recipe = over_seeds([train(default) for _ in range(world.num_seeds)])
+    probe, random_probe = regression(), regression()
+
+    def said(way: str) -> dict[str, bool]:
+        images, place = (test, 1) if way == WAYS[2] else (val, 0)
+
+        def over(
+            first: tuple[Floats, Floats],
+            second: tuple[Floats, Floats],
+            optimism: tuple[float, float] | None = None,
+        ) -> Measurement:
+            found = difference_over_seeds(
+                ACCURACY,
+                images.labels_N,
+                first[place],
+                second[place],
+                num_resamples=500,
+                groups_N=images.groups_N,
+            )
+            return measurement(found, optimism if way == WAYS[1] else None)
+
+        both = over(tuned.predictions, extracted.predictions, (tuned.optimism, extracted.optimism))
+        found = claims(
+            Measured(
+                images=way,
+                num_train=world.num_val,
+                tuned_over_extracted=both,
+                tuned_over_probe=over(tuned.predictions, probe, (tuned.optimism, 0.0)),
+                pretrained_over_random=over(probe, random_probe),
+                seconds_ratio=ratio_over_seeds(tuned.seconds, extracted.seconds),
+                tuned_harm=tuned.harm,
+                extracted_harm=extracted.harm,
+            )
+        )
+        first, second = both.optimism or (0.0, 0.0)
+        moved = Interval(value=both.value, low=both.low - first, high=both.high + second)
+        gain = over(tuned.predictions, recipe, (tuned.optimism, 0.0))
+        return {
+            **{c.text: c.verdict in SAID for c in found if c.verdict != "not measured"},
+            HELPED: judge(gain) == SAID[0],
+            DIFFERS: verdict_of(moved, None) != "undecided",
+        }
 
     values = [
         float(np.mean([ACCURACY(val.labels_N, given_NC) for given_NC in each[0]]))
-        for each in (searched, probe)
+        for each in (tuned.predictions, probe)
     ]
-    return Outcome(
-        learns={way: said(probe, way) for way in WAYS},
-        helped={way: said(recipe, way) for way in WAYS},
-        differs={way: differs(way) for way in WAYS},
-        alarm=not measure_learned(
-            [Predictions(val.labels_N, searched[0], val.groups_N)], ["a", "b"], SHARES
-        ).is_shown,
-        difference=values[0] - values[1],
+    learned = measure_learned(
+        [Predictions(val.labels_N, tuned.predictions[0], val.groups_N)], ["a", "b"], SHARES
     )
+    return {
+        **{
+            f"{what}, {way}": float(is_said) for way in WAYS for what, is_said in said(way).items()
+        },
+        ALARM: float(not learned.is_shown),
+        AHEAD: values[0] - values[1],
+    }
 
 
-ROWS = (
-    World(num_val=78),
-    World(num_val=400),
-    World(num_val=400, seed_spread=0.015),
-    World(num_val=399, num_test=399, images_each=3),
-    World(num_val=400, num_trials=30, other_trials=4, other_epochs=3),
-)
-
-
-def main() -> None:
-    """Print a table, a row a world and way of judging."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=400, help="Studies of each world.")
-    given = parser.parse_args()
-    for world in ROWS:
-        found = [null_study(world, seed) for seed in range(given.runs)]
-        difference = 100 * np.mean([each.difference for each in found])
-        print(
-            f"{world.num_val} validation images, {world.images_each} a patient, seeds differ by "
-            f"{100 * world.seed_spread:g} points, {world.num_trials} and {world.other_trials} "
-            f"trials, {given.runs} studies; fine-tuning looks better than logistic regression "
-            f"by {difference:+.1f} points; alarm "
-            f"{100 * np.mean([each.alarm for each in found]):.1f} %"
-        )
-        for way in WAYS:
-            learns, helped, differs = (
-                100 * np.mean([getattr(each, name)[way] for each in found])
-                for name in ("learns", "helped", "differs")
-            )
-            print(
-                f'  {way}: "learns" {learns:.1f} %, "the search helped" {helped:.1f} %, '
-                f"one strategy better {differs:.1f} %",
-                flush=True,
-            )
-
-
-if __name__ == "__main__":
-    main()
+ROWS = {
+    "78 images": World(num_val=78),
+    "400 images": World(num_val=400),
+    "400 images, seeds differ": World(num_val=400, seed_spread=0.015),
+    "133 patients of 3 images": World(num_val=399, num_test=399, images_each=3),
+    "400 images, 30 trials against 4": World(
+        num_val=400, num_trials=30, other_trials=4, other_epochs=3
+    ),
+    "200 images, 20 trials against 1": World(
+        num_val=200, num_trials=20, other_trials=1, other_epochs=1
+    ),
+}

@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--depth-share", type=float, default=0.5)
-    rates = {"fine_tuning": [2e-4, 1e-3, 3e-3], "feature_extraction": [1e-3, 1e-2, 3e-2]}
+    rates = {"fine_tuning": [2e-4, 1e-3, 3e-3, 1e-2], "feature_extraction": [1e-3, 1e-2, 3e-2]}
     for strategy, default in rates.items():
         flag = f"--{strategy.replace('_', '-')}-rates"
         parser.add_argument(flag, type=float, nargs="+", default=default)

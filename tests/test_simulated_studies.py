@@ -15,6 +15,7 @@ from studies.statistics import wilson_interval
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import simulated_studies
+from nulls import AHEAD, ALARM, DIFFERS, HELPED, WAYS
 
 TABLE = simulated_studies.read(Path(simulated_studies.__file__).with_suffix(".jsonl"))
 WORLDS = list(simulated_studies.WORLDS)
@@ -114,9 +115,78 @@ def test_at_the_margin_equivalence_is_wrongly_said_in_at_most_two_and_a_half_in_
     assert round(means[wrong] * runs) <= binom.ppf(0.999, runs, 0.025)
 
 
+@pytest.mark.parametrize("world", starting("calibration"))
+def test_slope_and_intercept_hold_their_truth(world):
+    runs, means = found(world, 10_000)
+    for held in {"slope_held", "intercept_held"} & set(means):
+        assert round(means[held] * runs) >= least(runs, 0.94)
+
+
+@pytest.mark.parametrize("world", starting("calibration, sharpness"))
+def test_a_calibrated_model_has_no_excess_and_seldom_a_small_p(world):
+    """Its error itself is far above 0, and no interval around it would hold its 0."""
+    runs, means = found(world, 10_000)
+    if "sharpness 1," in world:
+        assert means["ece"] > 0.03 and abs(means["excess"]) < 0.001
+        assert round(means["small_p"] * runs) <= binom.ppf(0.999, runs, 0.05)
+    else:
+        assert means["excess"] > 0.03 and means["small_p"] > 0.5
+
+
+NULLS = starting("null study")
+EITHER_WAY = [
+    "learns task-specific features",
+    "is costly to train",
+    "overfits small data",
+    "is efficient",
+    "overfits less",
+    "can't learn task-specific features, and loses by it",
+    "is worse where pretrained features don't suit",
+    HELPED,
+    DIFFERS,
+]
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+@pytest.mark.parametrize("said", EITHER_WAY)
+@pytest.mark.parametrize("world", NULLS)
+def test_a_claim_or_gain_that_is_not_there_is_seldom_said(world, said, way):
+    runs, means = found(world, 400)
+    assert round(means[f"{said}, {way}"] * runs) <= binom.ppf(0.999, runs, 0.05)
+
+
+@pytest.mark.parametrize("world", NULLS)
+def test_of_a_study_where_nothing_helps_each_claim_that_is_measured_is_counted(world):
+    counted = {f"{said}, {way}" for said in EITHER_WAY for way in WAYS} | {ALARM, AHEAD}
+    assert set(found(world, 400)[1]) == counted
+
+
+@pytest.mark.parametrize("world", NULLS)
+def test_what_learned_raises_no_alarm(world):
+    runs, means = found(world, 400)
+    assert round(means[ALARM] * runs) <= binom.ppf(0.999, runs, 0.05)
+
+
+@pytest.mark.parametrize("world", NULLS)
+def test_judged_as_if_the_images_had_chosen_nothing_it_would_be_said_often(world):
+    runs, means = found(world, 400)
+    assert means[AHEAD] > 0.02
+    said = means[f"learns task-specific features, {WAYS[0]}"]
+    assert round(said * runs) > binom.ppf(0.999, runs, 0.05)
+
+
+def test_a_long_search_is_not_called_better_than_a_short_one_for_its_length():
+    """On the images that chose both it looks better, in so many studies that it would be."""
+    runs, means = found("null study, 200 images, 20 trials against 1", 400)
+    taken, before = (round(means[f"{DIFFERS}, {way}"] * runs) for way in WAYS[:2])
+    assert before <= binom.ppf(0.999, runs, 0.05) < taken
+
+
 @pytest.mark.parametrize(
     "world",
     [
+        "calibration, 3 seeds that differ, 400 images",
+        "null study, 133 patients of 3 images",
         "forecast, both differ",
         "forecast by calibrated loss, equal",
         "optimism, and lasting errors",
