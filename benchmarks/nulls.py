@@ -24,7 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from studies.claims import Measured, claims, judge
 from studies.control_rows import Predictions, measure_learned
 from studies.forecast import Predicted, forecast
-from studies.measurements import Measurement, measurement, ratio_over_seeds, training_harm
+from studies.measurements import (
+    Measurement,
+    chosen_elsewhere,
+    measurement,
+    ratio_over_seeds,
+    training_harm,
+)
 from studies.scores import METRICS
 from studies.statistics import Interval
 from studies.verdict import difference_over_seeds
@@ -70,11 +76,13 @@ class _Choice:
     """A strategy's configuration over seeds.
 
     ``predictions`` are of validation and of test images, (S, N, C) each, ``optimism`` by how much
-    they look too good at most, ``seconds`` of each seed's training.
+    they look too good at most, ``seconds`` of each seed's training; ``elsewhere`` are of
+    validation images at epochs that other ones chose.
     """
 
     predictions: tuple[Floats, Floats]
     optimism: float
+    elsewhere: Floats
     harm: Measurement | None
     seconds: list[float]
 
@@ -138,6 +146,12 @@ def _best_epoch(labels_N: NDArray[np.int64], given_ENC: Floats) -> int:
     return max(range(len(values)), key=lambda e: values[e])
 
 
+def _elsewhere(val: _Images, given_ENC: Floats) -> Floats:
+    found_NC = chosen_elsewhere(val.labels_N, given_ENC, val.groups_N)
+    assert found_NC is not None
+    return found_NC
+
+
 def null_study(world: World, seed: int) -> dict[str, float]:
     """One study: a search of each strategy, its best trial over seeds, recipe, regressions.
 
@@ -182,6 +196,7 @@ def null_study(world: World, seed: int) -> dict[str, float]:
         return _Choice(
             predictions=over_seeds(runs),
             optimism=max(0.0, predicted.optimism),
+            elsewhere=np.stack([_elsewhere(val, given[0]) for given in runs]),
             harm=training_harm(val.labels_N, [given[0] for given in runs], groups_N=val.groups_N),
             seconds=np.exp(SECONDS_SPREAD * rng.normal(size=world.num_seeds)).tolist(),
         )
@@ -240,9 +255,11 @@ def null_study(world: World, seed: int) -> dict[str, float]:
         float(np.mean([ACCURACY(val.labels_N, given_NC) for given_NC in each[0]]))
         for each in (tuned.predictions, probe)
     ]
-    learned = measure_learned(
-        [Predictions(val.labels_N, tuned.predictions[0], val.groups_N)], ["a", "b"], SHARES
+    best, elsewhere = (
+        Predictions(val.labels_N, said_SNC, val.groups_N)
+        for said_SNC in (tuned.predictions[0], tuned.elsewhere)
     )
+    learned = measure_learned([best], ["a", "b"], SHARES, elsewhere=[elsewhere])
     return {
         **{
             f"{what}, {way}": float(is_said) for way in WAYS for what, is_said in said(way).items()

@@ -33,7 +33,9 @@ from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from studies.control_rows import Predictions, measure_learned
 from studies.forecast import Forecast, Predicted, forecast
+from studies.measurements import chosen_elsewhere
 from studies.optimism import Optimism, selection_optimism
 from studies.reliability import find_calibration_error, find_recalibration
 from studies.scores import CALIBRATED_LOSS, METRICS
@@ -327,6 +329,45 @@ def of_said(world: Said, seed: int) -> Found:
     return told
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ignorant:
+    """Trainings that know nothing of the images; epochs correlate by ``lasting``."""
+
+    num_images: int
+    lasting: float
+    num_seeds: int = 3
+    num_epochs: int = 15
+
+
+def of_ignorant(world: Ignorant, seed: int) -> Found:
+    """Whether the alarm is raised, and whether it were at the epochs with the best loss."""
+    rng = np.random.default_rng(seed)
+    labels_N = np.arange(world.num_images) % 2
+    best, elsewhere = [], []
+    for _ in range(world.num_seeds):
+        odds_EN = rng.normal(size=(world.num_epochs, world.num_images))
+        for epoch in range(1, world.num_epochs):
+            odds_EN[epoch] *= (1 - world.lasting**2) ** 0.5
+            odds_EN[epoch] += world.lasting * odds_EN[epoch - 1]
+        said_ENC = np.stack([expit(-odds_EN), expit(odds_EN)], axis=2)
+        losses = [CALIBRATED_LOSS(labels_N, said_NC) for said_NC in said_ENC]
+        best.append(said_ENC[int(np.argmin(losses))])
+        apart_NC = chosen_elsewhere(labels_N, said_ENC, None)
+        assert apart_NC is not None
+        elsewhere.append(apart_NC)
+    sets = [Predictions(labels_N, np.stack(best))]
+    apart = [Predictions(labels_N, np.stack(elsewhere))]
+    shares_C = np.array([0.5, 0.5])
+    judged, taken = (
+        measure_learned(sets, ["a", "b"], shares_C, elsewhere=each, num_resamples=400)
+        for each in (apart, None)
+    )
+    return {
+        "alarm": float(not judged.is_shown),
+        "alarm_by_those_that_chose": float(not taken.is_shown),
+    }
+
+
 STUDIES = {
     "equal": Study(),
     "seeds differ": Study(seed_spread=0.02),
@@ -383,6 +424,9 @@ def _worlds() -> dict[str, Callable[[int], Found]]:
     add("calibration, 133 patients of 3 images", of_said, patients)
     seeds = Said(num_patients=400, num_seeds=3, spread=0.2)
     add("calibration, 3 seeds that differ, 400 images", of_said, seeds)
+    for num_images, lasting in itertools.product((80, 200, 400), (0.0, 0.9)):
+        ignorant = Ignorant(num_images=num_images, lasting=lasting)
+        add(f"alarm, {num_images} images, epochs last {lasting:g}", of_ignorant, ignorant)
     for name, world in ROWS.items():
         add(f"null study, {name}", null_study, world)
     return worlds

@@ -14,6 +14,7 @@ Biometrics 48 (1992), 577-585: the number of images that count; A. C. Davison, D
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import norm
 from scipy.stats import t as student_t
 
 from studies.scores import Floats, Labels
@@ -23,7 +24,7 @@ class Clusters(NamedTuple):
     """The group of each image, (N,) from 0 on, and the stratum that each group is drawn in, (G,).
 
     Groups of one class are drawn class by class; those that hold several are a stratum of their
-    own.
+    own, unless it is one group.
     """
 
     group_N: Labels
@@ -68,7 +69,14 @@ def find_clusters(labels_N: Labels, groups_N: Labels | None) -> Clusters | None:
     np.minimum.at(lowest_G, group_N, labels_N)
     np.maximum.at(highest_G, group_N, labels_N)
     several = int(np.max(labels_N)) + 1
-    return Clusters(group_N, np.where(lowest_G == highest_G, lowest_G, several))
+    stratum_G = np.where(lowest_G == highest_G, lowest_G, several)
+    alone = np.flatnonzero(stratum_G == several)
+    pure = np.unique(stratum_G[stratum_G < several])
+    if len(alone) == 1 and len(pure):
+        # By itself it would never be drawn: it goes to the class of most of its images.
+        counts_C = np.bincount(labels_N[group_N == alone[0]], minlength=several)
+        stratum_G[alone] = pure[counts_C[pure].argmax()]
+    return Clusters(group_N, stratum_G)
 
 
 def images_worth(clusters: Clusters, of_images: float, of_groups: float) -> float:
@@ -92,11 +100,13 @@ def share_worth(
 ) -> tuple[float, float] | None:
     """Of a share of images: the independent images they are worth, and Student's t; or None.
 
-    None where images are drawn one by one, or are all of one group.
+    None where images are drawn one by one. Images all of one group are worth one.
     """
     clusters = find_clusters(np.zeros(len(hits_N), np.int64), groups_N)
-    if clusters is None or not clusters.degrees_of_freedom:
+    if clusters is None:
         return None
+    if not clusters.degrees_of_freedom:
+        return 1.0, float(norm.ppf((1 + confidence) / 2))
     num_images, num_groups = len(hits_N), len(clusters.stratum_G)
     share = float(np.mean(hits_N))
     errors_G = np.bincount(clusters.group_N, hits_N - share)

@@ -16,6 +16,7 @@ from studies.calibration import probabilities
 from studies.clusters import images_words, num_subjects
 from studies.confirm import Confirmed
 from studies.errors import UserError
+from studies.measurements import chosen_elsewhere
 from studies.records import CANDIDATE, TrialRecord
 from studies.scores import METRICS, Floats, Labels
 from studies.statistics import Interval, bootstrap_over_seeds
@@ -80,6 +81,9 @@ def _metrics(runs: Sequence[TrialRecord]) -> dict[str, float]:
 class Learned:
     """What a choice shows on validation images of having learned anything, and how it calls them.
 
+    Whether it has learned is judged at epochs that other images chose: the best of many epochs of
+    a network that knows nothing looks as if it knew something on the images that chose it.
+
     ``gain`` is its loss less that of the majority class, for each set of validation images:
     one, or one a seed where each had its own. Both are None where they are not defined, and where
     there are too few subjects for an interval.
@@ -112,6 +116,7 @@ def measure_learned(
     classes: Sequence[str],
     shares_C: Floats,
     *,
+    elsewhere: Sequence[Predictions | None] | None = None,
     num_resamples: int = 2000,
 ) -> Learned:
     """Compare a choice with the majority class, which says ``shares_C`` of every image.
@@ -120,11 +125,18 @@ def measure_learned(
     model may call all of them healthy. Several sets are judged with Bonferroni's correction.
 
     Args:
-        sets: the predictions of the seeds that share validation images.
+        sets: the predictions of the seeds that share validation images, at their best epochs.
+        elsewhere: the same at epochs that other images chose, None where these are too few;
+            ``sets`` if left out: no image has chosen their epochs.
     """
     confidence = 1 - 0.05 / len(sets)
-    gains, aurocs, called = [], [], []
-    for given in sets:
+    gains: list[Interval | None] = []
+    aurocs: list[Interval | None] = []
+    for given in sets if elsewhere is None else elsewhere:
+        if given is None:
+            gains.append(None)
+            aurocs.append(None)
+            continue
         labels_N, probabilities_SNC, groups_N = given
         majority_1NC = np.tile(shares_C, (1, len(labels_N), 1))
         try:
@@ -141,7 +153,7 @@ def measure_learned(
             gain = None  # Too few subjects.
         gains.append(gain)
         aurocs.append(_auroc(given, num_resamples, confidence))
-        called.append(probabilities_SNC.argmax(axis=2))
+    called = [each.probabilities_SNC.argmax(axis=2) for each in sets]
     counts_C = np.bincount(np.concatenate([each.ravel() for each in called]), minlength=2)
     most = int(counts_C.argmax())
     right = [
@@ -183,21 +195,33 @@ def read_learned(
     found = {}
     for strategy, candidate in confirmed.chosen.items():
         try:
-            sets = [_best_epoch(storage, run) for run in candidate.runs]
+            pairs = [_read(storage, run) for run in candidate.runs]
         except UserError:
             continue
+        sets, elsewhere = [best for best, _ in pairs], [apart for _, apart in pairs]
         if not confirmed.resplit:
-            together_SNC = np.concatenate([each.probabilities_SNC for each in sets])
-            sets = [sets[0]._replace(probabilities_SNC=together_SNC)]
-        found[strategy] = measure_learned(sets, classes, counts_C / counts_C.sum())
+            sets = [_together(sets)]
+            known = [each for each in elsewhere if each is not None]
+            elsewhere = [_together(known) if len(known) == len(elsewhere) else None]
+        shares_C = counts_C / counts_C.sum()
+        found[strategy] = measure_learned(sets, classes, shares_C, elsewhere=elsewhere)
     return found
 
 
-def _best_epoch(storage: StudyStorage, run: TrialRecord) -> Predictions:
+def _read(storage: StudyStorage, run: TrialRecord) -> tuple[Predictions, Predictions | None]:
+    """What a training says at its best epoch, and at the one that other images chose."""
     assert run.best_epoch is not None
     stored = read_predictions(storage, run)
-    said_NC = probabilities(stored.logits_ENC[run.best_epoch - 1], 1.0)
-    return Predictions(stored.labels_N, said_NC[None], stored.groups_N)
+    said_ENC = np.stack([probabilities(logits_NC, 1.0) for logits_NC in stored.logits_ENC])
+    best = Predictions(stored.labels_N, said_ENC[run.best_epoch - 1][None], stored.groups_N)
+    apart_NC = chosen_elsewhere(stored.labels_N, said_ENC, stored.groups_N)
+    return best, None if apart_NC is None else best._replace(probabilities_SNC=apart_NC[None])
+
+
+def _together(sets: Sequence[Predictions]) -> Predictions:
+    """Seeds on the same images as one set."""
+    together_SNC = np.concatenate([each.probabilities_SNC for each in sets])
+    return sets[0]._replace(probabilities_SNC=together_SNC)
 
 
 def alarms(learned: Mapping[str, Learned], strategies: Mapping[str, str]) -> list[str]:

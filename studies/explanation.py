@@ -63,12 +63,14 @@ class Level:
     ``reference`` is how well they tell validation from training images, of as many as there are
     test images. ``p`` and ``reference_p`` are those of a permutation test (of whole subjects
     ``by_subject``, else of images). None where a set has fewer than five subjects, or images.
+    ``adjusted_p`` is that of a class among all classes, by Holm's method.
     """
 
     images: str
     test: Interval | None
     reference: Interval | None
     p: float | None = None
+    adjusted_p: float | None = None
     reference_p: float | None = None
     by_subject: bool = False
 
@@ -78,8 +80,9 @@ class Level:
 
     @property
     def is_told_apart(self) -> bool:
-        """Better than chance would have it in 1 of 20 cases."""
-        return self.p is not None and self.p < 0.05
+        """Better than chance would have it in 1 of 20 cases, of all classes together."""
+        p = self.p if self.adjusted_p is None else self.adjusted_p
+        return p is not None and p < 0.05
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "is_told_apart": self.is_told_apart}

@@ -87,10 +87,12 @@ def _leading(found: "Explanation") -> str:
             f"shift and the rest together (of {', '.join(found.unsplit)} there is too little to "
             "tell images of another kind from those that came out otherwise)"
         )
-    return (
-        f"Most is lost to {name}: {_change(found.metric, leading.change)} of "
-        f"{_points(found.metric, abs(found.test - found.forecast.naive))}."
-    )
+    change, whole = leading.change.value, found.test - found.forecast.naive
+    lost = _change(found.metric, leading.change)
+    # A part of the whole only where both are losses and the whole is the larger one.
+    if change * whole <= 0 or abs(change) > abs(whole):
+        return f"The step that loses most is {name}: {lost}."
+    return f"Most is lost to {name}: {lost} of {_points(found.metric, abs(whole))}."
 
 
 def _of_class(found: "Explanation", path: "ClassPath") -> str:
@@ -120,12 +122,16 @@ def _level(level: "Level") -> str:
     assert level.test is not None
     return (
         f"{where}, test images {verdict} validation images: AUROC {_auroc(level.test)} of a "
-        f"domain classifier{_p(level.p)}, validation from training images {known}."
+        f"domain classifier{_p(level.p, level.adjusted_p)}, validation from training images "
+        f"{known}."
     )
 
 
-def _p(value: float | None) -> str:
-    return "" if value is None else f" (permutation p = {value:.3g})"
+def _p(value: float | None, adjusted: float | None = None) -> str:
+    if value is None:
+        return ""
+    holm = "" if adjusted in (None, value) else f", by Holm's method {adjusted:.3g}"
+    return f" (permutation p = {value:.3g}{holm})"
 
 
 def _threshold(found: "Thresholds") -> list[str]:

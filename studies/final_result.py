@@ -16,7 +16,6 @@ from studies.calibration import Calibration, Floats, uncalibrated
 from studies.clusters import num_subjects
 from studies.control_rows import control_names
 from studies.evaluation import (
-    OF_VALUES,
     as_json,
     confusion_json,
     confusion_over_seeds,
@@ -68,12 +67,12 @@ def evaluated(
     calibrated = {name: _calibrated(said, name, given) for name, given in calibrations.items()}
     compared = None
     if {FIRST, SECOND} <= set(plain):
-        judged = calibrated if found.metric in OF_VALUES else plain
+        # Before calibration, as validation, forecasts and controls are.
         compared = compare_strategies(
             found.metric,
             labels_N,
-            judged[FIRST],
-            judged[SECOND],
+            plain[FIRST],
+            plain[SECOND],
             margin=found.confirmed.margin,
             choices=choices_of(found.confirmed, found.trials),
             groups_N=groups_N,

@@ -200,7 +200,8 @@ def _confusion_table(confusion: Json, classes: Sequence[str]) -> Table:
 def _controls_table(result: Json) -> Table:
     metric = result["metric"]
     table = Table(
-        title=f"Controls: test {metric}" + ("" if metric == "loss" else ", per cent"),
+        title=f"Controls: test {metric}"
+        + (" before calibration" if metric == "loss" else ", per cent"),
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1),

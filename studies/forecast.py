@@ -19,12 +19,12 @@ from studies.statistics import (
     Interval,
     design_images,
     effective_images,
+    images_that_count,
     part_of_groups,
     resampled,
     resampling_counts,
     score_interval,
     seed_variance,
-    share_that_counts,
     t_quantile,
 )
 
@@ -190,7 +190,8 @@ def _spread(
         by_image, by_group = (
             float(of_SB.mean(axis=0).var(ddof=1)) for of_SB in (drawn(by_group=False), values_SB)
         )
-        share = share_that_counts(clusters, by_image, by_group)
+        counting = images_that_count(metric, runs[0].labels_N, clusters, by_image, by_group)
+        share = counting / design_images(metric, runs[0].labels_N)
     seen, excess = seed_variance(np.array([one.naive for one in found]), values_SB)
     return _Spread(
         of_mean=float(values_SB.mean(axis=0).var(ddof=1)),

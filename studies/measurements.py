@@ -75,16 +75,41 @@ def training_harm(
 ) -> Measurement | None:
     """What training beyond the best epoch costs: loss of the last epoch less that of the best.
 
-    The best epoch is chosen by its loss on one half of the images (halved within the classes;
-    groups stay whole) and measured on the other, both ways: chosen and measured on the same
-    images it could not lose. Over seeds and images, in nats. Every training that learns its images
-    has a gap between training and validation; that it is worse for it is another matter.
+    The best epoch of an image is chosen by others (``chosen_elsewhere``): chosen and measured on
+    the same images it could not lose. Over seeds and images, in nats. Every training that learns
+    its images has a gap between training and validation; that it is worse for it is another
+    matter.
 
     Args:
         probabilities: (E, N, C) of each seed's training; E may differ.
 
     Returns:
         None where no class has images of two groups, so that nothing can be halved.
+    """
+    elsewhere = [
+        chosen_elsewhere(labels_N, given_ENC, groups_N, seed=seed) for given_ENC in probabilities
+    ]
+    chosen = [each for each in elsewhere if each is not None]
+    if len(chosen) < len(elsewhere):
+        return None
+    last = [given_ENC[-1] for given_ENC in probabilities]
+    try:
+        found = difference_over_seeds(
+            METRICS["loss"], labels_N, np.stack(last), np.stack(chosen), groups_N=groups_N
+        )
+    except ValueError:
+        return None
+    return measurement(found)
+
+
+def chosen_elsewhere(
+    labels_N: Labels, probabilities_ENC: Floats, groups_N: Labels | None, *, seed: int = 0
+) -> Floats | None:
+    """What a training says of each image at the epoch that other images chose, (N, C).
+
+    The epoch of the lowest loss on one half of the images (halved within the classes; groups stay
+    whole) speaks of the other, and the other way round. None where no class has images of two
+    groups, so that nothing can be halved.
     """
     rng = np.random.default_rng(seed)
     clusters = find_clusters(labels_N, groups_N)
@@ -97,21 +122,13 @@ def training_harm(
     is_first_N = is_first_G[group_N]
     if is_first_N.all() or not is_first_N.any():
         return None
-    chosen, last = [], []
-    for given_ENC in probabilities:
-        loss_EN = np.stack([losses(labels_N, given_NC) for given_NC in given_ENC])
-        by_first, by_second = (
-            int(loss_EN[:, half_N].mean(axis=1).argmin()) for half_N in (is_first_N, ~is_first_N)
-        )
-        chosen.append(np.where(is_first_N[:, None], given_ENC[by_second], given_ENC[by_first]))
-        last.append(given_ENC[-1])
-    try:
-        found = difference_over_seeds(
-            METRICS["loss"], labels_N, np.stack(last), np.stack(chosen), groups_N=groups_N
-        )
-    except ValueError:
-        return None
-    return measurement(found)
+    loss_EN = np.stack([losses(labels_N, given_NC) for given_NC in probabilities_ENC])
+    by_first, by_second = (
+        int(loss_EN[:, half_N].mean(axis=1).argmin()) for half_N in (is_first_N, ~is_first_N)
+    )
+    return np.asarray(
+        np.where(is_first_N[:, None], probabilities_ENC[by_second], probabilities_ENC[by_first])
+    )
 
 
 def difference_of(first: Measurement | None, second: Measurement | None) -> Measurement | None:

@@ -36,6 +36,7 @@ def images_needed(
     own_variance: float = 0.0,
     seed_variance: float = 0.0,
     num_seeds: int = 1,
+    share_that_counts: float = 1.0,
     power: float = 0.8,
     confidence: float = 0.95,
 ) -> ImagesNeeded:
@@ -59,20 +60,22 @@ def images_needed(
         image_variance: of the paired difference of one image: ``Difference.image_variance``.
         own_variance: the part of it that seeds don't share: ``Difference.own_variance``.
         seed_variance: of the difference of the means over ``num_seeds``.
+        share_that_counts: of images: ``Difference.share_that_counts``.
 
     Raises:
         ValueError: ``0 < margin``, ``0 < power < 1``, ``0 <= own_variance <= image_variance``,
-            ``0 < image_variance``, ``0 <= seed_variance`` or ``1 <= num_seeds`` doesn't hold, or
-            the margin is too small for ten million images or a thousand seeds.
+            ``0 <= seed_variance``, ``1 <= num_seeds`` or ``0 < share_that_counts <= 1`` doesn't
+            hold, or the margin is too small for ten million images or a thousand seeds.
     """
     for law, holds, got in (
         ("margin > 0", margin > 0, margin),
         ("0 < power < 1", 0 < power < 1, power),
-        ("image_variance > 0", 0 < image_variance < float("inf"), image_variance),
+        ("image_variance >= 0", 0 <= image_variance < float("inf"), image_variance),
         ("own_variance >= 0", 0 <= own_variance < float("inf"), own_variance),
         ("own_variance <= image_variance", own_variance <= image_variance, own_variance),
         ("seed_variance >= 0", 0 <= seed_variance < float("inf"), seed_variance),
         ("num_seeds >= 1", num_seeds >= 1, num_seeds),
+        ("0 < share_that_counts <= 1", 0 < share_that_counts <= 1, share_that_counts),
     ):
         if not holds:
             raise ValueError(f"`{law}` must hold, but got {got}.")
@@ -81,7 +84,13 @@ def images_needed(
         share = num_seeds / seeds
         own, of_seeds = own_variance * share, 0.0 if alike else seed_variance * share
         of_image = image_variance - own_variance + own
-        spread = _Spread(of_image=of_image, own=own, of_seeds=of_seeds, num_seeds=seeds)
+        spread = _Spread(
+            of_image=of_image,
+            own=own,
+            of_seeds=of_seeds,
+            num_seeds=seeds,
+            counts=share_that_counts,
+        )
         return _smallest(lambda n: _power(margin, spread, n, confidence) >= power, MOST_IMAGES)
 
     without = needed(num_seeds, alike=True)
@@ -114,13 +123,14 @@ class _Spread:
     own: float
     of_seeds: float
     num_seeds: int
+    counts: float  # the share of images
 
 
 def _power(margin: float, spread: _Spread, num_images: int, confidence: float) -> float:
     """How often ``difference_over_seeds`` would call this margin a difference."""
     of_images, own = spread.of_image / num_images, spread.own / num_images
-    true = of_images + spread.of_seeds
-    of_images += 2 / num_images**2  # The test counts two images more.
+    true = max(of_images + spread.of_seeds, 1e-300)
+    of_images += 2 / (spread.counts * num_images) ** 2  # The test counts two images more.
     if spread.num_seeds == 1:
         half = norm.ppf((1 + confidence) / 2) * of_images**0.5
         return float(norm.sf((half - margin) / true**0.5))

@@ -7,7 +7,7 @@ Legend: M training, V validation, N test images, S seeds, C classes, D features.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,13 @@ from studies.domain import auroc, find_domains, permutation_p
 from studies.explanation import ALL, Cause, Explanation, Level, Step
 from studies.forecast import Forecast
 from studies.matching import Seen
+from studies.paired_tests import holm
 from studies.reliability import find_recalibration
 from studies.scores import METRICS, Floats, Labels, Score
 from studies.statistics import (
     Interval,
-    design_images,
+    images_that_count,
     resampling_counts,
-    share_that_counts,
     values_of_seeds,
 )
 from studies.thresholds import find_thresholds
@@ -168,11 +168,10 @@ def _optimism(score: Score, val: Seen, forecast: Forecast, seed: int) -> Interva
         return float(drawn_SB.mean(axis=0).var(ddof=1))
 
     variance, clusters = of_mean(val.groups_N), find_clusters(val.labels_N, val.groups_N)
-    share = 1.0
-    if clusters is not None:
-        share = share_that_counts(clusters, of_mean(None), variance)
     if score.bounded:
-        variance += 2 / (share * design_images(score, val.labels_N)) ** 2
+        by_image = variance if clusters is None else of_mean(None)
+        counting = images_that_count(score, val.labels_N, clusters, by_image, variance)
+        variance += 2 / counting**2
     value, half = forecast.value - forecast.naive, WIDTH * variance**0.5
     return Interval(value=value, low=value - half, high=value + half)
 
@@ -237,7 +236,12 @@ def _levels(evidence: Evidence, classes: Sequence[str], seed: int) -> tuple[Leve
                 by_subject=evidence.test_groups_N is not None,
             )
         )
-    return tuple(levels)
+    of_classes = [level.p for level in levels if not level.is_all and level.p is not None]
+    adjusted = dict(zip(of_classes, holm(of_classes), strict=True))
+    return tuple(
+        level if level.is_all or level.p is None else replace(level, adjusted_p=adjusted[level.p])
+        for level in levels
+    )
 
 
 def _like_test(evidence: Evidence, num_classes: int, seed: int) -> NDArray[np.int64]:

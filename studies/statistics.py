@@ -105,10 +105,12 @@ def stratified_bootstrap(
         if clusters is not None:
             counts_BN = resampling_counts(labels_N, num_resamples, seed)
             by_image_B = resampled(metric, labels_N, probabilities_NC, counts_BN)
-            most *= share_that_counts(clusters, float(by_image_B.var(ddof=1)), variance)
+            by_image = float(by_image_B.var(ddof=1))
+            most = images_that_count(metric, labels_N, clusters, by_image, variance)
         return score_interval(value, effective_images(value * (1 - value), variance, most), width)
     if isinstance(metric, Score) and value > 0 and values_B.min() > 0:
         half = float(width * np.log(values_B).std(ddof=1))
+        half *= unsure_of_lone_groups(labels_N, clusters) ** 0.5
         return Interval(value=value, low=value * np.exp(-half), high=value * np.exp(half))
     low, high = np.quantile(values_B, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(value=value, low=min(float(low), value), high=max(float(high), value))
@@ -142,17 +144,18 @@ def bootstrap_over_seeds(
     value = float(values_S.mean())
     of_images = float(values_SB.mean(axis=0).var(ddof=1))
     raw, excess = seed_variance(values_S, values_SB)
-    parts, share = [(raw, len(values_S))], 1.0
+    parts, by_image = [(raw, len(values_S))], of_images
     clusters = find_clusters(labels_N, groups_N)
     if clusters is not None:
         parts.append(part_of_groups(clusters, of_images))
         counts_BN = resampling_counts(labels_N, num_resamples, seed)
         _, by_image_SB = values_of_seeds(metric, labels_N, probabilities_SNC, counts_BN)
         by_image = float(by_image_SB.mean(axis=0).var(ddof=1))
-        share = share_that_counts(clusters, by_image, of_images)
     if isinstance(metric, Score) and metric.bounded:
-        counting = design_images(metric, labels_N) * share
+        counting = images_that_count(metric, labels_N, clusters, by_image, of_images)
         of_images = _unsure_of_few_errors(value, of_images, counting)
+    elif isinstance(metric, Score):
+        of_images *= unsure_of_lone_groups(labels_N, clusters)
     variance = of_images + max(0.0, excess)
     width = t_quantile(variance, parts, confidence)
     if isinstance(metric, Score) and metric.bounded:
@@ -175,9 +178,51 @@ def _unsure_of_few_errors(value: float, variance: float, num_images: float) -> f
     return (errors * variance + 2 * of_one_model) / (errors + 2)
 
 
-def share_that_counts(clusters: Clusters, of_images: float, of_groups: float) -> float:
-    """The share of images that counts where they come in groups, by ``images_worth``."""
-    return images_worth(clusters, of_images, of_groups) / len(clusters.group_N)
+def images_that_count(
+    metric: Score, labels_N: Labels, clusters: Clusters | None, of_images: float, of_groups: float
+) -> float:
+    """Of how many independent images the metric is worth as much: ``design_images`` at most.
+
+    Where they come in groups, by ``images_worth``. A class all of whose images are of one group is
+    never drawn, so that the bootstrap takes it as known: it leaves the metric as unsure as one
+    image of that class would.
+
+    Args:
+        of_images, of_groups: variances of the metric, images and groups being drawn.
+    """
+    most = design_images(metric, labels_N)
+    if clusters is None:
+        return most
+    most *= images_worth(clusters, of_images, of_groups) / len(clusters.group_N)
+    return 1 / (1 / most + _of_lone_groups(metric, labels_N, clusters))
+
+
+def unsure_of_lone_groups(labels_N: Labels, clusters: Clusters | None) -> float:
+    """By what the variance of a mean over images grows where one group alone stands for a class.
+
+    That group is taken to be as unsure as each of the others; 1 where no class has one group.
+    """
+    if clusters is None:
+        return 1.0
+    sizes, shares = _strata(labels_N, clusters)
+    lone = sizes == 1
+    return 1 + float((shares[lone] ** 2).sum() / (shares[~lone] ** 2 / sizes[~lone]).sum())
+
+
+def _of_lone_groups(metric: Score, labels_N: Labels, clusters: Clusters) -> float:
+    """The sum of the squares of the parts of a metric that each lie with one group alone."""
+    sizes, shares = _strata(labels_N, clusters)
+    lone = sizes == 1
+    if metric.by_class:
+        return float(lone.sum()) / len(np.unique(labels_N)) ** 2
+    return float((shares[lone] ** 2).sum())
+
+
+def _strata(labels_N: Labels, clusters: Clusters) -> tuple[Labels, Floats]:
+    """Groups of each stratum that has some, and its share of the images."""
+    sizes = np.bincount(clusters.stratum_G)
+    images = np.bincount(clusters.stratum_G[clusters.group_N], minlength=len(sizes))
+    return sizes[sizes > 0], images[sizes > 0] / len(labels_N)
 
 
 def part_of_groups(clusters: Clusters, variance: float) -> tuple[float, int]:

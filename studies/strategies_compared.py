@@ -96,7 +96,7 @@ class Comparison:
             needed=self.needed,
             images=self.images,
             seeds_of_each=self.num_seeds,
-            judged=self.judged,
+            judged=None if self.optimism is None else self.judged,
         )
         if self.optimism is None:
             return said
@@ -186,7 +186,8 @@ def compare_strategies(
         choices=choices,
         optimism=optimism,
     )
-    if comparison.verdict != "undecided" or margin is None:
+    # Of images that have chosen no number helps: what they add to the choices does not shrink.
+    if comparison.verdict != "undecided" or margin is None or optimism is not None:
         return comparison
     return replace(comparison, needed=_needed(found, margin))
 
@@ -199,6 +200,7 @@ def _needed(found: Difference, margin: float) -> ImagesNeeded | None:
             own_variance=max(0.0, found.own_variance),
             seed_variance=found.seed_variance,
             num_seeds=found.num_seeds,
+            share_that_counts=found.share_that_counts,
         )
     except ValueError:
         return None

@@ -17,12 +17,12 @@ from studies.scores import Floats, Labels, Metric, Score
 from studies.statistics import (
     Interval,
     degrees_of_freedom,
-    design_images,
+    images_that_count,
     part_of_groups,
     resampling_counts,
     seed_variance,
-    share_that_counts,
     t_quantile,
+    unsure_of_lone_groups,
     values_of_seeds,
 )
 
@@ -38,7 +38,9 @@ class Difference(Interval):
 
     ``p`` is below 0.05 exactly where a 95 % interval excludes 0. ``image_variance`` is of one
     image, ``seed_variance`` of the means over ``num_seeds`` (the fewer of both): N images give
-    the difference ``image_variance / N + seed_variance``. ``own_variance`` is the part of
+    the difference ``image_variance / N + seed_variance``. ``share_that_counts`` of N images are as
+    many independent ones: fewer where images come in groups, or where every class counts the same
+    and one is rare. ``own_variance`` is the part of
     ``image_variance`` that seeds do not share, each erring on images of its own; it hides how
     much seeds matter. ``images_needed`` takes the three. Where
     ``seeds_known`` is False a strategy has one seed: the interval is that of *these models* on
@@ -54,6 +56,7 @@ class Difference(Interval):
     image_variance: float
     own_variance: float
     seed_variance: float
+    share_that_counts: float = 1.0
     num_subjects: int | None = None
 
 
@@ -108,16 +111,19 @@ def difference_over_seeds(
     (a_S, a_SB), (b_S, b_SB) = drawn(groups_N)
     value = float(a_S.mean() - b_S.mean())
     of_images = _variance_of_means(a_SB, b_SB)
-    clusters, of_groups, share = find_clusters(labels_N, groups_N), [], 1.0
+    clusters, of_groups, by_image = find_clusters(labels_N, groups_N), [], of_images
     if clusters is not None:
         of_groups = [part_of_groups(clusters, of_images)]
         (_, a_image_SB), (_, b_image_SB) = drawn(None)
         by_image = _variance_of_means(a_image_SB, b_image_SB)
-        share = share_that_counts(clusters, by_image, of_images)
+    measured, counting = of_images, float(len(labels_N))
     if isinstance(metric, Score):
         larger_is_better = metric.larger_is_better
-        counting = design_images(metric, labels_N) * share
-        of_images += 2 / counting**2 if metric.bounded else 0.0
+        if metric.bounded:
+            counting = images_that_count(metric, labels_N, clusters, by_image, of_images)
+            of_images += 2 / counting**2
+        else:
+            of_images *= unsure_of_lone_groups(labels_N, clusters)
     (raw_a, excess_a), (raw_b, excess_b) = seed_variance(a_S, a_SB), seed_variance(b_S, b_SB)
     # Degrees of freedom by what is seen (raw), not by the excess: that is small by chance just
     # where the variance is, and twins were called different in up to 10 % of cases.
@@ -136,9 +142,10 @@ def difference_over_seeds(
         num_images=len(labels_N),
         num_seeds=min(len(a_S), len(b_S)),
         seeds_known=min(len(a_S), len(b_S)) > 1,
-        image_variance=of_images * len(labels_N),
+        image_variance=measured * len(labels_N),
+        share_that_counts=counting / len(labels_N),
         # An estimate may exceed the whole that it is a part of.
-        own_variance=min(raw_a - excess_a + raw_b - excess_b, of_images) * len(labels_N),
+        own_variance=min(raw_a - excess_a + raw_b - excess_b, measured) * len(labels_N),
         seed_variance=of_seeds,
         num_subjects=num_subjects(groups_N),
     )

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from studies.confirm import Candidate, Confirmed, Verdict, seed_remarks
 from studies.control_rows import alarms, call_notes, control_rows
+from studies.scores import METRICS
 
 SIGNS: Mapping[str, str] = {
     "feature_extraction": "feature extraction",
@@ -42,7 +43,8 @@ def _controls(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
     for column in ("control", "backbone", "weights"):
         table.add_column(column)
     table.add_column(metric, justify="right")
-    for row in sorted(rows, key=lambda row: -float(row["val"][metric])):
+    sign = -1 if METRICS[metric].larger_is_better else 1
+    for row in sorted(rows, key=lambda row: sign * float(row["val"][metric])):
         names = (row["control"], row["backbone"] or "", row["weights"] or "")
         table.add_row(*map(str, names), f"{row['val'][metric]:.4f}")
     return table

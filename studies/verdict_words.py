@@ -121,6 +121,8 @@ def verdict_sentence(
         said = f"whether {first} is better or worse than {second} is undecided: {signed}, {scope}"
         if margin is None:
             return _sentence(said)
+        if judged is not difference:
+            return _sentence(f"{said}; only images that have not chosen can tell: the test images")
         need = "more than could be had"
         if needed is not None:
             need = _need(needed, difference, images)

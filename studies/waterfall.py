@@ -176,8 +176,17 @@ def _drawn_shares(labels_N: Labels, num_classes: int, num_rows: int, seed: int) 
 
 
 def normal_interval(change_R: Floats) -> Interval:
-    """The change of the first row, and 95 % by the standard deviation of the others."""
-    value, half = float(change_R[0]), WIDTH * float(np.std(change_R[1:], ddof=1))
+    """The change of the first row, and 95 % by the standard deviation of the others.
+
+    Of those where it is defined: some resamples have no image of a class of few subjects.
+
+    Raises:
+        ValueError: it is defined in fewer than two of them.
+    """
+    drawn_R = change_R[1:][np.isfinite(change_R[1:])]
+    if len(drawn_R) < 2:
+        raise ValueError("In no resample is there an image of every class that a change is of.")
+    value, half = float(change_R[0]), WIDTH * float(np.std(drawn_R, ddof=1))
     # What is 0 by construction comes out as 1e-17.
     value, half = (0.0 if abs(number) < TINY else number for number in (value, half))
     return Interval(value=value, low=value - half, high=value + half)

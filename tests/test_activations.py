@@ -147,6 +147,55 @@ def test_the_number_of_threads_is_part_of_the_key(activations, tmp_path):
     assert len(kept(tmp_path)) == 2
 
 
+def test_what_another_processor_computes_is_not_shared(activations, monkeypatch):
+    found = activations()
+    before = found._key(NAME, 5, 0)
+    assert found._key(NAME, 5, 0) == before
+    monkeypatch.setattr("transfer.activations.cpu_model", lambda: "another processor")
+    assert found._key(NAME, 5, 0) != before
+
+
+@pytest.mark.parametrize("of", [torch.backends.cudnn, torch.backends.cuda.matmul])
+def test_what_a_gpu_computes_in_short_numbers_is_not_shared(activations, monkeypatch, of):
+    monkeypatch.setattr("transfer.activations.describe_device", lambda device: "a GPU")
+    found, was = activations(), of.allow_tf32
+    found._frozen(NAME)
+    found.device = torch.device("cuda")
+    keys = []
+    try:
+        for of.allow_tf32 in (False, True, False):
+            keys.append(found._key(NAME, 5, 0))
+    finally:
+        of.allow_tf32 = was
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_for_a_chunk_that_does_not_fit_no_kept_outputs_make_way(
+    activations, monkeypatch, tmp_path
+):
+    """What it costs is measured for each size of chunk, so that it fails before room is made."""
+    step, reserved = FrozenBlocks._step, []
+
+    def short_of_memory(blocks, inputs_n, index):
+        if len(inputs_n) > 8:
+            raise torch.OutOfMemoryError("of more than eight images")
+        return step(blocks, inputs_n, index)
+
+    monkeypatch.setattr(FrozenBlocks, "_step", short_of_memory)
+    shared = activations()
+    keep = shared._entries.find_or_keep
+
+    def reserving(*given, **others):
+        reserved.append(shared._frozen(NAME).chunk_size)
+        return keep(*given, **others)
+
+    monkeypatch.setattr(shared._entries, "find_or_keep", reserving)
+    for _ in range(2):
+        shared.inputs(NAME, DEPTH, passes=9)
+        shared.inputs(NAME, 5, passes=9)
+    assert set(reserved) == {8}
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -227,7 +276,7 @@ def chains(tmp_path_factory):
             for one in others:
                 one._pretrained_blocks[name] = keeping._pretrained(name)
             # Whatever it really costs, every layer is worth keeping.
-            keeping._costs[name] = [
+            keeping._costs[name, keeping._frozen(name).chunk_size] = [
                 replace(cost, seconds=1.0) for cost in keeping._block_costs(name)
             ]
         return data, *found[name]
@@ -735,3 +784,5 @@ def test_on_a_gpu_the_images_are_there_before_the_first_run_begins(activations, 
     found.load(NAME)
     found.load(NAME)
     assert taken == [torch.device("cuda")]
+    found.load(NAME, with_views=True)
+    assert len(taken) == 2

@@ -5,6 +5,7 @@ Shapes: S seeds, N images, G groups, C classes, B resamples.
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from studies.clusters import find_clusters, images_worth, num_subjects, share_worth
 from studies.scores import METRICS
@@ -145,3 +146,58 @@ def test_groups_of_other_images_are_refused():
 def test_subjects_are_counted_where_they_are_known():
     assert num_subjects(None) is None
     assert num_subjects(np.array([4, 4, 9])) == 2
+
+
+def of_lone_subject(rng):
+    """Twenty images of one ill subject, forty healthy ones; strategies err on whole subjects."""
+    labels_N, groups_N = np.repeat([1, 0], [20, 40]), np.r_[np.zeros(20, int), 1 + np.arange(40)]
+    ease_N = rng.normal(size=41)[groups_N]
+    strategies = []
+    for _ in range(2):
+        latent_N = (ease_N + rng.normal(size=41)[groups_N]) / 2**0.5
+        p_N = 1 / (1 + np.exp(-2 * (1.04 - latent_N)))
+        right_NC = np.where(np.arange(2) == labels_N[:, None], p_N[:, None], 1 - p_N[:, None])
+        strategies.append(np.stack([right_NC] * 3))
+    return labels_N, groups_N, strategies
+
+
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "auroc", "loss"])
+def test_a_class_of_one_subject_is_not_taken_as_known(name):
+    """It is never drawn: a third of equal strategies were called different."""
+    different = 0
+    for seed in range(60):
+        labels_N, groups_N, (first, second) = of_lone_subject(np.random.default_rng(seed))
+        found = difference_over_seeds(
+            METRICS[name], labels_N, first, second, groups_N=groups_N, num_resamples=200
+        )
+        different += found.verdict != "undecided"
+    assert different <= binom.ppf(0.999, 60, 0.05)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "loss"])
+def test_a_class_of_one_subject_widens_the_interval_of_a_model_and_of_seeds(name):
+    labels_N, groups_N, (said_SNC, _) = of_lone_subject(np.random.default_rng(0))
+    of_two_N = np.where(groups_N == 0, np.arange(60) // 10 + 100, groups_N)
+    for interval in (
+        lambda groups: stratified_bootstrap(
+            METRICS[name], labels_N, said_SNC[0], groups_N=groups, num_resamples=300
+        ),
+        lambda groups: bootstrap_over_seeds(
+            METRICS[name], labels_N, said_SNC, groups_N=groups, num_resamples=300
+        ),
+    ):
+        one, two = interval(groups_N), interval(of_two_N)
+        assert one.high - one.low > two.high - two.low
+
+
+def test_one_subject_of_two_classes_is_drawn_with_the_class_of_most_of_its_images():
+    labels_N = np.array([0, 0, 0, 1, 1, 1, 1, 1, 0])
+    groups_N = np.array([0, 0, 1, 2, 2, 3, 4, 4, 4])
+    assert find_clusters(labels_N, groups_N).stratum_G.tolist() == [0, 0, 1, 1, 1]
+    both_N = np.array([0, 0, 1, 2, 2, 3, 3, 4, 4])
+    labels_N = np.array([0, 0, 0, 1, 1, 1, 0, 1, 0])
+    assert find_clusters(labels_N, both_N).stratum_G.tolist() == [0, 0, 1, 2, 2]
+
+
+def test_images_of_one_subject_are_worth_one():
+    assert share_worth(np.ones(40), np.zeros(40, int))[0] == 1.0

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
+from scipy.special import expit, logit, softmax
+from scipy.stats import binom
 
 from studies.control_rows import (
     KEYS,
@@ -13,7 +14,9 @@ from studies.control_rows import (
     call_notes,
     control_rows,
     measure_learned,
+    read_learned,
 )
+from studies.scores import METRICS
 from studies.verdict_tables import SIGNS
 
 CLASSES = ("NORMAL", "ILL")
@@ -161,3 +164,31 @@ def test_of_too_few_subjects_nobody_says_whether_anything_was_learned():
         "The validation images are of too few subjects to tell whether fine-tuning has learned "
         "anything."
     )
+
+
+@pytest.mark.parametrize("resplit", [False, True])
+def test_whether_it_has_learned_is_judged_at_epochs_that_other_images_chose(monkeypatch, resplit):
+    """Of 15 epochs of networks that know nothing the best one looks as if it knew something."""
+
+    def read(storage, run):
+        rng = np.random.default_rng(run.number)
+        logits_ENC = rng.normal(size=(15, 60, 2))
+        labels_N = np.arange(60) % 2
+        losses = [METRICS["loss"](labels_N, softmax(each_NC, axis=1)) for each_NC in logits_ENC]
+        run.best_epoch = 1 + int(np.argmin(losses))
+        return SimpleNamespace(labels_N=labels_N, logits_ENC=logits_ENC, groups_N=None)
+
+    monkeypatch.setattr("studies.control_rows.read_predictions", read)
+    counts = {"train": {"NORMAL": 50, "OPACITY": 50}}
+    num_alarms = 0
+    for first in range(0, 60, 3):
+        runs = [SimpleNamespace(number=first + i, best_epoch=1) for i in range(3)]
+        for run in runs:
+            read(None, run)
+        confirmed = SimpleNamespace(
+            chosen={"fine_tuning": SimpleNamespace(runs=runs)}, resplit=resplit
+        )
+        found = read_learned(None, confirmed, counts)["fine_tuning"]
+        assert len(found.aurocs) == (3 if resplit else 1)
+        num_alarms += not found.is_shown
+    assert num_alarms >= binom.ppf(0.001, 20, 0.95)

@@ -1,9 +1,11 @@
 """Image files become pixels of 8 or 16 bits, grey where grey; what can't be used says why."""
 
+import contextlib
 import io
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
 import numpy as np
@@ -144,6 +146,20 @@ def png_of_size(width, height):
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     length, check = struct.pack(">I", 13), struct.pack(">I", zlib.crc32(header))
     return b"\x89PNG\r\n\x1a\n" + length + header + check + noise("PNG")[33:]
+
+
+def test_decoding_in_threads_leaves_the_filters_of_warnings_as_they_were():
+    before = list(warnings.filters)
+    contents = [png_of_size(10_000, 10_000), *[encoded(Image.fromarray(GREY_HW))] * 31] * 8
+
+    def decode(content):
+        with contextlib.suppress(UnreadableImageError):
+            decode_image(content)
+
+    for _ in range(20):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(decode, contents))
+    assert list(warnings.filters) == before
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,17 @@ def test_pairs_are_found_wherever_they_stand_among_many():
     assert found.possible_across == ROWS * (ROWS + 7)
 
 
+def test_of_too_many_pairs_the_most_alike_are_kept():
+    """The last two are one picture in two splits; 10,000 other pairs come before them."""
+    size = 300
+    rng = np.random.default_rng(0)
+    fine_NB = rng.integers(0, 2, (size, 256), dtype=np.uint8)
+    fine_NB[-1] = fine_NB[-2]
+    splits = ["train", "test"] * (size // 2)
+    found = alike(np.zeros((size, 64), np.uint8), fine_NB, splits=splits)
+    assert numbers(pair for pair in found.pairs if pair.is_same) == {(size - 2, size - 1)}
+
+
 def test_of_too_many_pairs_all_are_counted_and_some_are_kept():
     size = 300
     found = alike(np.zeros((size, 64), np.uint8), splits=["train", "test"] * (size // 2))

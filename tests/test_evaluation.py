@@ -212,3 +212,14 @@ def test_images_of_few_patients_make_predictive_values_less_sure():
     together, _ = predictive_values(labels_N, called_N, 0.2, patients_N)
     assert together.value == alone.value
     assert together.high - together.low > 1.3 * (alone.high - alone.low)
+
+
+def test_predictive_values_know_that_one_healthy_subject_is_one():
+    labels_N = np.repeat([1, 0], [40, 40])
+    called_N = labels_N.copy()
+    called_N[[0, 1, 40, 41]] = [0, 0, 1, 1]
+    groups_N = np.where(labels_N == 1, np.arange(80), 100)
+    (alone, _), (grouped, _) = (
+        predictive_values(labels_N, called_N, 0.1, groups) for groups in (None, groups_N)
+    )
+    assert grouped.value == alone.value and grouped.low < alone.low - 0.1

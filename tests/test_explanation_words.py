@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 from test_points_lost import explained
 
+from studies.explanation import Level
 from studies.explanation_words import NAMES, REMEDIES, sentences
+from studies.statistics import Interval
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,24 @@ def test_a_loss_is_told_in_nats():
 def test_a_gain_is_no_loss(shifted):
     better = replace(shifted, test=shifted.forecast.naive + 0.01)
     assert "1.0 points gained." in sentences(better)[0]
+
+
+def test_a_step_that_loses_more_than_the_whole_is_no_part_of_it(shifted):
+    better = replace(shifted, test=shifted.forecast.naive + 0.01)
+    less = replace(shifted, test=shifted.forecast.naive - 0.001)
+    for found in (better, less):
+        assert sentences(found)[1].startswith("The step that loses most is shift")
+        assert " of 1.0 points" not in sentences(found)[1]
+
+
+def test_of_many_classes_one_that_chance_tells_apart_is_not_told_apart():
+    level = Level(images="a", test=Interval(value=0.7, low=0.6, high=0.8), reference=None, p=0.03)
+    assert level.is_told_apart
+    assert not replace(level, adjusted_p=0.2).is_told_apart
+    found = replace(explained(num_resamples=10), levels=(replace(level, adjusted_p=0.2),))
+    (line,) = (line for line in sentences(found) if "Within a" in line)
+    assert "are not shown to differ" in line
+    assert "(permutation p = 0.03, by Holm's method 0.2)" in line
 
 
 def test_without_a_cause_no_cause_is_named():

@@ -119,6 +119,13 @@ def test_a_shortage_that_is_over_before_anyone_looks_changes_no_later_run():
     assert limits.first_that_fits("a", (16, 8), short_of_memory(99, tried), CPU) == "done with 16"
 
 
+def test_two_shortages_with_a_training_between_them_that_fitted_change_no_later_run():
+    limits, tried = MemoryLimits(), []
+    for most in (8, 99, 8, 99):
+        limits.first_that_fits("a", (16, 8), short_of_memory(most, tried), CPU)
+    assert tried == [16, 8, 16, 16, 8, 16]
+
+
 def test_only_what_failed_in_a_step_is_remembered():
     limits, tried = MemoryLimits(), []
     run = short_of_memory(4, tried)
@@ -249,6 +256,8 @@ OUT_OF_MEMORY = [
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
     RuntimeError("GET was unable to find an engine to execute this computation"),
     MemoryError("Unable to allocate 3.73 GiB for an array"),
 ]

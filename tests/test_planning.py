@@ -11,7 +11,7 @@ def test_a_smaller_margin_needs_more_images_and_seeds_alone_may_hide_it():
     assert 0 < few < many
     hidden = images_needed(0.02, image_variance=0.1, seed_variance=4e-4, num_seeds=3)
     assert hidden.images is None and hidden.seeds > 3
-    for margin, variance in ((0.0, 0.1), (0.02, 0.0), (0.02, float("inf"))):
+    for margin, variance in ((0.0, 0.1), (0.02, -0.1), (0.02, float("inf"))):
         with pytest.raises(ValueError, match="must hold"):
             images_needed(margin, image_variance=variance)
 
@@ -38,3 +38,19 @@ def test_with_seeds_enough_to_know_their_variance_it_is_the_normal_formula(power
     )
     total = (margin / (norm.ppf(0.975) + norm.ppf(power))) ** 2
     assert found.images == pytest.approx(0.1 / (total - seed_variance), rel=0.05)
+
+
+def test_images_that_count_less_are_needed_by_more_and_only_for_the_two_that_are_added():
+    known = {"image_variance": 0.1, "num_seeds": 1}
+    all_count, half_count = (
+        images_needed(0.05, **known, share_that_counts=share).images for share in (1.0, 0.5)
+    )
+    without = images_needed(0.005, **known).images
+    assert all_count < half_count < 1.15 * all_count
+    assert images_needed(0.005, **known, share_that_counts=0.5).images < 1.01 * without
+    with pytest.raises(ValueError, match="share_that_counts <= 1"):
+        images_needed(0.05, **known, share_that_counts=1.5)
+
+
+def test_strategies_that_agree_on_every_image_need_those_for_the_two_that_are_added():
+    assert 20 < images_needed(0.05, image_variance=0.0).images < 100

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from studies.calibration import uncalibrated
+from studies.claims import judge
 from studies.measurements import Measurement
 from studies.report.judged import Judged
 from studies.report.task_b_c import gain_words
@@ -28,6 +29,7 @@ def evidence(**changes):
         "forecasts": {"fine_tuning": SimpleNamespace(optimism=0.04)},
         "confirmed": SimpleNamespace(resplit=False),
         "evaluation": opening,
+        "test_was_seen": False,
         "groups": lambda run: None,
         "best_epoch": lambda run: (LABELS_N, uncalibrated(logits(run.num_wrong))),
     }
@@ -118,3 +120,10 @@ def test_a_gain_is_told_as_its_interval_allows(found, metric, words):
 @pytest.mark.parametrize("seeds", [(3, 1), (1, 3)])
 def test_a_gain_over_one_training_is_not_judged(seeds):
     assert gain_words(gain(0.01, 0.05), *seeds, "accuracy").startswith("not judged: with one seed")
+
+
+def test_images_whose_result_was_known_before_judge_no_difference_of_a_choice():
+    """Whoever saw it may have chosen by it: an opening that is the second one chose."""
+    assert difference(TEST, test_was_seen=True).optimism == (float("inf"), float("inf"))
+    assert judge(difference(TEST, test_was_seen=True)) == "not judged"
+    assert difference(TEST, chosen=(None, None), test_was_seen=True).optimism is None

@@ -161,6 +161,14 @@ def test_of_a_study_where_nothing_helps_each_claim_that_is_measured_is_counted(w
     assert set(found(world, 400)[1]) == counted
 
 
+@pytest.mark.parametrize("world", starting("alarm"))
+def test_of_networks_that_know_nothing_the_alarm_is_raised(world):
+    """Judged at the epochs that the same images chose it would be silent in many."""
+    runs, means = found(world, 1000)
+    assert round(means["alarm"] * runs) >= least(runs, 0.95)
+    assert means["alarm_by_those_that_chose"] < 0.9
+
+
 @pytest.mark.parametrize("world", NULLS)
 def test_what_learned_raises_no_alarm(world):
     runs, means = found(world, 400)

@@ -236,6 +236,7 @@ def test_a_killed_writer_leaves_nothing_that_is_believed(tmp_path):
     assert all(path.name.startswith(".") for path in (tmp_path / "images").iterdir())
     pictures = Pictures(grey(100))
     store = open_store(pictures.items, SIZE, tmp_path, silent)
+    assert not any(path.name.startswith(".") for path in (tmp_path / "images").iterdir())
     assert pictures.num_decoded == 100
     assert np.array_equal(store.images_NHWC[..., 0], pictures.arrays)
 

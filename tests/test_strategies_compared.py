@@ -97,6 +97,14 @@ def test_what_can_not_be_told_says_what_it_would_need():
     assert "to show 2 points would take about" in found.sentence
 
 
+def test_of_images_that_chose_no_number_would_tell():
+    """Where the choice alone makes it undecided, more of the same images help nobody."""
+    found = compared(0.9, 0.9, optimism=(0.05, 0.05))
+    assert found.verdict == "undecided" and found.needed is None
+    assert "only images that have not chosen can tell: the test images" in found.sentence
+    assert found.as_json()["needed"] is None
+
+
 def test_a_margin_out_of_reach_is_said_to_be():
     labels_N, first_SNC = said(0.8, seed=1)
     _, second_SNC = said(0.8, seed=2)

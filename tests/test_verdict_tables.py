@@ -53,6 +53,16 @@ def test_means_and_every_seed_are_shown_and_the_choices_marked():
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_of_a_loss_the_control_with_the_smaller_one_comes_first():
+    shown = verdict(with_backbone(3, [0.3, 0.4], strategy="fine_tuning"))
+    object.__setattr__(shown.confirmed, "metric", "loss")
+    for control_record, loss in zip(shown.controls, (0.9, 0.4), strict=True):
+        control_record.best["val"]["loss"] = loss
+    text = printed(shown)
+    losses = [float(line.split()[-1]) for line in text[text.index("Controls") :].splitlines()[3:5]]
+    assert losses == [0.4, 0.9]
+
+
 def test_what_is_missing_and_what_learned_nothing_is_said():
     text = printed(verdict(with_backbone(3, [0.75, 0.75], strategy="fine_tuning")))
     assert "Nothing is confirmed of feature extraction." in text

@@ -144,3 +144,10 @@ def test_a_metric_that_needs_both_classes_says_so():
 def test_what_is_zero_by_construction_is_zero():
     found = normal_interval(np.array([1e-17, 1e-17, -1e-17]))
     assert found.as_json() == {"value": 0, "low": 0, "high": 0}
+
+
+def test_resamples_without_a_class_are_left_out_and_alone_they_say_nothing():
+    found = normal_interval(np.array([0.1, 0.0, np.nan, 0.2]))
+    assert found == normal_interval(np.array([0.1, 0.0, 0.2]))
+    with pytest.raises(ValueError, match="In no resample"):
+        normal_interval(np.array([0.1, np.nan, np.nan]))

@@ -438,13 +438,15 @@ def test_random_weights_replace_those_that_ones_own_network_brings(own_net):
 class Gain(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.gain = torch.nn.Parameter(torch.ones(1))
+        drawn = torch.randn(500, generator=torch.Generator().manual_seed(7))
+        self.gain = torch.nn.Parameter(3 + 0.5 * drawn)
 
     def forward(self, x):
-        return x * self.gain
+        return x * self.gain.mean()
 
 
-def test_a_network_that_would_keep_a_weight_has_no_random_ones(tmp_path, monkeypatch):
+def test_a_weight_that_no_module_draws_is_drawn_as_wide_as_it_was(tmp_path, monkeypatch):
+    """Positions, class tokens, layer scale: nothing of what they had learned is left."""
     monkeypatch.setattr(custom, "from_files", {})
     path = tmp_path / "own.py"
     path.write_text(
@@ -454,8 +456,17 @@ def test_a_network_that_would_keep_a_weight_has_no_random_ones(tmp_path, monkeyp
         encoding="utf-8",
     )
     custom.backbones_from_file(path)
-    with pytest.raises(ValueError, match=r"Gain '1' would keep its own; give Gain a method"):
-        find_weights("own_net", weights="random")
+
+    def gain(seed):
+        blocks = load_blocks(find_weights("own_net", weights="random", seed=seed))
+        (found,) = (p.detach() for name, p in blocks.named_parameters() if name.endswith("gain"))
+        return found
+
+    learned = Gain().gain.detach()
+    assert torch.equal(gain(1), gain(1)) and not torch.equal(gain(1), gain(2))
+    assert not torch.equal(gain(1), learned)
+    assert gain(1).mean() == pytest.approx(3.0, abs=0.2)
+    assert gain(1).std() == pytest.approx(0.5, abs=0.1)
 
 
 def test_random_weights_are_settled_at_the_size_that_a_network_takes():

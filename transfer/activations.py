@@ -28,7 +28,7 @@ from transfer.boundary_inputs import Positions as Positions
 from transfer.cache import default_limit
 from transfer.catalog import Interpolation
 from transfer.data.loading import LARGE, ImageData
-from transfer.device import describe_device
+from transfer.device import cpu_model, describe_device
 from transfer.entries import Array, Entries
 from transfer.frozen import BlockCost, FrozenBlocks, as_rows, canonical, normalised
 from transfer.host_memory import retained_memory
@@ -79,12 +79,14 @@ class Activations:
         self._pixels: dict[str, Rows] = {}
         self._pretrained_blocks: dict[str, nn.Sequential] = {}
         self._frozen_blocks: dict[str, FrozenBlocks] = {}
-        self._costs: dict[str, list[BlockCost]] = {}
+        self._costs: dict[tuple[str, int], list[BlockCost]] = {}
         self._probes: dict[str, Probe] = {}
         self._codes: dict[tuple[str, int], str] = {}
 
-    def load(self, backbone: str) -> None:
+    def load(self, backbone: str, *, with_views: bool = False) -> None:
         """Have the blocks of a backbone in memory, and on a GPU the images: what its runs share.
+
+        ``with_views``: the larger images, too, of which views are cut.
 
         Raises:
             NoRoomError: there is no memory for them.
@@ -94,6 +96,8 @@ class Activations:
             self._frozen(backbone)
             if self.device.type == "cuda":
                 self._rows(find_spec(backbone).interpolation)
+                if with_views:
+                    self._rows(LARGE)
 
         with self._counted():
             if_need_be_twice(load, self.device)
@@ -208,12 +212,14 @@ class Activations:
         return self._frozen_blocks[backbone]
 
     def _block_costs(self, backbone: str) -> list[BlockCost]:
-        if backbone not in self._costs:
-            frozen = self._frozen(backbone)
+        frozen = self._frozen(backbone)
+        # Asked again for every size of chunk: for one that doesn't fit no kept outputs make way.
+        key = (backbone, frozen.chunk_size)
+        if key not in self._costs:
             positions_n = np.arange(frozen.chunk_size) % len(self.data)
             images_n3hw = self._images(backbone, "none", positions_n, np.zeros_like(positions_n))
-            self._costs[backbone] = frozen.costs(images_n3hw)
-        return self._costs[backbone]
+            self._costs[key] = frozen.costs(images_n3hw)
+        return self._costs[key]
 
     def _positions(self, view: int) -> Positions:
         """The images of which a view is kept: of the images themselves all, else for training."""
@@ -373,7 +379,7 @@ class Activations:
             f"image_size={self.data.image_size}",
             f"resize={self.data.resize} interpolation={spec.interpolation}",
             f"torch={torch.__version__}",
-            f"device={describe_device(self.device)} {torch.backends.cpu.get_cpu_capability()}",
+            f"device={_arithmetic(self.device)} {torch.backends.cpu.get_cpu_capability()}",
             f"chunk={self._frozen(backbone).chunk_size}",
             f"threads={torch.get_num_threads()}",
             # Only the training images have other views, and which these are depends on the split.
@@ -381,6 +387,14 @@ class Activations:
             f" {_hash(self.data.train.positions_N) if view else ''}",
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _arithmetic(device: torch.device) -> str:
+    """The processor, and how a GPU multiplies in float32."""
+    if device.type != "cuda":
+        return cpu_model()
+    short = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    return f"{describe_device(device)} tf32={short}"
 
 
 def _hash(array: NDArray[Any]) -> str:

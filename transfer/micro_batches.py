@@ -32,6 +32,9 @@ _TEXTS = (
     "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    # A handle that finds no memory when it is made.
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
     # No convolution found room for its workspace.
     "unable to find an engine",
 )
@@ -110,9 +113,9 @@ class MemoryLimits:
     """For what there was no memory in this process, so that it isn't tried over and over.
 
     Remembered only where a smaller size did fit: if none does, memory is short of something else.
-    Sizes are left out once they failed in two runs: a shortage may be over before anyone can ask
-    what is free. Forgotten when more memory is free than was, as when another process has ended.
-    So a shortage that passes changes no later training.
+    Sizes are left out once they failed in two runs, and fitted in none between: a shortage may be
+    over before anyone can ask what is free. Forgotten when more memory is free than was, as when
+    another process has ended. So a shortage that passes changes no later training.
     """
 
     def __init__(self) -> None:
@@ -150,6 +153,8 @@ class MemoryLimits:
             else:
                 if failed is not None:
                     self._limits[what] = failed
+                elif what in self._limits and size >= self._limits[what].size:
+                    del self._limits[what]  # The shortage was a passing one.
                 return result
             # Outside of the handler: the error's traceback holds the network that filled memory.
             gc.collect()

@@ -109,7 +109,7 @@ def _train(
     seconds_before = activations.seconds
     history: list[EpochRecord] = []
     # What trainings share is no cost of the first of them.
-    activations.load(config.backbone)
+    activations.load(config.backbone, with_views=config.num_views > 1)
     with retained_memory(), PeakMemory(activations.device) as peak:
         run = _Run(config, activations, micro_batch_size)
         peak.restart()  # Behind what computing kept outputs took for a moment.

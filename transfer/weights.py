@@ -139,23 +139,26 @@ def _built(backbone: Backbone, seed: int, *, is_random: bool = False) -> nn.Modu
         torch.default_generator.manual_seed(seed)
         network = backbone.build()
         if backbone.is_own and is_random:  # it may have been built with weights in it
-            _reset(backbone.spec.name, network)
+            _reset(network)
     return network
 
 
-def _reset(backbone: str, network: nn.Module) -> None:
-    """Draw every weight anew; ValueError where a module can't."""
-    for name, module in network.named_modules():
+@torch.no_grad()
+def _reset(network: nn.Module) -> None:
+    """Draw every weight anew.
+
+    Where a module has no method for it (positions, class tokens, layer scale), from a normal
+    distribution with the mean and standard deviation of what it has.
+    """
+    for module in network.modules():
         resets = (getattr(module, key, None) for key in ("reset_parameters", "_reset_parameters"))
         reset = next(filter(callable, resets), None)
         if reset is not None:
             reset()
-        elif next(module.parameters(recurse=False), None) is not None:
-            kind = type(module).__name__
-            raise ValueError(
-                f"Backbone {backbone!r} can't have random weights: {kind} {name!r} would keep its "
-                f"own; give {kind} a method reset_parameters(), or use --weights imagenet."
-            )
+            continue
+        for parameter in module.parameters(recurse=False):
+            std, mean = torch.std_mean(parameter, correction=0)
+            parameter.normal_(mean.item(), std.item())
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Task D: what a study has measured of the claims. Knows stored trials and predictions."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from studies.measurements import (
 )
 from studies.records import TrialRecord
 from studies.report.evidence import Evidence
-from studies.report.judged import Judged, judged_on
+from studies.report.judged import SEEN, Judged, judged_on
 from studies.scores import METRICS
 from studies.statistics import Interval, bootstrap_over_seeds
 
@@ -69,7 +70,8 @@ def _verdict_on_test(judged: Judged, metric: str) -> Measurement | None:
     stored = opening.result["difference"]
     if stored is None or stored["metric"] != metric:
         return None
-    return Measurement(**{key: stored[key] for key in ("value", "low", "high", "p")})
+    found = Measurement(**{key: stored[key] for key in ("value", "low", "high", "p")})
+    return replace(found, optimism=SEEN) if judged.evidence.test_was_seen else found
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

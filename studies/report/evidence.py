@@ -105,6 +105,14 @@ class Evidence:
         mine = [o for o in self.openings if o.is_finished and o.is_of(self.name, search_id)]
         return mine[-1] if mine else None
 
+    @property
+    def test_was_seen(self) -> bool:
+        """Whether a result on these test images was known before the evaluation began."""
+        mine = self.evaluation
+        return mine is not None and any(
+            o.is_finished and o.number < mine.number for o in self.openings
+        )
+
     def of_strategy(self, strategy: str) -> list[TrialRecord]:
         """Its trials that count."""
         return [trial for trial in self.trials if trial.counts and trial.strategy == strategy]

@@ -186,7 +186,8 @@ def _domains(strategy: str, found: Explanation) -> Table:
     return Table(
         name=f"domains_{strategy}",
         caption="Can images be told apart by the frozen features of the backbone of "
-        f"{NAMES[strategy]}? AUROC of a domain classifier, p of a permutation test",
+        f"{NAMES[strategy]}? AUROC of a domain classifier, p of a permutation test; of classes "
+        "the verdict goes by p for their number (Holm)",
         columns=["images", "validation from test", "p", "train from validation", "p", ""],
         rows=rows,
     )

@@ -199,9 +199,16 @@ def _reliability(axes: Axes, curve: ReliabilityCurve, look: Look) -> None:
 
 
 def _at_shares(false_positive: Floats, true_positive: Floats) -> Floats:
-    """The true positive rate at every hundredth of the false positive rate."""
-    # Of several points at one false positive rate the last counts: the curve rises there.
-    order = np.unique(np.asarray(false_positive)[::-1], return_index=True)[1]
-    rates = np.asarray(true_positive, dtype=float)[::-1][order]
-    rising: Floats = np.interp(SHARES, np.asarray(false_positive)[::-1][order], rates)
+    """The true positive rate at every hundredth of the false positive rate.
+
+    The curve goes straight from point to point, upwards where several have one false positive
+    rate: of those the last counts there, and the first for what lies before.
+    """
+    known = np.asarray(false_positive, dtype=float)
+    rates = np.asarray(true_positive, dtype=float)
+    after = np.searchsorted(known, SHARES, side="right")
+    left, right = after - 1, np.minimum(after, len(known) - 1)
+    span = known[right] - known[left]
+    part = np.divide(SHARES - known[left], span, out=np.zeros_like(SHARES), where=span > 0)
+    rising: Floats = rates[left] + part * (rates[right] - rates[left])
     return rising

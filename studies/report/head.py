@@ -96,6 +96,11 @@ def _on_test(evidence: Evidence, stored: Mapping[str, Any]) -> str:
         f"Difference {difference_text(stored['metric'], stored)}, p = {stored['p']:.2g}, on the "
         "test images, over seeds and images."
     )
+    if evidence.test_was_seen:
+        text += (
+            " A result on these images was known before: they may have chosen what they judge, "
+            "and the difference may look too good."
+        )
     comparison = evidence.comparison
     if comparison is None:
         return text

@@ -21,6 +21,8 @@ from studies.report.predictions_shown import stored_predictions
 from studies.scores import METRICS
 from studies.verdict import difference_over_seeds
 
+# By how much choices may look too good on images whose result was known: nobody can tell.
+SEEN = (float("inf"), float("inf"))
 # Labels (N,), probabilities (S, N, C), and whose picture each is, None where nobody knows.
 Predictions = tuple[Labels, Floats, Labels | None]
 
@@ -104,8 +106,10 @@ class Judged:
             )
         except ValueError:
             return None
-        if self.test is not None or not any(chosen):
+        if not any(chosen):
             return measurement(found)
+        if self.test is not None:
+            return measurement(found, SEEN if self.evidence.test_was_seen else None)
         ahead, behind = (self._optimism(metric, strategy) for strategy in chosen)
         return measurement(found, (ahead, behind))
 

@@ -30,7 +30,8 @@ def task_d(evidence: Evidence) -> Section:
             content="Each row is a claim that people make of a strategy in general, what was "
             "measured of it here (95 % intervals), and what follows for these images. A claim "
             "holds or does not hold where its interval lies on one side; else it is not shown. "
-            f"Differences are in {claimed_metric(evidence)}, on {found.images}. {_worth(found)}"
+            f"Differences are in {claimed_metric(evidence)}, on {found.images}. "
+            f"{_worth(found, evidence.test_was_seen)}"
         ),
         Table(
             name="claims",
@@ -53,8 +54,13 @@ def task_d(evidence: Evidence) -> Section:
     return Section(id="task-d", title="Task D: comparison and analysis", blocks=blocks)
 
 
-def _worth(found: Measured) -> str:
+def _worth(found: Measured, was_seen: bool) -> str:
     """What the images are worth for judging."""
+    if found.images == "test images" and was_seen:
+        return (
+            "A result on the test images was known before this evaluation: they may have chosen "
+            "what they measure, and judge no difference."
+        )
     if found.images == "test images":
         return (
             "The test images chose nothing; what training beyond the best epoch costs and the gap "
@@ -156,8 +162,9 @@ def _groups(
         tested = (
             opening.result["by_strategy"].get(strategy) if opening and opening.result else None
         )
-        if tested is not None and tested["metrics"][evidence.metric]["value"] is not None:
-            interval = Interval(**tested["metrics"][evidence.metric])
+        # Before calibration, as the seeds' values and the forecast are.
+        if tested is not None and tested["as_forecast"]["value"] is not None:
+            interval = Interval(**tested["as_forecast"])
             groups[strategy]["test"] = (tested.get("values") or [], interval)
     return groups
 

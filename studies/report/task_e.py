@@ -27,6 +27,7 @@ from studies.report.numbers import (
     source_of_candidate,
 )
 from studies.report.predictions_shown import confusions, curves, stored_predictions
+from studies.scores import METRICS
 
 MOST_CLASSES = 4
 READ = (
@@ -83,12 +84,13 @@ def _sealed(evidence: Evidence) -> list[Block]:
         lead = "An evaluation of these test images was begun and has no result."
     else:
         lead = "Sealed: no test pixel or label has reached a model, a metric or a choice."
+    sign = "less" if METRICS[evidence.metric].larger_is_better else "plus"
     items: list[Words] = [
         [
             f"{NAMES[name]}: {evidence.metric} ",
             _forecast_cell(evidence, name),
             f" expected on {found.num_test} test images like the validation images: "
-            f"{found.naive:.4f} there over {found.num_models} seeds, less "
+            f"{found.naive:.4f} there over {found.num_models} seeds, {sign} "
             f"{found.epoch_optimism:.4f} for the choice of epochs and {found.trial_optimism:.4f} "
             "for that of the configuration",
         ]
@@ -310,7 +312,8 @@ def _controls(result: Mapping[str, Any], source: str) -> Table:
     ]
     return Table(
         name="test_controls",
-        caption=f"Controls on the test images: {metric}",
+        caption=f"Controls on the test images: {metric}"
+        + (" before calibration" if metric == "loss" else ""),
         columns=["control", "backbone", "weights", f"test {metric}"],
         rows=rows,
     )

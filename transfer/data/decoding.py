@@ -5,6 +5,7 @@ more than 8 bits a channel.
 """
 
 import io
+import threading
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -39,6 +40,7 @@ SUFFIXES = frozenset(FORMAT_OF_SUFFIX)
 # Pillow looks at the content: without this list it would also run Ghostscript on PostScript.
 FORMATS = tuple(sorted(set(FORMAT_OF_SUFFIX.values())))
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+_FILTERS = threading.Lock()
 _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 262, 0
 
 
@@ -77,12 +79,10 @@ def decode_image(content: bytes) -> Decoded:
             bits).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _refuse_bombs(image)
-                _refuse_stacks(image)
-                return _decode(image, content)._replace(format=image.format or "")
+        with _opened(content) as image:
+            _refuse_bombs(image)
+            _refuse_stacks(image)
+            return _decode(image, content)._replace(format=image.format or "")
     except (UnreadableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -93,8 +93,14 @@ def decode_image(content: bytes) -> Decoded:
         raise UnreadableImageError(" ".join(str(error).split()) or type(error).__name__) from None
 
 
+def _opened(content: bytes) -> Image.Image:
+    # Filters of warnings are shared between threads: put back out of turn, one would stay.
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+
+
 def _refuse_bombs(image: Image.Image) -> None:
-    # Filters of warnings are shared between threads: one may miss what another asked for.
     if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise UnreadableImageError("implausibly many pixels")
 

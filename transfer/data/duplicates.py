@@ -110,14 +110,20 @@ def look_alikes(
         near = agreement >= coarse.shape[1] - 2 * COARSE_DISTANCE
         i_P, j_P = np.nonzero(np.triu(near, k=1))
         distance_P = (coarse.shape[1] - agreement[i_P, j_P]).astype(np.int64) // 2
+        if len(i_P) == 0:
+            continue
+        agreement = fine[start : start + ROWS] @ fine[start:].T
+        fine_P = (fine.shape[1] - agreement[i_P, j_P]).astype(np.int64) // 2
         i_P, j_P = i_P + start, j_P + start
         across_P = splits_N[i_P] != splits_N[j_P]
         num_across += int(across_P.sum())
         num_within += int((~across_P).sum())
+        is_other_P = fine_P > np.minimum(limits_N[i_P], limits_N[j_P])
+        rows_P = np.stack([i_P, j_P, distance_P, fine_P], axis=1)
         for is_kind_P in (across_P, ~across_P):
-            kept = np.flatnonzero(is_kind_P)[:MOST_PAIRS]
-            fine_P = (fine[i_P[kept]] != fine[j_P[kept]]).sum(axis=1)
-            found.append(np.stack([i_P[kept], j_P[kept], distance_P[kept], fine_P], axis=1))
+            kind = np.flatnonzero(is_kind_P)
+            order = np.lexsort((distance_P[kind], fine_P[kind], is_other_P[kind]))
+            found.append(rows_P[kind[order[:MOST_PAIRS]]])
     rows = np.concatenate(found) if found else np.zeros((0, 4), np.int64)
     rows = rows[np.lexsort((rows[:, 2], rows[:, 3]))]
     pairs = [

@@ -229,6 +229,8 @@ def _build(
 def _appearing_whole(entry: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``entry`` in one step, or vanishes when the block fails."""
     entry.parent.mkdir(parents=True, exist_ok=True)
+    for left in entry.parent.glob(f".{entry.name}-*"):  # Of a process that was killed.
+        shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name}-"))
     try:
         yield temporary
