@@ -102,6 +102,9 @@ def _with_places(options: dict[str, Any]) -> dict[str, Any]:
 
     names = ("data", "weights_dir", "cache_dir", "device")
     places = {name: options.pop(name) for name in names if name in options}
+    for folder in ("weights_dir", "cache_dir"):
+        if places.get(folder) is not None:
+            places[folder] = Path(places[folder])
     return {**options, "places": Places(**places)}
 
 

@@ -105,7 +105,8 @@ def write_bundle(
             add_onnx(folder / ONNX)
         hashes = {name: file_hash(folder / name) for name in HASHED if (folder / name).exists()}
         written = config(hashes)
-        refuse_to_replace(out, written.study.name, written.study.storage)
+        study = written.study
+        refuse_to_replace(out, study.name, study.storage, study.search_id)
         (folder / CARD).write_text(card(written), encoding="utf-8")
         # The library lets nobody else read what it writes.
         shutil.copymode(folder / CARD, folder / MODEL)
@@ -113,7 +114,7 @@ def write_bundle(
     return written
 
 
-def refuse_to_replace(out: Path, name: str, storage: str) -> None:
+def refuse_to_replace(out: Path, name: str, storage: str, search_id: str | None = None) -> None:
     """Raise ``UserError`` unless ``out`` is new, empty or a bundle of this study."""
     way_out = "name another folder with --out, or remove it"
     if not os.path.lexists(out):
@@ -132,9 +133,13 @@ def refuse_to_replace(out: Path, name: str, storage: str) -> None:
         before = read_config(out).study
     except UserError as error:
         raise UserError(f"{out} is there and can't be read: {error} Or {way_out}.") from None
-    if (before.name, before.storage) != (name, storage):
+    if search_id is not None and before.search_id is not None:
+        is_same, former = before.search_id == search_id, "another "
+    else:
+        is_same, former = (before.name, before.storage) == (name, storage), ""
+    if not is_same:
         raise UserError(
-            f"{out} is a bundle of study '{before.name}' in {before.storage}; {way_out}."
+            f"{out} is a bundle of {former}study '{before.name}' in {before.storage}; {way_out}."
         )
 
 

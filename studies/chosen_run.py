@@ -68,7 +68,7 @@ def find_chosen_run(storage: StudyStorage, name: str, strategy: str | None) -> C
     if confirm is None or confirmed is None:
         raise UserError(f"Study '{name}' is not confirmed: run `{command}` first.")
     runs = read_repeats(confirm, records)
-    refuse_unfinished(confirm, runs, command)
+    refuse_unfinished(confirm, runs, records, metric, command)
     candidate = confirmed.best if strategy is None else confirmed.chosen.get(strategy)
     if candidate is None:
         of = "" if strategy is None else f" of {strategy}"

@@ -349,12 +349,32 @@ def seed_remarks(found: Confirmed, strategies: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def refuse_unfinished(confirm: optuna.Study, runs: Sequence[TrialRecord], command: str) -> None:
+def refuse_unfinished(
+    confirm: optuna.Study,
+    runs: Sequence[TrialRecord],
+    records: Sequence[TrialRecord],
+    metric: str,
+    command: str,
+) -> None:
     """A choice among what is finished so far would not be the one that was declared.
 
+    Args:
+        records: the trials of the search.
+
     Raises:
-        UserError: trainings over seeds are missing.
+        UserError: trainings over seeds are missing, or trials that would be candidates have been
+            added since.
     """
+    stored = read_confirm(confirm)
+    if stored is not None:
+        now = {trial.number for trial in candidates(records, metric, stored["top"])}
+        added = sorted(now - set(stored["candidates"]))
+        if added:
+            which = f"trial{'s' if len(added) > 1 else ''} {', '.join(map(str, added))}"
+            raise UserError(
+                f"Since the study was confirmed, {which} came among the best of the search: run "
+                f"`{command}` first."
+            )
     done, wanted = confirm_progress(confirm, runs)
     if done < wanted:
         raise UserError(

@@ -19,9 +19,11 @@ from studies.scores import METRICS
 from studies.settings import StudyOptions
 from studies.storage import StudyStorage, load_study
 from studies.study_record import (
+    read_asked,
     read_confirm,
     read_margin,
     read_study,
+    write_asked,
     write_confirm,
     write_margin,
 )
@@ -58,15 +60,16 @@ def confirm_study(
         metric=settings.metric,
         say=workplace.progress.message,
     )
-    before = read_confirm(study) or {}
+    declared = read_confirm(study) or {}
+    before = declared or read_asked(load_study(storage, settings.name))
     resplit = bool(before.get("resplit") if options.resplit is None else options.resplit)
-    _check_resplit(workplace, before, resplit)
+    _check_resplit(workplace, declared, resplit)
     suggested = workplace.prepared.space.suggested.get("top", DEFAULT_TOP)
     top = options.top or before.get("top") or suggested
     seeds = confirm_seeds(settings.seed, options.seeds or before.get("num_seeds", DEFAULT_SEEDS))
     how = options.choose or before.get("choose", "best")
     chosen = candidates(records, settings.metric, top)
-    margin = _margin(workplace, before)
+    margin = _margin(workplace, declared)
     stored = {
         "top": top,
         "num_seeds": len(seeds),
@@ -87,6 +90,19 @@ def confirm_study(
     found = read_confirmed(study, records, settings.metric)
     assert found is not None
     return found
+
+
+def remember_asked(study: optuna.Study, options: StudyOptions) -> None:
+    """Store with a search how it is to be confirmed: whoever goes on need not say it again."""
+    asked = {
+        "top": options.top,
+        "num_seeds": options.seeds,
+        "choose": options.choose,
+        "resplit": options.resplit,
+    }
+    given = {key: value for key, value in asked.items() if value is not None}
+    if given:
+        write_asked(study, given)
 
 
 def declare_margin(storage: StudyStorage, study: optuna.Study, margin: float | None) -> None:

@@ -207,10 +207,13 @@ def _begun(storage: StudyStorage, found: Finalists, options: EvaluateOptions) ->
         UserError: the test images were opened otherwise, and ``again`` was not asked for.
     """
     before = openings(storage, found.bundle.data.test_fingerprint)
-    if options.again or not before:
+    if not before:
         return None
-    last, model = before[-1], found.bundle.files[MODEL]
-    if last.bundle == model and not any(opening.is_finished for opening in before):
+    last = before[-1]
+    is_mine = last.bundle == found.bundle.files[MODEL] and not last.is_finished
+    if options.again:
+        return last if is_mine and last.reason == options.reason else None
+    if is_mine and not any(opening.is_finished for opening in before):
         return last
     raise UserError(refusal(found.name, before))
 

@@ -96,8 +96,9 @@ def find_finalists(storage: StudyStorage, bundle: BundleConfig) -> Finalists:
             "from; name its database with --storage."
         )
     # A provisional choice is not the one that was declared.
-    refuse_unfinished(confirm, runs, confirm_command(name, storage))
-    confirmed = read_confirmed(confirm, trials, str(record.settings["metric"]))
+    metric = str(record.settings["metric"])
+    refuse_unfinished(confirm, runs, trials, metric, confirm_command(name, storage))
+    confirmed = read_confirmed(confirm, trials, metric)
     assert confirmed is not None
     strategy = str(bundle.config.strategy)
     now = confirmed.chosen.get(strategy)

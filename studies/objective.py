@@ -74,9 +74,20 @@ class Objective:
     def run(self, handout: Handout) -> None:
         """Run one trial to its end and store what it gave.
 
+        Of a trial that another process has ended meanwhile nothing can be stored any more.
+
         Raises:
             Interrupted: a signal came; the trial is stored as failed, "interrupted".
         """
+        try:
+            self._run(handout)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            self.progress.message(
+                f"Another process has ended trial {handout.trial.number} meanwhile; what it gave "
+                "here is not stored."
+            )
+
+    def _run(self, handout: Handout) -> None:
         if handout.duplicate_of is not None:
             self._repeat(handout)
             return
@@ -84,7 +95,7 @@ class Objective:
         started, activation_seconds = perf_counter(), self.activations.seconds
         result: TrainingResult | None = None
         similarity: float | None = None
-        state, reason = TrialState.FAIL, None
+        state, reason, ended = TrialState.FAIL, None, False
         try:
             config = self._config(handout)
             write_provenance(trial, asdict(config), self.provenance)
@@ -106,19 +117,24 @@ class Objective:
         except ArithmeticError as error:
             reason = str(error)
         except optuna.exceptions.StorageInternalError:
+            reason = INTERRUPTED  # Nothing is wrong with the configuration.
+            raise
+        except optuna.exceptions.UpdateFinishedTrialError:
+            ended = True
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
             if is_out_of_memory(error):
                 reason = "out of memory"
         finally:
-            if reason != INTERRUPTED:
+            if reason != INTERRUPTED and not ended:
                 seconds = self.activations.seconds - activation_seconds
                 timing = _timing(course.history, seconds, perf_counter() - started, result)
                 self._write_result(trial, course.history, result, timing, similarity)
                 if state == TrialState.COMPLETE:
                     self._draw(handout, course.history)
-            self._tell(trial, state, reason, course.history)
+            if not ended:
+                self._tell(trial, state, reason, course.history)
             if state == TrialState.FAIL:
                 gc.collect()  # What raised may hold the network in a cycle; 0.1 s, so not always.
             if reason is None or not kills_device(reason):

@@ -7,7 +7,9 @@ the hash that is stored: a place is a hint. Knows no study, and runs no code.
 from pathlib import Path
 
 from studies.errors import UserError
+from transfer.backbones import find_backbone
 from transfer.data.sources import Source, open_source
+from transfer.weight_places import local_places
 from transfer.weights import WeightFile, WeightsNotFoundError, find_weights, weights_in
 
 
@@ -38,6 +40,8 @@ def find_last_weights(
 ) -> WeightFile:
     """The weights of a backbone: in ``weights_dir``, where they last were, or wherever they are.
 
+    A folder that has no file of this backbone hides nothing.
+
     Args:
         sha256: what the file at ``last`` must have, to be taken.
 
@@ -45,7 +49,9 @@ def find_last_weights(
         UserError: they were at ``last`` and are nowhere now.
         WeightsNotFoundError, ValueError: as `find_weights`.
     """
-    if last is not None and weights_dir is None and Path(last).is_file():
+    folder = local_places(find_backbone(backbone), weights_dir)[:2] if weights_dir else []
+    is_in_folder = any(path is not None and path.is_file() for _, path in folder)
+    if last is not None and not is_in_folder and Path(last).is_file():
         found = weights_in(backbone, Path(last))
         if found.sha256 == sha256:
             return found

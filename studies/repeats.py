@@ -13,7 +13,7 @@ import optuna
 
 from search_spaces import SearchSpace
 from studies.errors import StudyFailedError
-from studies.faults import why_stop_repeats
+from studies.faults import kills_device, why_stop_repeats
 from studies.handout import Handout, fixed_sampler, suggest
 from studies.objective import Objective
 from studies.records import CANDIDATE, SEED, TrialRecord, read_trials, write_claim
@@ -64,7 +64,12 @@ def run_repeats(
     records = _made_here(workplace, read_trials(study))
     others = [r for r in records if r.counts and not any(repeat.is_of(r) for repeat in repeats)]
     progress.study(study.study_name, metric, len(repeats) + len(others), records)
-    failed = _failed(repeats, records) if retry_failed else []
+    # What killed its device says nothing of the configuration.
+    failed = [
+        record
+        for record in _failed(repeats, records)
+        if retry_failed or (record.reason is not None and kills_device(record.reason))
+    ]
     void = {record.number for record in failed}
     for record in failed:
         progress.message(

@@ -12,7 +12,7 @@ from studies.artifacts import best_epoch
 from studies.clusters import images_words
 from studies.comparison import interim_verdict
 from studies.confirm import Verdict
-from studies.confirm_run import confirm_study, declare_margin
+from studies.confirm_run import confirm_study, declare_margin, remember_asked
 from studies.control_rows import read_learned
 from studies.controls import run_controls
 from studies.data_card import store_card
@@ -99,7 +99,7 @@ def run_study(
     """
     started = perf_counter()
     prepared, storage, study = _opened(options, progress, signals, on_named)
-    before = len([r for r in read_trials(study) if r.counts])
+    first_new = len(read_trials(study))
     with open_workplace(storage, prepared, progress, signals) as workplace:
         between = _BetweenTrials()
         try:
@@ -119,7 +119,7 @@ def run_study(
         storage=storage,
         study=record,
         records=records,
-        num_new=len([r for r in records if r.counts]) - before,
+        num_new=len([r for r in records if r.counts and r.number >= first_new]),
         seconds=perf_counter() - started,
         note=note,
         seal=seal_sentence(openings(storage, record.identity["data"]["test_fingerprint"])),
@@ -192,6 +192,7 @@ def _opened(
     storage = open_storage(options.storage)
     study = _create_or_load(storage, prepared)
     declare_margin(storage, study, options.margin)
+    remember_asked(study, options)
     return prepared, storage, study
 
 
@@ -341,7 +342,7 @@ def _next(
         return None if running else _no_room_for(failed)
     spent = sum(r.seconds or 0.0 for r in records if r.counts)
     if settings.timeout_seconds is not None and spent >= settings.timeout_seconds:
-        return f"The time limit of {settings.timeout_seconds:g} s is reached."
+        return None if running else f"The time limit of {settings.timeout_seconds:g} s is reached."
     if retry is None and whose_turn(plan, records) is None:
         return None if running else "Every configuration of the space has been tried."
     return hand_out(study, plan, records, worker, retry)

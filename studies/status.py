@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from studies.check_record import allowed_lines
 from studies.errors import UserError
@@ -72,7 +73,7 @@ def _overview(storage: StudyStorage, name: str) -> dict[str, Any]:
 
 
 def _overview_table(storage: StudyStorage) -> Table:
-    table = Table(title=f"Studies in {storage.shown_url}", title_justify="left")
+    table = Table(title=Text(f"Studies in {storage.shown_url}"), title_justify="left")
     states = ("complete", "pruned", "fail", "running")
     for column in ("study", "metric", *states):
         table.add_column(column, justify="left" if column in ("study", "metric") else "right")

@@ -138,7 +138,10 @@ def _parse(text: str) -> tuple[str, Path | None, Path]:
     if not url.database or url.database == ":memory:":
         raise UserError("--storage must name a file: a database in memory can't be resumed.")
     path = Path(url.database)
-    return shown, path, path.with_suffix(".files")
+    # By whatever link it is opened: its locks and artifacts are in one place.
+    real = os.path.realpath(path)
+    beside = path if real == os.path.abspath(path) else Path(real)
+    return shown, path, beside.with_suffix(".files")
 
 
 def _label(url: URL) -> str:

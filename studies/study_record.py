@@ -19,6 +19,7 @@ _TOTALS = "totals"
 _CONFIRM = "confirm"
 _LATER_CHECK = "later_data_check"
 _MARGIN = "margin"
+_ASKED = "confirm_asked"
 _DATA_CARD = "data_card"  # with the ids of its artifacts
 _PLACES = "places"  # where data and weights last were
 _SEARCH = "search"  # with a study beside a search: the id of that search
@@ -161,6 +162,16 @@ def read_margin(study: optuna.Study) -> float | None:
     """What `write_margin` stored last, or None."""
     margin: float | None = study.user_attrs.get(_MARGIN)
     return margin
+
+
+def write_asked(study: optuna.Study, asked: Mapping[str, Any]) -> None:
+    """Store how a study is to be confirmed, as far as it was asked for, before it is."""
+    study.set_user_attr(_ASKED, {**read_asked(study), **asked})
+
+
+def read_asked(study: optuna.Study) -> dict[str, Any]:
+    """What `write_asked` stored: of ``top``, ``num_seeds``, ``choose`` and ``resplit`` some."""
+    return dict(study.user_attrs.get(_ASKED, {}))
 
 
 def write_later_check(study: optuna.Study, check: Mapping[str, Any]) -> None:

@@ -182,7 +182,8 @@ def next_commands(name: str, storage: str, given: StudyOptions | None = None) ->
 def resume_command(name: str, given: StudyOptions, command: str = "run") -> str:
     """The command that goes on with a study that was stopped, with the flags of before."""
     no_confirm = "" if given.confirm or command != "run" else " --no-confirm"
-    options = f"{_options(name, given.storage)}{flags_again(given)}{no_confirm}"
+    retry = " --retry-failed" if given.retry_failed and command == "run" else ""
+    options = f"{_options(name, given.storage)}{flags_again(given)}{no_confirm}{retry}"
     return f"python -m studies {command} {options}"
 
 

@@ -19,8 +19,8 @@ from bundles import (
     tree_hash,
 )
 
-from studies.bundle import read_bundle, write_bundle
-from studies.bundle_config import CARD, CONFIG, FILES, MODEL, ONNX, SCRIPT
+from studies.bundle import read_bundle, refuse_to_replace, write_bundle
+from studies.bundle_config import CARD, CONFIG, FILES, MODEL, ONNX, SCRIPT, read_config
 from studies.errors import UserError
 from transfer.backbones import find_spec
 from transfer.catalog import BACKBONES
@@ -279,6 +279,23 @@ def test_a_bundle_of_the_same_study_is_replaced(folder):
     write(folder)
     assert tree_hash(folder) != before
     assert [path.name for path in folder.parent.iterdir()] == ["b"]
+
+
+def test_a_bundle_is_its_search_s_by_id_whatever_the_study_is_called(folder):
+    """A study that was deleted and begun anew under its name is another one."""
+
+    def of(search_id, name="s"):
+        def change(values):
+            values["study"] |= {"search_id": search_id, "name": name}
+
+        return change
+
+    edit(folder, of("one"))
+    study = read_config(folder).study
+    refuse_to_replace(folder, "renamed", study.storage, "one")
+    with pytest.raises(UserError, match="bundle of another study 's'"):
+        refuse_to_replace(folder, study.name, study.storage, "two")
+    refuse_to_replace(folder, study.name, study.storage)
 
 
 def test_an_empty_folder_is_filled(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from studies.chosen_run import best_predictions, find_chosen_run, read_trained
 from studies.errors import UserError
+from studies.records import read_trials
 from studies.storage import load_study, open_existing, open_storage
 from studies.study_record import read_confirm, write_confirm
 from tests.bundles import run_study
@@ -59,4 +60,14 @@ def test_more_seeds_that_were_declared_and_not_run_make_the_choice_unfinished(tm
     writable = load_study(open_storage(url), "s/confirm")
     write_confirm(writable, {**declared, "seeds": [*declared["seeds"], 99]})
     with pytest.raises(UserError, match=r"not finished \(2 of 3 trainings\): run `python -m"):
+        find_chosen_run(open_existing(url), "s", None)
+
+
+def test_a_better_trial_that_was_added_since_makes_the_choice_an_older_one(tmp_path):
+    url = run_study(tmp_path, strategies=["feature_extraction"], trials=1)
+    run_study(tmp_path, strategies=["feature_extraction"], trials=6, confirm=False)
+    records = read_trials(load_study(open_existing(url), "s"))
+    best = max((r for r in records if r.state == "COMPLETE"), key=lambda r: r.score("accuracy"))
+    assert best.number > 0
+    with pytest.raises(UserError, match=r"Since the study was confirmed, trials? .*: run `python"):
         find_chosen_run(open_existing(url), "s", None)

@@ -10,6 +10,8 @@ from studies.cli import main
 from studies.confirm import read_confirmed
 from studies.records import read_trials
 from studies.storage import load_study, open_existing, open_storage
+from studies.study_record import read_confirm
+from transfer.training import _Run
 
 DATA = "phantom:train=60,test=20,size=32"
 SPACE = """
@@ -159,3 +161,34 @@ def test_resplitting_draws_other_validation_images_and_is_not_changed_later(sear
 def test_without_a_study_there_is_nothing_to_confirm(home, capsys):
     code, _, err = command(capsys, "confirm")
     assert code == 2 and "No study database" in err
+
+
+def test_what_was_asked_of_confirming_is_known_when_the_study_goes_on(home, capsys):
+    """Who stops a search by Ctrl-C goes on by its name alone."""
+    assert command(capsys, f"{SEARCH} --top 1 --seeds 2 --choose cheapest --resplit")[0] == 0
+    code, _, err = command(capsys, "run --name phantom --no-report")
+    assert code == 0, err
+    stored = read_confirm(load_study(open_existing(URL), "phantom/confirm"))
+    assert (stored["top"], stored["num_seeds"], stored["choose"]) == (1, 2, "cheapest")
+    assert stored["resplit"] is True
+
+
+def test_a_seed_whose_device_died_is_trained_again_by_the_same_command(
+    searched, capsys, monkeypatch
+):
+    epoch, died = _Run.epoch, []
+
+    def dies_once(self, number):
+        if self.config.seed == 2 and not died:
+            died.append(number)
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return epoch(self, number)
+
+    monkeypatch.setattr(_Run, "epoch", dies_once)
+    code, _, err = command(capsys, "confirm --top 1 --seeds 2")
+    assert code == 1 and "left the device unusable" in err
+    code, _, err = command(capsys, "run --name phantom --no-report --top 1 --seeds 2")
+    assert code == 0, err
+    runs = trials_of("phantom/confirm")
+    assert [run.state for run in runs].count("FAIL") == 1
+    assert [run.state for run in runs].count("COMPLETE") == 4

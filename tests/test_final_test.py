@@ -387,6 +387,23 @@ def test_an_opening_that_was_cut_off_is_no_way_round_one_that_was_seen(home, mon
     ]
 
 
+@pytest.mark.slow
+def test_an_opening_again_that_was_cut_off_goes_on_as_the_same_one(home, monkeypatch):
+    evaluate(home)
+
+    def cut(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(opened, "unsealed", cut)
+    again = {"again": True, "reason": "a second reader"}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(home, **again)
+    monkeypatch.undo()
+    assert evaluate(home, **again).opening.number == 2
+    assert [o.is_finished for o in ledger(home)] == [True, True]
+    assert evaluate(home, **again).opening.number == 3
+
+
 def test_another_forecast_than_the_one_that_was_written_is_another_evaluation(home, monkeypatch):
     def cut(*given):
         raise KeyboardInterrupt

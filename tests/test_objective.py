@@ -10,6 +10,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from optuna.trial import TrialState
 
 from studies import objective
 from studies.faults import is_own_failure
@@ -294,6 +295,23 @@ def test_a_broken_database_is_not_taken_for_a_failed_training(bench):
     error = optuna.exceptions.StorageInternalError("disk I/O error")
     with pytest.raises(optuna.exceptions.StorageInternalError):
         bench.run(training(ends=error))
+    # Its configuration is run again by the same command; nothing was wrong with it.
+    (record,) = read_trials(bench.study)
+    assert record.state == "FAIL" and record.is_interrupted and not record.counts
+
+
+def test_a_trial_that_another_process_ended_is_left_to_it(bench):
+    said = []
+    bench.progress.message = said.append
+
+    def train(config, activations, on_epoch, limits):
+        bench.study.tell(bench.study.get_trials(deepcopy=False)[-1].number, state=TrialState.FAIL)
+        return training(0.5)(config, activations, on_epoch, limits)
+
+    record = bench.run(train)
+    assert record.state == "FAIL" and record.value is None
+    (line,) = said
+    assert "Another process has ended trial 0 meanwhile" in line
 
 
 def test_where_a_trial_comes_from_is_stored_before_it_trains(bench):

@@ -114,3 +114,10 @@ def test_data_that_are_gone_are_named_with_the_flag_that_helps(tmp_path):
 @pytest.mark.parametrize("text", ["phantom", "phantom:train=20,test=10,size=32"])
 def test_built_in_data_are_no_file(text):
     assert open_last_source(text, None).text == text
+
+
+def test_a_folder_without_a_file_of_the_backbone_hides_no_last_place(tmp_path):
+    path = write_weights(tmp_path / "a")
+    sha256 = found(None, weights_dir=path.parent).sha256
+    (tmp_path / "b").mkdir()
+    assert found(path, sha256=sha256, weights_dir=tmp_path / "b").path == path

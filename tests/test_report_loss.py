@@ -21,7 +21,10 @@ FORECAST = {
     "seeds_known": True,
 }
 TUNED = SimpleNamespace(
-    number=7, strategy="fine_tuning", runs=[SimpleNamespace(number=0, params={"seed": 1})], values=[0.2, 0.2, 0.2]
+    number=7,
+    strategy="fine_tuning",
+    runs=[SimpleNamespace(number=0, params={"seed": 1})],
+    values=[0.2, 0.2, 0.2],
 )
 
 

@@ -283,6 +283,15 @@ def test_failures_that_find_no_room_in_the_total_are_told():
     assert _next(None, None, [done, void], prepared, "", failed=[]) == ""
 
 
+@pytest.mark.parametrize(("state", "said"), [("RUNNING", None), ("COMPLETE", "The time limit")])
+def test_at_the_time_limit_nobody_confirms_while_another_worker_still_searches(state, said):
+    done = SimpleNamespace(state="COMPLETE", counts=True, seconds=9.0)
+    other = SimpleNamespace(state=state, counts=state == "COMPLETE", seconds=0.0)
+    settings = SimpleNamespace(trials=5, timeout_seconds=5.0)
+    found = _next(None, None, [done, other], SimpleNamespace(settings=settings), "", failed=[])
+    assert found is None if said is None else found.startswith(said)
+
+
 def test_the_shares_of_the_strategies_are_told(home, capsys):
     value, _ = run_json(capsys, *RUN, "--trials", "4", "--share", "trials")
     share = value["share"]

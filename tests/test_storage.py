@@ -85,6 +85,19 @@ def test_artifacts_and_locks_lie_beside_the_database(tmp_path):
     assert storage.files.parent == tmp_path
 
 
+def test_by_whatever_link_a_database_is_opened_its_locks_are_the_same(tmp_path):
+    """Else the worker of one path would take the other's running trials for orphans."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.db").symlink_to(tmp_path / "data" / "studies.db")
+    (tmp_path / "linked").symlink_to(tmp_path / "data")
+    direct = open_storage(url(tmp_path / "data" / "studies.db"))
+    for path in ("here/mine.db", "linked/studies.db"):
+        other = open_storage(url(tmp_path / path))
+        assert other.locks.samefile(direct.locks) and other.files == direct.files
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["mine.db"]
+
+
 def foreign_bytes(good):
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute("CREATE TABLE patients (name TEXT)")

@@ -192,6 +192,9 @@ def test_commands_that_go_on_repeat_the_flags_that_no_study_stores():
     assert "--weights-dir" not in run and "--seeds" not in run
     limit = int(run.split("--cache-limit ")[1].split()[0])
     assert StudyOptions(cache_limit=str(limit)).cache_limit == given.cache_limit
+    failed = StudyOptions(retry_failed=True)
+    assert resume_command("a", failed).endswith(" --retry-failed")
+    assert "--retry-failed" not in resume_command("a", failed, "confirm")
     lines = next_commands("a", "sqlite:///studies.db", given).plain.splitlines()
     assert f"python -m studies confirm --name a {flags}" in lines[3]
     assert "status a" in lines[1] and "--device" not in lines[1]
