@@ -17,12 +17,13 @@ from unittest.mock import patch
 import numpy as np
 import optuna
 
-from studies import runner, workplace
-from studies.objective import Objective
-from studies.progress import LineProgress
+from studies.search import run as runner
+from studies.search import worker as workplace
+from studies.search.objective import Objective
 from studies.settings import read_options
 from studies.signals import StopSignals
-from transfer.results import EpochRecord, TrainingResult
+from studies.terminal.progress import LineProgress
+from transfer.training.result import EpochRecord, TrainingResult
 
 NUM_EPOCHS, NUM_VAL = 6, 400
 

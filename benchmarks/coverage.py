@@ -28,12 +28,12 @@ import numpy as np
 from scipy.special import softmax
 from scipy.stats import norm
 
-from studies.domain import auroc, find_domains, permutation_p
-from studies.matching import Seen
-from studies.scores import METRICS, Floats, Labels
-from studies.statistics import bootstrap_over_seeds, stratified_bootstrap
-from studies.verdict import difference_over_seeds
-from studies.waterfall import find_path
+from studies.explanation.domain import auroc, find_domains, permutation_p
+from studies.explanation.matching import Seen
+from studies.explanation.waterfall import find_path
+from studies.statistics.intervals import bootstrap_over_seeds, stratified_bootstrap
+from studies.statistics.metrics import METRICS, Floats, Labels
+from studies.statistics.paired import difference_over_seeds
 
 BLOCK = 50  # Runs of a line.
 NUM_RESAMPLES = 400

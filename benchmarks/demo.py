@@ -20,18 +20,18 @@ import torch
 from numpy.typing import NDArray
 
 import studies
-from studies.records import TrialRecord, best_trials
-from studies.scores import METRICS
-from studies.verdict import difference_over_seeds
-from transfer.activations import Activations
+from studies.database.trials import TrialRecord, best_trials
+from studies.statistics.metrics import METRICS
+from studies.statistics.paired import difference_over_seeds
+from transfer.activations.activations import Activations
 from transfer.cache import cache_folder
 from transfer.config import Strategy, TransferConfig
 from transfer.data.loading import ImageData, load_data
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
 from transfer.device import make_deterministic
 from transfer.trained import predict_logits
-from transfer.training import train
-from transfer.weights import WeightFile, find_weights
+from transfer.training.train import train
+from transfer.weights.find import WeightFile, find_weights
 
 FRESH_SEED = 1_000
 FIRST_SEED = 1_000  # The search trains with 0, confirming with 1, 2, ...

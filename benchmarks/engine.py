@@ -48,7 +48,7 @@ from usual_script import Epoch
 
 from transfer.config import TransferConfig
 from transfer.data.loading import load_data
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
 from transfer.device import versions
 
 MeasuredEpochs = list[dict[int, Epoch]]  # by number of workers

@@ -24,15 +24,15 @@ from typing import Any
 import torch
 
 import studies
-from transfer.activations import Activations
-from transfer.backbones import find_spec
+from transfer.activations.activations import Activations
+from transfer.backbones.find import find_spec
 from transfer.config import Strategy, TransferConfig
 from transfer.data.loading import load_data
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
 from transfer.device import choose_device, describe_device, make_deterministic, versions
-from transfer.throughput import measure_speedup, measure_throughput
-from transfer.training import train
-from transfer.weights import find_weights
+from transfer.training.throughput import measure_speedup, measure_throughput
+from transfer.training.train import train
+from transfer.weights.find import find_weights
 
 BACKBONE = "efficientnet_lite0"
 MEASURED = ("mobilenet_v2", "efficientnet_lite0", "resnet18", "resnet50")

@@ -30,19 +30,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from studies.statistics import mean_interval
-from transfer.activations import Activations
-from transfer.backbones import find_spec
+from studies.statistics.intervals import mean_interval
+from transfer.activations.activations import Activations
+from transfer.backbones.find import find_spec
 from transfer.cache import cache_folder
-from transfer.calibrated_loss import calibrated_loss
 from transfer.config import Strategy, TransferConfig
 from transfer.data.loading import ImageData, Split, load_data
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
 from transfer.device import cpu_model, make_deterministic
-from transfer.metrics import classification_metrics
-from transfer.results import EpochRecord
-from transfer.training import DivergedError, train
-from transfer.weights import WeightFile, find_weights
+from transfer.training.calibrated_loss import calibrated_loss
+from transfer.training.metrics import classification_metrics
+from transfer.training.result import EpochRecord
+from transfer.training.train import DivergedError, train
+from transfer.weights.find import WeightFile, find_weights
 
 RESULTS = Path(__file__).with_name("grid.jsonl")
 BACKBONES = ("mobilenet_v2", "efficientnet_lite0")

@@ -21,20 +21,20 @@ from scipy.stats import norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from studies.claims import Measured, claims, judge
-from studies.control_rows import Predictions, measure_learned
-from studies.forecast import Predicted, forecast
-from studies.measurements import (
+from studies.report.claims import Measured, claims, judge
+from studies.results.controls import Predictions, measure_learned
+from studies.statistics.forecast import Predicted, forecast
+from studies.statistics.intervals import Interval
+from studies.statistics.measurements import (
     Measurement,
     chosen_elsewhere,
     measurement,
     ratio_over_seeds,
     training_harm,
 )
-from studies.scores import METRICS
-from studies.statistics import Interval
-from studies.verdict import difference_over_seeds
-from studies.verdict_words import verdict_of
+from studies.statistics.metrics import METRICS
+from studies.statistics.paired import difference_over_seeds
+from studies.statistics.verdict_words import verdict_of
 
 ACCURACY = METRICS["accuracy"]
 TRUE_ACCURACY = 0.88

@@ -22,20 +22,23 @@ import torch
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 
-from studies import data_check, preparation, runner, workplace
-from studies.objective import Objective
-from studies.progress import LineProgress
+from studies import data_check
+from studies.search import run as runner
+from studies.search import setup as preparation
+from studies.search import worker as workplace
+from studies.search.objective import Objective
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
-from transfer.activations import Activations
+from studies.terminal.progress import LineProgress
+from transfer.activations.activations import Activations
 from transfer.config import TransferConfig
 from transfer.data.loading import ImageData, load_data
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
 from transfer.device import choose_device
-from transfer.precision import choose_precision
-from transfer.results import TrainingResult
-from transfer.training import train
-from transfer.weights import find_weights
+from transfer.training.precision import choose_precision
+from transfer.training.result import TrainingResult
+from transfer.training.train import train
+from transfer.weights.find import find_weights
 
 BACKBONE, BATCH_SIZE, FINE_TUNING_RATE = "mobilenet_v2", 32, 1e-4
 LIST_RATES, LIST_DEPTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1), (2, 4, 9, 14, 19)

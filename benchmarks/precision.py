@@ -1,7 +1,7 @@
 """How many times as fast the backbones train in bfloat16 as in float32, all layers, side by side.
 
-What `transfer.precision` decides by on each machine, here for longer: steps with random weights,
-in turn, for --seconds of the processor, whatever else it does meanwhile.
+What `transfer.training.precision` decides by on each machine, here for longer: steps with random
+weights, in turn, for --seconds of the processor, whatever else it does meanwhile.
 
     python benchmarks/precision.py --threads 2
 
@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import torch
 from rich.progress import track
 
-from transfer.catalog import BACKBONES
+from transfer.backbones.catalog import BACKBONES
 from transfer.device import cpu_model
-from transfer.precision import pays
-from transfer.throughput import Speedup, measure_speedup
+from transfer.training.precision import pays
+from transfer.training.throughput import Speedup, measure_speedup
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -27,15 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from studies.statistics import mean_interval
-from transfer.activations import Activations
-from transfer.backbones import find_spec, interpolations_of
+from studies.statistics.intervals import mean_interval
+from transfer.activations.activations import Activations
+from transfer.backbones.find import find_spec, interpolations_of
 from transfer.cache import cache_folder
 from transfer.config import Strategy, TransferConfig
 from transfer.data.loading import ImageData, Split, load_data
-from transfer.data.sources import open_source
-from transfer.training import train
-from transfer.weights import WeightFile, find_weights
+from transfer.data.sources.open import open_source
+from transfer.training.train import train
+from transfer.weights.find import WeightFile, find_weights
 
 FOR_BOTH: dict[str, dict[str, Any]] = {
     "weight_decay 0.1 (0.01)": {"weight_decay": 0.1},

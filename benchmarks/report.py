@@ -18,8 +18,8 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.storage import StudyStorage, create_study, open_storage
-from studies.study_record import (
+from studies.database.storage import StudyStorage, create_study, open_storage
+from studies.database.study import (
     read_study,
     write_confirm,
     write_identity,

@@ -17,9 +17,9 @@ import optuna
 from optuna.samplers import TPESampler
 
 from search_spaces import SearchSpace, load_space
-from studies.handout import Plan, fixed_sampler, hand_out, opening, suggest
-from studies.records import read_trials
-from transfer.catalog import BACKBONES
+from studies.database.trials import read_trials
+from studies.search.handout import Plan, fixed_sampler, hand_out, opening, suggest
+from transfer.backbones.catalog import BACKBONES
 
 STRATEGIES = ("feature_extraction", "fine_tuning")
 # Points below the best backbone, in the space's order; where each learning rate is best.

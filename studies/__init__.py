@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from studies.export import Exported
-    from studies.final_test import Evaluated
-    from studies.predict import Prediction
-    from studies.records import trials
-    from studies.runner import RunSummary
-    from studies.upkeep import delete_study, rename_study
+    from studies.bundle.export import Exported
+    from studies.bundle.predict import Prediction
+    from studies.database.trials import trials
+    from studies.database.upkeep import delete_study, rename_study
+    from studies.evaluation.evaluate import Evaluated
+    from studies.search.run import RunSummary
 
 __all__ = [
     "delete_study",
@@ -34,10 +34,10 @@ def run(**options: Any) -> "RunSummary":
         ValueError: something asked for is wrong, out of reach or different from before.
         StudyFailedError: trials ran and none is complete.
     """
-    from studies.progress import LineProgress
-    from studies.runner import run_study
+    from studies.search.run import run_study
     from studies.settings import read_options
     from studies.signals import StopSignals
+    from studies.terminal.progress import LineProgress
 
     with StopSignals() as signals:
         return run_study(read_options(options), LineProgress(), signals)
@@ -50,8 +50,8 @@ def export_bundle(name: str | None = None, **options: Any) -> "Exported":
         ValueError: nothing is confirmed, or something asked for is wrong or missing.
         StudyFailedError: the refit, or writing the network as ONNX, failed.
     """
-    from studies.export import ExportOptions, export_study
-    from studies.progress import LineProgress
+    from studies.bundle.export import ExportOptions, export_study
+    from studies.terminal.progress import LineProgress
 
     return export_study(ExportOptions(name=name, **_with_places(options)), LineProgress())
 
@@ -62,9 +62,9 @@ def evaluate_bundle(bundle: Path | str, **options: Any) -> "Evaluated":
     Raises:
         ValueError: something is missing or not the study's, or the test images were opened before.
     """
-    from studies import final_test
-    from studies.progress import LineProgress
+    from studies.evaluation import evaluate as final_test
     from studies.signals import StopSignals
+    from studies.terminal.progress import LineProgress
 
     given = final_test.EvaluateOptions(bundle=Path(bundle), **_with_places(options))
     with StopSignals() as signals:
@@ -83,9 +83,9 @@ def predict_images(
     Raises:
         ValueError: the bundle is damaged, or something is no image.
     """
-    from studies.bundle import read_bundle
-    from studies.predict import image_paths, predict
-    from studies.progress import LineProgress
+    from studies.bundle.bundle import read_bundle
+    from studies.bundle.predict import image_paths, predict
+    from studies.terminal.progress import LineProgress
     from transfer.device import choose_device, make_deterministic, num_threads
 
     chosen = choose_device(device)
@@ -98,7 +98,7 @@ def predict_images(
 
 def _with_places(options: dict[str, Any]) -> dict[str, Any]:
     """The options with those that say where things are on this machine put together."""
-    from studies.retraining import Places
+    from studies.bundle.retraining import Places
 
     names = ("data", "weights_dir", "cache_dir", "device")
     places = {name: options.pop(name) for name in names if name in options}
@@ -111,11 +111,11 @@ def _with_places(options: dict[str, Any]) -> dict[str, Any]:
 def __getattr__(name: str) -> Any:
     # Reading records needs pandas and Optuna: not at the import of the package.
     if name == "trials":
-        from studies.records import trials
+        from studies.database.trials import trials
 
         return trials
     if name in ("delete_study", "rename_study"):
-        from studies import upkeep
+        from studies.database import upkeep
 
         return getattr(upkeep, name)
     raise AttributeError(f"module 'studies' has no attribute '{name}'")

@@ -2,6 +2,6 @@
 
 import sys
 
-from studies.cli import main
+from studies.cli.search import main
 
 sys.exit(main())

@@ -17,15 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from studies.data_check import Checked
-from studies.statistics import wilson_interval
-from studies.storage import StudyStorage
-from studies.study_record import write_data_card
-from studies.uploads import upload
+from studies.database.storage import StudyStorage
+from studies.database.study import write_data_card
+from studies.database.uploads import upload
+from studies.statistics.intervals import wilson_interval
 from transfer.cache import written_whole
+from transfer.data.check.findings import Finding
 from transfer.data.decoding import resize
-from transfer.data.findings import Finding
 from transfer.data.loading import ImageData
-from transfer.data.sources import Source
+from transfer.data.sources.open import Source
 
 EXPECTED_ACCURACY = 0.9
 SPLITS = ("train", "val", "test")

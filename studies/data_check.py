@@ -1,6 +1,6 @@
 """What a study does about findings of the data check: refuse, tell, and store what was allowed.
 
-Knows findings, flags and records. What is found is `transfer.data.checks`' to know.
+Knows findings, flags and records. What is found is `transfer.data.check.check`' to know.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,12 +12,12 @@ from rich.console import Console
 
 from studies.check_record import left_out_lines
 from studies.errors import UserError
-from transfer.data.checks import check, unreadable_files
+from transfer.data.check.check import check, unreadable_files
+from transfer.data.check.findings import Finding
 from transfer.data.decoding import Interpolation, Resize
-from transfer.data.findings import Finding
-from transfer.data.items import OnProgress, Source
 from transfer.data.loading import ImageData, load_data
 from transfer.data.opening import LostClassError
+from transfer.data.sources.items import OnProgress, Source
 from transfer.messages import printable
 
 # The flags by which a study goes on in spite of an error.

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from studies.database.storage import DEFAULT_STORAGE
 from studies.errors import UserError, one_line
-from studies.storage import DEFAULT_STORAGE
 from transfer.cache import SIZE_LAW, parse_size
 from transfer.config import CALIBRATED_LOSS, criterion
 from transfer.data.decoding import Resize

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 import studies
-from studies.bundle import file_hash, write_bundle
-from studies.bundle_config import (
+from studies.bundle.bundle import file_hash, write_bundle
+from studies.bundle.card import model_card
+from studies.bundle.config import (
     CONFIG,
     MODEL,
     BundleConfig,
@@ -24,13 +25,12 @@ from studies.bundle_config import (
     checksum,
     configuration_of,
 )
-from studies.model_card import model_card
-from studies.reproduce import script_text
-from studies.retraining import Recipe
-from transfer.backbones import find_spec
+from studies.bundle.reproduce import script_text
+from studies.bundle.retraining import Recipe
+from transfer.backbones.find import find_spec
 from transfer.config import TransferConfig
-from transfer.weights import find_weights
-from transfer.whole_networks import HEAD, whole_network
+from transfer.weights.find import find_weights
+from transfer.weights.whole import HEAD, whole_network
 
 BACKBONE = "mobilenet_v3_small"
 

@@ -15,6 +15,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def own_backbones_are_forgotten():
     """Backbones from a file are known to the process: let no test find those of another."""
     yield
-    custom = sys.modules.get("transfer.custom")
+    custom = sys.modules.get("transfer.backbones.custom")
     if custom is not None:
         custom.from_files.clear()

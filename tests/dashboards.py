@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
-from studies.dashboard.serve import open_server
+from studies.dashboard.server import open_server
 
 
 @contextmanager

@@ -5,10 +5,10 @@ Shapes: N images, S seeds, C = 2 classes, D features.
 
 import numpy as np
 
-from studies.forecast import Forecast
-from studies.matching import Seen
-from studies.points_lost import Evidence
-from studies.scores import METRICS
+from studies.explanation.matching import Seen
+from studies.explanation.points_lost import Evidence
+from studies.statistics.forecast import Forecast
+from studies.statistics.metrics import METRICS
 
 NUM_FEATURES, NUM_SEEDS = 40, 2
 SPREADS = 1 / np.sqrt(np.arange(1, NUM_FEATURES + 1))

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from studies.accounting import WORK, account
+from studies.results.accounting import WORK, account
 
 STUDY = SimpleNamespace(decoding_seconds=4.0, between_trials_seconds=1.5)
 

@@ -18,13 +18,13 @@ import torch
 from slowly import slow
 
 from transfer import host_memory
-from transfer.activations import Activations
-from transfer.backbones import backbones_from_file, pool
-from transfer.catalog import BACKBONES
+from transfer.activations.activations import Activations
+from transfer.activations.frozen import BlockCost, FrozenBlocks
+from transfer.backbones.catalog import BACKBONES
+from transfer.backbones.find import backbones_from_file, pool
 from transfer.data.loading import ImageData, Split
-from transfer.data.phantom import PhantomSpec, phantom_images
-from transfer.frozen import BlockCost, FrozenBlocks
-from transfer.weights import find_weights, load_blocks
+from transfer.data.sources.phantom import PhantomSpec, phantom_images
+from transfer.weights.find import find_weights, load_blocks
 
 CPU = torch.device("cpu")
 # Not MobileNetV2: with random weights in eval mode its features are about 1e-10.
@@ -151,13 +151,13 @@ def test_what_another_processor_computes_is_not_shared(activations, monkeypatch)
     found = activations()
     before = found._key(NAME, 5, 0)
     assert found._key(NAME, 5, 0) == before
-    monkeypatch.setattr("transfer.activations.cpu_model", lambda: "another processor")
+    monkeypatch.setattr("transfer.activations.activations.cpu_model", lambda: "another processor")
     assert found._key(NAME, 5, 0) != before
 
 
 @pytest.mark.parametrize("of", [torch.backends.cudnn, torch.backends.cuda.matmul])
 def test_what_a_gpu_computes_in_short_numbers_is_not_shared(activations, monkeypatch, of):
-    monkeypatch.setattr("transfer.activations.describe_device", lambda device: "a GPU")
+    monkeypatch.setattr("transfer.activations.activations.describe_device", lambda device: "a GPU")
     found, was = activations(), of.allow_tf32
     found._frozen(NAME)
     found.device = torch.device("cuda")
@@ -416,7 +416,7 @@ def test_on_a_full_disk_a_run_recomputes_the_same_bits(activations, monkeypatch,
     def fail(path):
         raise failure
 
-    monkeypatch.setattr("transfer.entries.reserve", fail)
+    monkeypatch.setattr("transfer.activations.store.reserve", fail)
     inputs = activations().inputs(NAME, 5, passes=9)
     assert inputs.start == 0 and torch.equal(inputs.at(positions), expected)
 
@@ -533,7 +533,7 @@ def test_what_is_kept_is_what_was_chosen(activations, monkeypatch, tmp_path, pla
         asked_for.append((start, boundary))
         return [start + 2] if boundary > start + 1 else []
 
-    monkeypatch.setattr("transfer.activations.plan", plan)
+    monkeypatch.setattr("transfer.activations.activations.plan", plan)
     shared = activations()
     starts = [shared.inputs(NAME, boundary, passes=9).start for boundary in (4, 2, 5, 5)]
     assert starts == [2, 2, 4, 4]
@@ -614,7 +614,7 @@ def test_at_a_lower_boundary_nothing_foreign_is_found_either(activations, tmp_pa
 
 def test_the_time_between_batches_is_not_counted(activations, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("transfer.activations.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("transfer.activations.activations.perf_counter", lambda: clock[0])
     shared = activations(limit_bytes=0)
     inputs = shared.inputs(NAME, 3, passes=9)
     run = FrozenBlocks.run
@@ -727,7 +727,7 @@ def test_the_probe_is_solved_once_on_the_training_images(activations, monkeypatc
     shared = activations()
     first = shared.probe(NAME)
     assert first.weight_CD.shape == (2, BACKBONES[NAME].num_features)
-    monkeypatch.setattr("transfer.activations.solve_probe", None)
+    monkeypatch.setattr("transfer.activations.activations.solve_probe", None)
     assert shared.probe(NAME) is first
 
 
@@ -760,7 +760,7 @@ BACKBONES = {"my_net": build}
 
 def test_what_ones_own_backbone_imports_is_part_of_its_key(tmp_path, monkeypatch, activations):
     (tmp_path / "my_nets.py").write_text(HELPED)
-    monkeypatch.setattr("transfer.custom.from_files", {})
+    monkeypatch.setattr("transfer.backbones.custom.from_files", {})
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     features = []
@@ -775,7 +775,9 @@ def test_what_ones_own_backbone_imports_is_part_of_its_key(tmp_path, monkeypatch
 def test_on_a_gpu_the_images_are_there_before_the_first_run_begins(activations, monkeypatch):
     """Else the first training that needs them would have them in its own peak of memory."""
     taken = []
-    monkeypatch.setattr("transfer.activations.Rows", lambda pixels, device: taken.append(device))
+    monkeypatch.setattr(
+        "transfer.activations.activations.Rows", lambda pixels, device: taken.append(device)
+    )
     found = activations()
     monkeypatch.setattr(found, "_frozen", lambda backbone: None)
     found.load(NAME)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from transfer.data.anatomy import KINDS, draw_image
+from transfer.data.sources.anatomy import KINDS, draw_image
 
 NORMAL, OPACITY = KINDS[0], KINDS[1]
 SIZE = 48

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.data import arrays
-from transfer.data.arrays import available_memory_bytes, open_npy_folder, open_npz
+from transfer.data.sources import arrays
+from transfer.data.sources.arrays import available_memory_bytes, open_npy_folder, open_npz
 
 PNEUMONIA = Path(__file__).parents[2] / "shared" / "data" / "pneumoniamnist.npz"
 GREY = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from optuna.artifacts import upload_artifact
 
-from studies.artifacts import artifact_bytes, check_artifact, read_arrays
+from studies.database.artifacts import artifact_bytes, check_artifact, read_arrays
+from studies.database.storage import create_study, open_storage
 from studies.errors import UserError
-from studies.storage import create_study, open_storage
 
 
 @pytest.fixture

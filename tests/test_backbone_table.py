@@ -5,11 +5,12 @@ import io
 import pytest
 from rich.console import Console
 
-from studies import backbone_table
-from studies.backbone_table import backbone_rows, look_at_backbones, print_backbones
-from transfer import custom, layouts
-from transfer.catalog import BACKBONES
-from transfer.throughput import Throughput
+from studies.terminal import backbones as backbone_table
+from studies.terminal.backbones import backbone_rows, look_at_backbones, print_backbones
+from transfer.backbones import custom
+from transfer.backbones import table as layouts
+from transfer.backbones.catalog import BACKBONES
+from transfer.training.throughput import Throughput
 
 
 def printed(rows, width=80):

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from transfer import generic
-from transfer.backbones import (
+from transfer.backbones import libraries as generic
+from transfer.backbones.catalog import BACKBONES
+from transfer.backbones.find import (
     TransferNetwork,
     block_tensors,
     check_image_size,
@@ -23,9 +24,8 @@ from transfer.backbones import (
     pool,
     split_into_blocks,
 )
-from transfer.catalog import BACKBONES
+from transfer.backbones.libraries import UnknownBackboneError
 from transfer.freezing import freeze
-from transfer.generic import UnknownBackboneError
 
 
 @pytest.fixture(scope="module", params=BACKBONES)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from transfer.data.balance import (
+from transfer.data.check.balance import (
     MIN_CLASS_AUROC,
     aspect_ratios,
     class_balance,

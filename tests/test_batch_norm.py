@@ -13,22 +13,22 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tests.test_training import CPU, DEPTH, NAME, asked_for, config, numbers
-from transfer.activations import Activations
-from transfer.backbones import TransferNetwork
-from transfer.batch_norm import (
+from transfer.activations.activations import Activations
+from transfer.backbones.find import TransferNetwork
+from transfer.data.loading import load_data
+from transfer.data.sources.open import open_source
+from transfer.freezing import freeze
+from transfer.trained import predict_logits
+from transfer.training.batch_norm import (
     MAX_IMAGES,
     MIN_IMAGES,
     SHARE,
     num_statistics_images,
     take_statistics,
 )
-from transfer.data.loading import load_data
-from transfer.data.sources import open_source
-from transfer.freezing import freeze
-from transfer.stepping import logits_above
-from transfer.trained import predict_logits
-from transfer.training import train
-from transfer.weights import find_weights
+from transfer.training.optimizer import logits_above
+from transfer.training.train import train
+from transfer.weights.find import find_weights
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from transfer.backbones import block_tensors, original_network
-from transfer.data.phantom import class_names, parse_phantom, phantom_images
+from transfer.backbones.find import block_tensors, original_network
+from transfer.data.sources.phantom import class_names, parse_phantom, phantom_images
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

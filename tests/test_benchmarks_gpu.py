@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import gpu
-from transfer.training import train
+from transfer.training.train import train
 
 CPU = torch.device("cpu")
 

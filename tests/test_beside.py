@@ -9,24 +9,24 @@ import torch
 from bundles import SPACE, run_study
 
 import studies
-from studies import workplace
-from studies.beside import beside, open_beside
-from studies.chosen_run import find_chosen_run
-from studies.cli import main
-from studies.confirm import CONFIRM
-from studies.control_rows import CONTROLS_STUDY
+from studies.bundle.chosen_run import find_chosen_run
+from studies.cli.search import main
+from studies.database.beside import beside, open_beside
+from studies.database.storage import create_study, load_study, open_storage
+from studies.database.study import read_study, write_search
+from studies.database.trials import read_trials
 from studies.errors import StudyFailedError, UserError
-from studies.objective import Objective
-from studies.progress import LineProgress
-from studies.records import read_trials
-from studies.report.evidence import read_evidence
 from studies.report.head import verdict
-from studies.runner import confirm_stored
+from studies.results.choice import CONFIRM
+from studies.results.controls import CONTROLS_STUDY
+from studies.results.study import read_evidence
+from studies.search import worker as workplace
+from studies.search.objective import Objective
+from studies.search.run import confirm_stored
 from studies.settings import read_options
 from studies.signals import StopSignals
-from studies.storage import create_study, load_study, open_storage
-from studies.study_record import read_study, write_search
-from transfer.training import train
+from studies.terminal.progress import LineProgress
+from transfer.training.train import train
 
 SMALL = {"strategies": ["feature_extraction"], "trials": 1, "epochs": 1}
 

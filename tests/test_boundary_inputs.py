@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.boundary_inputs import BoundaryInputs, Outputs, kept_outputs
-from transfer.frozen import FrozenBlocks, as_rows, canonical
-from transfer.rows import Rows
+from transfer.activations.frozen import FrozenBlocks, as_rows, canonical
+from transfer.activations.inputs import BoundaryInputs, Outputs, kept_outputs
+from transfer.activations.rows import Rows
 
 CPU = torch.device("cpu")
 

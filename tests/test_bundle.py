@@ -19,13 +19,13 @@ from bundles import (
     tree_hash,
 )
 
-from studies.bundle import read_bundle, refuse_to_replace, write_bundle
-from studies.bundle_config import CARD, CONFIG, FILES, MODEL, ONNX, SCRIPT, read_config
+from studies.bundle.bundle import read_bundle, refuse_to_replace, write_bundle
+from studies.bundle.config import CARD, CONFIG, FILES, MODEL, ONNX, SCRIPT, read_config
 from studies.errors import UserError
-from transfer.backbones import find_spec
-from transfer.catalog import BACKBONES
+from transfer.backbones.catalog import BACKBONES
+from transfer.backbones.find import find_spec
 from transfer.inference import Classifier
-from transfer.weights import find_weights
+from transfer.weights.find import find_weights
 
 CPU = torch.device("cpu")
 
@@ -247,9 +247,9 @@ BACKBONES = {"my_net": lambda: nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.Co
 
 
 def test_ones_own_backbone_is_loaded_with_its_file_only(tmp_path):
-    from studies.bundle import file_hash
-    from studies.bundle_config import ModuleOrigin
-    from transfer import custom
+    from studies.bundle.bundle import file_hash
+    from studies.bundle.config import ModuleOrigin
+    from transfer.backbones import custom
 
     module = tmp_path / "my_nets.py"
     module.write_text(OWN, encoding="utf-8")

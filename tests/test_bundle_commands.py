@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from studies.cli import app, main
+from studies.cli.search import app, main
 from tests.bundles import make_bundle, save_images
 
 
@@ -23,7 +23,7 @@ def test_export_hands_on_what_was_given(monkeypatch, tmp_path):
         seen.append(options)
         raise ValueError("seen")
 
-    monkeypatch.setattr("studies.export.export_study", export_study)
+    monkeypatch.setattr("studies.bundle.export.export_study", export_study)
     given = "--strategy fine_tuning --refit --onnx --out b --data d --device cpu --storage x.db"
     assert main(["export", "s", *given.split()]) == 2
     (options,) = seen

@@ -5,7 +5,7 @@ import json
 import pytest
 from bundles import HASHES, bundle_config, edit
 
-from studies.bundle_config import CONFIG, FORMAT, Scaling, config_text, read_config
+from studies.bundle.config import CONFIG, FORMAT, Scaling, config_text, read_config
 from studies.errors import UserError
 
 

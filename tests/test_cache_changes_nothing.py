@@ -2,11 +2,11 @@
 
 import pytest
 
-from studies.objective import Objective
-from studies.progress import LineProgress
-from studies.runner import run_study
+from studies.search.objective import Objective
+from studies.search.run import run_study
 from studies.settings import read_options
 from studies.signals import StopSignals
+from studies.terminal.progress import LineProgress
 from transfer.cache import clear
 
 SPACE = """

@@ -9,8 +9,8 @@ import time
 import pytest
 from rich.console import Console
 
-from studies.cache_table import WORDS, look_at_cache, print_cache
-from studies.cli import main
+from studies.cli.search import main
+from studies.terminal.cache import WORDS, look_at_cache, print_cache
 from transfer.cache import KINDS, UNFINISHED_SECONDS
 
 KEY = "0123456789abcdef" * 2
@@ -134,7 +134,7 @@ def test_what_a_study_keeps_is_all_known_and_freed(tmp_path, monkeypatch, capsys
     assert left == []
 
 
-@pytest.mark.parametrize("module", ["studies.cache_table", "transfer.cache"])
+@pytest.mark.parametrize("module", ["studies.terminal.cache", "transfer.cache"])
 def test_looking_does_not_load_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

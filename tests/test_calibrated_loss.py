@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from transfer.calibrated_loss import TEMPERATURES, calibrated_loss
+from transfer.training.calibrated_loss import TEMPERATURES, calibrated_loss
 
 
 def predictions(seed, num_images=60, num_classes=2, scale=1.0):

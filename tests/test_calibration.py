@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from studies.calibration import (
+from studies.statistics.calibration import (
     Calibration,
     called,
     find_calibration,

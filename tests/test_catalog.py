@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_weights
 
-from transfer.backbones import original_network
-from transfer.catalog import BACKBONES, Depths
+from transfer.backbones.catalog import BACKBONES, Depths
+from transfer.backbones.find import original_network
 
 STATED = {
     name: get_model_weights(name).IMAGENET1K_V1
@@ -27,7 +27,7 @@ def count_macs(network: nn.Module, image_13hw: torch.Tensor) -> float:
 
 def test_depths_of_the_table_need_no_torch():
     check = (
-        "import sys; from transfer.catalog import Depths; Depths()['resnet18']; "
+        "import sys; from transfer.backbones.catalog import Depths; Depths()['resnet18']; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0

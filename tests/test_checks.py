@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from slowly import slow
 
-from transfer.data.checks import check
+from transfer.data.check.check import check
 from transfer.data.loading import load_data
-from transfer.data.phantom import class_names, parse_phantom, phantom_images
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
+from transfer.data.sources.phantom import class_names, parse_phantom, phantom_images
 
 SPEC = parse_phantom("phantom:train=360,test=120,size=96")
 FIRST, SECOND = class_names(SPEC)

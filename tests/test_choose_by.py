@@ -6,15 +6,15 @@ from test_calibrated_loss import predictions
 
 import studies
 from search_spaces import load_space
-from studies.calibration import uncalibrated
-from studies.confirm import CONFIRM, read_confirmed
-from studies.optimism import selection_optimism
-from studies.records import best_trials, read_trials
-from studies.scores import CALIBRATED_LOSS, METRICS
-from studies.storage import load_study, open_existing
-from studies.suggestion import _Model
-from transfer.calibrated_loss import calibrated_loss, losses_by_temperature, smallest
-from transfer.results import EpochRecord, best_epoch
+from studies.database.storage import load_study, open_existing
+from studies.database.trials import best_trials, read_trials
+from studies.results.choice import CONFIRM, read_confirmed
+from studies.search.suggestion import _Model
+from studies.statistics.calibration import uncalibrated
+from studies.statistics.metrics import CALIBRATED_LOSS, METRICS
+from studies.statistics.optimism import selection_optimism
+from transfer.training.calibrated_loss import calibrated_loss, losses_by_temperature, smallest
+from transfer.training.result import EpochRecord, best_epoch
 
 
 def test_probabilities_of_a_resample_give_what_its_logits_give():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from studies.chosen_run import best_predictions, find_chosen_run, read_trained
+from studies.bundle.chosen_run import best_predictions, find_chosen_run, read_trained
+from studies.database.storage import load_study, open_existing, open_storage
+from studies.database.study import read_confirm, write_confirm
+from studies.database.trials import read_trials
 from studies.errors import UserError
-from studies.records import read_trials
-from studies.storage import load_study, open_existing, open_storage
-from studies.study_record import read_confirm, write_confirm
 from tests.bundles import run_study
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from studies.claims import Measured, claims, holm_adjusted, judge
-from studies.measurements import Measurement
-from studies.paired_tests import holm
-from studies.statistics import Interval
+from studies.report.claims import Measured, claims, holm_adjusted, judge
+from studies.statistics.intervals import Interval
+from studies.statistics.measurements import Measurement
+from studies.statistics.paired_tests import holm
 
 
 def interval(low, high, p=0.01, **changes):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studies.cli import main
+from studies.cli.search import main
 from studies.settings import DEFAULTS
 
 TINY = "--data phantom:train=20,test=10,size=32 --weights random --backbones resnet18 --trials 1"

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from studies.clusters import find_clusters, images_worth, num_subjects, share_worth
-from studies.scores import METRICS
-from studies.statistics import (
+from studies.statistics.clusters import find_clusters, images_worth, num_subjects, share_worth
+from studies.statistics.intervals import (
     bootstrap_over_seeds,
     resampling_counts,
     stratified_bootstrap,
     wilson_interval,
 )
-from studies.verdict import difference_over_seeds
+from studies.statistics.metrics import METRICS
+from studies.statistics.paired import difference_over_seeds
 
 
 def said(labels_N, rng, num_seeds=3, groups_N=None):

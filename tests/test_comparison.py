@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from studies.comparison import compare, interim_verdict, seconds_saved
-from studies.records import TrialRecord
-from studies.statistics import wilson_interval
+from studies.database.trials import TrialRecord
+from studies.results.comparison import compare, interim_verdict, seconds_saved
+from studies.statistics.intervals import wilson_interval
 
 NUM_VAL = 400
 

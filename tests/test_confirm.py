@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from studies.confirm import (
+from studies.results.choice import (
     Candidate,
     Confirmed,
     candidates,

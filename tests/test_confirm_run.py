@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from studies.cli import main
-from studies.confirm import read_confirmed
-from studies.records import read_trials
-from studies.storage import load_study, open_existing, open_storage
-from studies.study_record import read_confirm
-from transfer.training import _Run
+from studies.cli.search import main
+from studies.database.storage import load_study, open_existing, open_storage
+from studies.database.study import read_confirm
+from studies.database.trials import read_trials
+from studies.results.choice import read_confirmed
+from transfer.training.train import _Run
 
 DATA = "phantom:train=60,test=20,size=32"
 SPACE = """

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit, logit, softmax
 from scipy.stats import binom
 
-from studies.control_rows import (
+from studies.results.controls import (
     KEYS,
     Predictions,
     alarms,
@@ -16,8 +16,8 @@ from studies.control_rows import (
     measure_learned,
     read_learned,
 )
-from studies.scores import METRICS
-from studies.verdict_tables import SIGNS
+from studies.statistics.metrics import METRICS
+from studies.terminal.confirmed import SIGNS
 
 CLASSES = ("NORMAL", "ILL")
 
@@ -178,7 +178,7 @@ def test_whether_it_has_learned_is_judged_at_epochs_that_other_images_chose(monk
         run.best_epoch = 1 + int(np.argmin(losses))
         return SimpleNamespace(labels_N=labels_N, logits_ENC=logits_ENC, groups_N=None)
 
-    monkeypatch.setattr("studies.control_rows.read_predictions", read)
+    monkeypatch.setattr("studies.results.controls.read_predictions", read)
     counts = {"train": {"NORMAL": 50, "OPACITY": 50}}
     num_alarms = 0
     for first in range(0, 60, 3):

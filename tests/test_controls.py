@@ -6,7 +6,7 @@ Shapes: N images, D features, C classes.
 import numpy as np
 import pytest
 
-from studies.controls import controls_of, log_probabilities
+from studies.search.controls import controls_of, log_probabilities
 from transfer.controls import CONTROLS, NUM_NEIGHBOURS
 
 

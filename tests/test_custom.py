@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from transfer import custom
-from transfer.backbones import (
+from transfer.backbones import custom
+from transfer.backbones.catalog import Depths
+from transfer.backbones.find import (
     backbones_from_file,
     block_tensors,
     check_image_size,
@@ -16,7 +17,6 @@ from transfer.backbones import (
     original_network,
     split_into_blocks,
 )
-from transfer.catalog import Depths
 
 NET = """
 from torch import nn

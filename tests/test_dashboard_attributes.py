@@ -8,9 +8,9 @@ import optuna
 import pytest
 
 from studies.dashboard.attributes import HIDDEN, without_records
-from studies.records import RECORD_ATTRIBUTES
-from studies.storage import open_storage
-from studies.study_record import STUDY_ATTRIBUTES
+from studies.database.storage import open_storage
+from studies.database.study import STUDY_ATTRIBUTES
+from studies.database.trials import RECORD_ATTRIBUTES
 from tests.dashboards import ask, detail, running
 
 LONG = {"history": ["x" * 200_000]}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from studies.records import best_trials, count_states, read_trials
-from studies.storage import load_study, open_existing
+from studies.database.storage import load_study, open_existing
+from studies.database.trials import best_trials, count_states, read_trials
 from tests.browser import visited
 from tests.dashboards import ask, running
 

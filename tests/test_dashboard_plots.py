@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from optuna_dashboard._custom_plot_data import is_valid_graph_object_id
 
-from studies.comparison import seconds_saved
 from studies.dashboard.plots import (
     HOLLOW,
     OTHER_SYMBOL,
@@ -22,9 +21,10 @@ from studies.dashboard.plots import (
     layers_plot,
     seconds_plot,
 )
-from studies.records import TrialRecord
-from studies.report.drawing import LOOKS
-from studies.report.numbers import seconds_text
+from studies.database.trials import TrialRecord
+from studies.document.drawing import LOOKS
+from studies.document.numbers import seconds_text
+from studies.results.comparison import seconds_saved
 
 ROOT = Path(__file__).parents[1]
 PROBE, TUNED = "feature_extraction", "fine_tuning"
@@ -361,5 +361,5 @@ def test_figures_are_on_white_and_of_traces_that_need_no_webgl():
 
 
 def test_plotly_is_not_loaded_before_it_is_needed():
-    code = "import sys, studies, studies.cli; sys.exit('plotly' in sys.modules)"
+    code = "import sys, studies, studies.cli.search; sys.exit('plotly' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from studies.storage import load_study, open_existing
+from studies.database.storage import load_study, open_existing
 from tests.bundles import SPACE
 from tests.dashboards import ask, running
 

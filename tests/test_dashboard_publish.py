@@ -9,13 +9,13 @@ import pytest
 from filelock import FileLock
 from optuna_dashboard import get_note, save_note
 
-from studies.cli import main
+from studies.cli.search import main
 from studies.dashboard import publish as publishing
 from studies.dashboard.publish import Publisher, publish, publish_all
+from studies.database.storage import load_study, open_existing, open_storage
+from studies.database.study import write_totals
+from studies.database.trials import best_trials, read_trials, write_claim
 from studies.errors import UserError
-from studies.records import best_trials, read_trials, write_claim
-from studies.storage import load_study, open_existing, open_storage
-from studies.study_record import write_totals
 from tests.bundles import run_study
 from tests.dashboards import ask, detail, running
 

@@ -14,10 +14,10 @@ import optuna
 import pytest
 
 from studies.dashboard import snapshot
-from studies.dashboard.serve import announcement, serve
+from studies.dashboard.server import announcement, serve
 from studies.dashboard.serving import Server, find_place, listen
+from studies.database.storage import open_storage
 from studies.errors import UserError
-from studies.storage import open_storage
 from tests.browser import visited
 from tests.dashboards import ask, detail, running, shown_studies
 

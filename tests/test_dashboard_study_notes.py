@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from studies.control_rows import alarms, read_learned
 from studies.dashboard.study_notes import METRICS, confirm_note, controls_note, search_note
-from studies.report.evidence import read_evidence
-from studies.report.numbers import NAMES
-from studies.storage import create_study, open_storage
-from studies.study_record import write_confirm, write_search
+from studies.database.storage import create_study, open_storage
+from studies.database.study import write_confirm, write_search
+from studies.document.numbers import NAMES
+from studies.results.controls import alarms, read_learned
+from studies.results.study import read_evidence
 from tests.bundles import run_study
 from transfer.config import METRICS as SEARCHED
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from studies.dashboard.trial_notes import trial_note
-from studies.statistics import wilson_interval
+from studies.statistics.intervals import wilson_interval
 from tests.test_comparison import record
 
 DEPTHS = {"resnet18": 9}

@@ -12,9 +12,9 @@ from PIL import Image
 from rich.console import Console
 
 from studies.data_card import GAP, NAME_WIDTH, TILE, describe, print_card, save_preview
-from studies.statistics import wilson_interval
+from studies.statistics.intervals import wilson_interval
 from transfer.data.loading import load_data
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
 
 AWKWARD = ("[red]benign[/red]", "a very long name of a class " * 5)
 
@@ -157,7 +157,7 @@ def test_describing_and_showing_data_does_not_load_torch(tmp_path):
         "import sys\nfrom pathlib import Path\n"
         "from studies.data_card import describe, save_preview\n"
         "from transfer.data.loading import load_data\n"
-        "from transfer.data.sources import open_source\n"
+        "from transfer.data.sources.open import open_source\n"
         "source = open_source('phantom:train=10,test=10,size=32')\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "data = load_data(source, image_size=16, seed=0, cache_dir=folder)\n"

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from test_seal import write_folder
 
-from studies.cli import main
+from studies.cli.search import main
 from studies.data_card import FINDINGS, SAMPLES
-from studies.storage import load_study, open_existing
-from studies.study_record import read_data_card
+from studies.database.storage import load_study, open_existing
+from studies.database.study import read_data_card
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from transfer.data.loading import load_data
-from transfer.data.phantom import class_names, parse_phantom, phantom_images
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
+from transfer.data.sources.phantom import class_names, parse_phantom, phantom_images
 
 PHANTOM = "phantom:train=40,test=12,size=32"
 CLASSES = class_names(parse_phantom(PHANTOM))

@@ -2,11 +2,11 @@
 
 import pytest
 
-from studies.bundle_config import MODEL, SCRIPT
-from studies.calibration import Calibration
-from studies.chosen_run import best_predictions, find_chosen_run
-from studies.description import config_of, recipe_of
-from studies.storage import open_existing
+from studies.bundle.chosen_run import best_predictions, find_chosen_run
+from studies.bundle.config import MODEL, SCRIPT
+from studies.bundle.description import config_of, recipe_of
+from studies.database.storage import open_existing
+from studies.statistics.calibration import Calibration
 from tests.bundles import run_study
 
 

@@ -7,12 +7,12 @@ import pytest
 from bundles import run_study
 
 import studies
-from studies.artifacts import TEST_FEATURES
-from studies.bundle import read_bundle
-from studies.diagnosis import explain_study
+from studies.bundle.bundle import read_bundle
+from studies.database.artifacts import TEST_FEATURES
+from studies.database.storage import open_existing
 from studies.errors import UserError
-from studies.finalists import find_finalists
-from studies.storage import open_existing
+from studies.evaluation.finalists import find_finalists
+from studies.explanation.explain import explain_study
 
 
 @pytest.fixture(scope="module")

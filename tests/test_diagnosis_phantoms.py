@@ -1,6 +1,7 @@
 """Phantoms whose test images are shifted, and not, from the study to its explanation.
 
-Nothing here was fitted to the phantom: the numbers of `studies.domain` are those of any data set.
+Nothing here was fitted to the phantom: the numbers of `studies.explanation.domain` are those of
+any data set.
 """
 
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 from scipy.stats import spearmanr
 
 import studies
-from studies.bundle import read_bundle
-from studies.diagnosis import explain_study
-from studies.finalists import find_finalists
-from studies.storage import open_existing
+from studies.bundle.bundle import read_bundle
+from studies.database.storage import open_existing
+from studies.evaluation.finalists import find_finalists
+from studies.explanation.explain import explain_study
 
 STRENGTHS = (0.5, 1.0, 1.5, 2.5)
 SPACE = """
@@ -33,8 +34,8 @@ choices = [32]
 def explained(tmp_path, monkeypatch):
     """Run, export, evaluate and explain a study of a phantom."""
     # Controls, pictures and notes take most of the time, and no part in the explanation.
-    monkeypatch.setattr("studies.runner.run_controls", lambda *_, **__: [])
-    monkeypatch.setattr("studies.objective.upload_pictures", lambda *_, **__: None)
+    monkeypatch.setattr("studies.search.run.run_controls", lambda *_, **__: [])
+    monkeypatch.setattr("studies.search.objective.upload_pictures", lambda *_, **__: None)
     monkeypatch.setattr("studies.dashboard.publish.Publisher.publish", lambda *_, **__: None)
     (tmp_path / "space.toml").write_text(SPACE, encoding="utf-8")
 

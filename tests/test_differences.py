@@ -4,15 +4,15 @@ from copy import deepcopy
 
 import pytest
 
-from studies.differences import (
+from studies.database.study import StudyRecord
+from studies.errors import UserError
+from studies.search.resume import (
     allowances,
     asked_allowances,
     refuse_other_data,
     refuse_other_settings,
 )
-from studies.errors import UserError
 from studies.settings import StudyOptions
-from studies.study_record import StudyRecord
 
 PARAMETER = {"name": "batch_size", "strategy": None, "choices": [16, 32]}
 IDENTITY = {

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 
-from studies.domain import (
+from studies.explanation.domain import (
     INVERSE_PENALTY,
     _fit,
     auroc,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.data.duplicates import (
+from transfer.data.check.duplicates import (
     COARSE_DISTANCE,
     FINE_DISTANCE,
     FINE_DISTANCE_OF_SMALL,

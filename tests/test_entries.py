@@ -22,9 +22,9 @@ import pytest
 from filelock import FileLock
 
 from transfer import cache as cache_module
-from transfer import entries as entries_module
+from transfer.activations import store as entries_module
+from transfer.activations.store import ABOUT, ROWS, Entries
 from transfer.cache import clear
-from transfer.entries import ABOUT, ROWS, Entries
 
 KEY, *OTHERS = [f"{digit}" * 32 for digit in "0123456789"]
 N, D = 20, 6

@@ -6,7 +6,7 @@ from scipy.stats import binom
 from sklearn.metrics import confusion_matrix as reference_matrix
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from studies.evaluation import (
+from studies.statistics.estimates import (
     as_json,
     confusion_json,
     confusion_matrix,
@@ -18,7 +18,7 @@ from studies.evaluation import (
     num_resamples,
     predictive_values,
 )
-from studies.statistics import wilson_interval
+from studies.statistics.intervals import wilson_interval
 
 CLASSES = ("a", "b", "c")
 

@@ -4,8 +4,8 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from typer import BadParameter, Exit
 
+from studies.cli.main import exit_code
 from studies.errors import StudyFailedError, UserError
-from studies.exits import exit_code
 from studies.signals import Interrupted
 
 

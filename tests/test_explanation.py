@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from test_points_lost import explained
 
-from studies.explanation import Level, Step
-from studies.explanation_words import REMEDIES
-from studies.statistics import Interval
-from studies.waterfall import ClassPath
+from studies.explanation.explanation import Level, Step
+from studies.explanation.waterfall import ClassPath
+from studies.explanation.words import REMEDIES
+from studies.statistics.intervals import Interval
 
 
 def interval(value, half):

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from test_points_lost import explained
 
-from studies.explanation import Level
-from studies.explanation_words import NAMES, REMEDIES, sentences
-from studies.statistics import Interval
+from studies.explanation.explanation import Level
+from studies.explanation.words import NAMES, REMEDIES, sentences
+from studies.statistics.intervals import Interval
 
 
 @pytest.fixture(scope="module")

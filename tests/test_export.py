@@ -12,18 +12,19 @@ import safetensors.torch
 import torch
 from bundles import run_study, save_images
 
-from studies import chosen_run, confirm, export
-from studies.bundle import read_bundle
-from studies.bundle_config import CARD, MODEL, ONNX
-from studies.calibration import Calibration, find_calibration, find_threshold
-from studies.cli import main
-from studies.confirm import read_confirmed
+from studies.bundle import chosen_run, export
+from studies.bundle.bundle import read_bundle
+from studies.bundle.config import CARD, MODEL, ONNX
+from studies.bundle.export import ExportOptions, export_study
+from studies.bundle.retraining import Places, Recipe, load_same_data
+from studies.cli.search import main
+from studies.database.storage import load_study, open_existing
+from studies.database.trials import read_trials
 from studies.errors import UserError
-from studies.export import ExportOptions, export_study
-from studies.progress import LineProgress
-from studies.records import read_trials
-from studies.retraining import Places, Recipe, load_same_data
-from studies.storage import load_study, open_existing
+from studies.results import choice as confirm
+from studies.results.choice import read_confirmed
+from studies.statistics.calibration import Calibration, find_calibration, find_threshold
+from studies.terminal.progress import LineProgress
 
 STRATEGIES = ["feature_extraction", "fine_tuning"]
 CPU = torch.device("cpu")

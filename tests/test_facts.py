@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from transfer.data.check.duplicates import COARSE_DISTANCE, FINE_DISTANCE
 from transfer.data.decoding import Decoded, decode_array, decode_image, encode_array
-from transfer.data.duplicates import COARSE_DISTANCE, FINE_DISTANCE
 from transfer.data.facts import facts_of, pixel_digest
-from transfer.data.phantom import parse_phantom, phantom_images
+from transfer.data.sources.phantom import parse_phantom, phantom_images
 
 IMAGES_NHW, _ = phantom_images(parse_phantom("phantom:train=30,size=96"), "train")
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from studies.control_rows import KEYS
-from studies.final_result import _controls
+from studies.evaluation.result import _controls
+from studies.results.controls import KEYS
 
 LABELS_N = np.arange(20) % 2
 

@@ -13,25 +13,31 @@ from bundles import edit, run_study
 from filelock import FileLock
 from PIL import Image
 
-from studies import final_test, opened
-from studies.artifacts import TEST_FEATURES, TEST_PREDICTIONS, TEST_THUMBNAILS, read_arrays
-from studies.bundle import read_bundle
-from studies.calibration import find_calibration, probabilities
-from studies.cli import main
-from studies.confirm import CONFIRM
+from studies.bundle.bundle import read_bundle
+from studies.bundle.export import ExportOptions, export_study
+from studies.bundle.retraining import Places
+from studies.cli.search import main
+from studies.database.artifacts import (
+    TEST_FEATURES,
+    TEST_PREDICTIONS,
+    TEST_THUMBNAILS,
+    read_arrays,
+)
+from studies.database.ledger import openings
+from studies.database.storage import load_study, open_existing, open_storage
+from studies.database.study import read_confirm, write_confirm
+from studies.database.trials import read_trials
 from studies.errors import UserError
-from studies.export import ExportOptions, export_study
-from studies.final_test import EvaluateOptions, evaluate_bundle
-from studies.final_words import predictive_sentence
-from studies.ledger import openings
-from studies.progress import LineProgress
-from studies.records import read_trials
-from studies.retraining import Places
-from studies.scores import METRICS
+from studies.evaluation import evaluate as final_test
+from studies.evaluation import images as opened
+from studies.evaluation.evaluate import EvaluateOptions, evaluate_bundle
+from studies.results.choice import CONFIRM
 from studies.signals import Interrupted, StopSignals
-from studies.storage import load_study, open_existing, open_storage
-from studies.study_record import read_confirm, write_confirm
-from transfer.data.phantom import parse_phantom, phantom_images
+from studies.statistics.calibration import find_calibration, probabilities
+from studies.statistics.metrics import METRICS
+from studies.terminal.evaluation import predictive_sentence
+from studies.terminal.progress import LineProgress
+from transfer.data.sources.phantom import parse_phantom, phantom_images
 from transfer.data.unsealing import unsealed
 
 DATA = "phantom:train=60,test=20,size=32"

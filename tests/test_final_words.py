@@ -7,7 +7,8 @@ import pytest
 from bundles import bundle_config
 from rich.console import Console
 
-from studies.final_words import (
+from studies.database.ledger import Opening
+from studies.terminal.evaluation import (
     card_paragraphs,
     forecast_result,
     forecast_sentence,
@@ -18,7 +19,6 @@ from studies.final_words import (
     refusal,
     verdict_lines,
 )
-from studies.ledger import Opening
 
 PREDICTED = {
     "value": 0.9,

@@ -8,17 +8,17 @@ import optuna
 import pytest
 from bundles import run_study
 
-from studies.artifacts import read_arrays, read_predictions
-from studies.bundle_config import read_config
-from studies.calibration import find_calibration
-from studies.confirm import CONFIRM
+from studies.bundle.config import read_config
+from studies.bundle.export import ExportOptions, export_study
+from studies.bundle.retraining import Places
+from studies.database.artifacts import read_arrays, read_predictions
+from studies.database.storage import load_study, open_existing, open_storage
+from studies.database.study import read_confirm, write_confirm
 from studies.errors import UserError
-from studies.export import ExportOptions, export_study
-from studies.finalists import calibration_of, find_finalists, forecast_of
-from studies.progress import LineProgress
-from studies.retraining import Places
-from studies.storage import load_study, open_existing, open_storage
-from studies.study_record import read_confirm, write_confirm
+from studies.evaluation.finalists import calibration_of, find_finalists, forecast_of
+from studies.results.choice import CONFIRM
+from studies.statistics.calibration import find_calibration
+from studies.terminal.progress import LineProgress
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from studies.statistics import wilson_interval
-from transfer.data.findings import interval_width, named, pairs_of, stands
+from studies.statistics.intervals import wilson_interval
+from transfer.data.check.findings import interval_width, named, pairs_of, stands
 
 
 @pytest.mark.parametrize(

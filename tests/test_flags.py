@@ -5,8 +5,9 @@ from typing import get_type_hints
 
 import pytest
 
-from studies import cli, look
-from studies.flags import option
+from studies.cli import inspect as look
+from studies.cli import search as cli
+from studies.cli.options import option
 from studies.settings import StudyOptions
 
 LOOKING = (look.data, look.backbones, look.spaces, look.cache)

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
 
 RIGHT = ("train/a/1.png", "train/a/2.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from studies.forecast import Forecast, Predicted, forecast
-from studies.optimism import selection_optimism
-from studies.scores import METRICS
+from studies.statistics.forecast import Forecast, Predicted, forecast
+from studies.statistics.metrics import METRICS
+from studies.statistics.optimism import selection_optimism
 
 ACCURACY = METRICS["accuracy"]
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.backbones import TransferNetwork
-from transfer.catalog import BACKBONES
+from transfer.backbones.catalog import BACKBONES
+from transfer.backbones.find import TransferNetwork
 from transfer.freezing import freeze, num_trainable_parameters, trainable_parameters
-from transfer.weights import find_weights, load_blocks
+from transfer.weights.find import find_weights, load_blocks
 
 NUM_CLASSES = 3
 

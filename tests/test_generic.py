@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.backbones import (
+from transfer.backbones.find import (
     block_tensors,
     find_backbone,
     original_head,
@@ -19,7 +19,7 @@ from transfer.backbones import (
     pool,
     split_into_blocks,
 )
-from transfer.generic import RefusedBackboneError, UnknownBackboneError, timm_backbone
+from transfer.backbones.libraries import RefusedBackboneError, UnknownBackboneError, timm_backbone
 
 # Name, depth, and the only image size it takes, if there is one.
 CUT = [

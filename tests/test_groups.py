@@ -13,7 +13,7 @@ from transfer.data.groups import (
     partition_lines,
     together,
 )
-from transfer.data.items import Items
+from transfer.data.sources.items import Items
 
 IMAGES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("uvwxyz")), min_size=1)
 

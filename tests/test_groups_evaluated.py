@@ -7,17 +7,22 @@ import pytest
 from bundles import run_study
 from PIL import Image
 
-from studies.artifacts import TEST_FEATURES, TEST_PREDICTIONS, read_arrays, read_predictions
-from studies.cli import main
-from studies.export import ExportOptions, export_study
-from studies.final_test import EvaluateOptions, evaluate_bundle
-from studies.progress import LineProgress
-from studies.records import read_trials
-from studies.retraining import Places
+from studies.bundle.export import ExportOptions, export_study
+from studies.bundle.retraining import Places
+from studies.cli.search import main
+from studies.database.artifacts import (
+    TEST_FEATURES,
+    TEST_PREDICTIONS,
+    read_arrays,
+    read_predictions,
+)
+from studies.database.storage import load_study, open_existing
+from studies.database.study import read_study
+from studies.database.trials import read_trials
+from studies.evaluation.evaluate import EvaluateOptions, evaluate_bundle
 from studies.signals import StopSignals
-from studies.storage import load_study, open_existing
-from studies.study_record import read_study
-from transfer.data.phantom import class_names, parse_phantom, phantom_images
+from studies.terminal.progress import LineProgress
+from transfer.data.sources.phantom import class_names, parse_phantom, phantom_images
 
 IMAGES = 2  # of a subject
 

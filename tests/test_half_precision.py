@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.backbones import pool
-from transfer.catalog import BACKBONES
-from transfer.half_precision import autocast
-from transfer.weights import find_weights, load_blocks
+from transfer.backbones.catalog import BACKBONES
+from transfer.backbones.find import pool
+from transfer.training.half_precision import autocast
+from transfer.weights.find import find_weights, load_blocks
 
 CPU = torch.device("cpu")
 X_BCHW = torch.ones(2, 4, 8, 8)

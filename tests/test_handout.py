@@ -10,8 +10,15 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from search_spaces import Baseline, Parameter, SearchSpace
-from studies.faults import to_retry
-from studies.handout import (
+from studies.database.trials import (
+    INTERRUPTED,
+    read_trials,
+    write_duplicate,
+    write_provenance,
+    write_reason,
+)
+from studies.search.faults import to_retry
+from studies.search.handout import (
     Plan,
     hand_out,
     next_logical_number,
@@ -20,14 +27,7 @@ from studies.handout import (
     room,
     whose_turn,
 )
-from studies.records import (
-    INTERRUPTED,
-    read_trials,
-    write_duplicate,
-    write_provenance,
-    write_reason,
-)
-from studies.suggestion import num_untried
+from studies.search.suggestion import num_untried
 
 N_TRIALS = 25
 DEPTHS = {"resnet18": 9, "resnet50": 17, "mobilenet_v2": 19}

@@ -9,13 +9,13 @@ import torch
 from bundles import head
 
 from transfer import host_memory
-from transfer.activations import Activations
-from transfer.backbones import find_spec
+from transfer.activations.activations import Activations
+from transfer.backbones.find import find_spec
 from transfer.data.loading import load_data
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
 from transfer.inference import Classifier
-from transfer.weights import find_weights
-from transfer.whole_networks import whole_network
+from transfer.weights.find import find_weights
+from transfer.weights.whole import whole_network
 
 CPU = torch.device("cpu")
 

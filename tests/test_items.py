@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from transfer.data.decoding import decode_array, encode_array
-from transfer.data.items import Items, Source, joined, refuse_pattern, short_name
+from transfer.data.sources.items import Items, Source, joined, refuse_pattern, short_name
 
 
 def items(first, count, groups=None):

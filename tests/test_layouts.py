@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import SqueezeExcitation
 
-from transfer.backbones import original_network, split_into_blocks
-from transfer.catalog import BACKBONES
-from transfer.layouts import TABLE, on_meta, run_blocks
+from transfer.backbones.catalog import BACKBONES
+from transfer.backbones.find import original_network, split_into_blocks
+from transfer.backbones.table import TABLE, on_meta, run_blocks
 
 
 def test_the_table_describes_the_same_backbones_as_the_catalog():

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from transfer.data.check.leakage import copies_across, near_duplicates
 from transfer.data.facts import ImageFacts
-from transfer.data.leakage import copies_across, near_duplicates
 from transfer.data.opening import CheckedSplit
 
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import optuna
 import pytest
 
-from studies.ledger import close_entry, open_entry, openings, seal_sentence
-from studies.storage import create_study, open_existing, open_storage
+from studies.database.ledger import close_entry, open_entry, openings, seal_sentence
+from studies.database.storage import create_study, open_existing, open_storage
 
 FIRST, OTHER = "a" * 64, "b" * 64
 PREDICTED = {"value": 0.9, "low": 0.8, "high": 0.95}

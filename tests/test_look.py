@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from studies.cli import app
-from studies.look import given_values
+from studies.cli.inspect import given_values
+from studies.cli.search import app
 
 
 @pytest.mark.parametrize("command", ["data", "backbones", "spaces", "cache"])

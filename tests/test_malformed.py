@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from slowly import slow
 
-from studies.cli import main
+from studies.cli.search import main
 
 GREY = np.arange(6 * 32 * 32, dtype=np.uint8).reshape(6, 32, 32)
 KEYS = {f"{split}_images": GREY for split in ("train", "val", "test")} | {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from transfer.data.manifest import open_manifest
+from transfer.data.sources.manifest import open_manifest
 
 RIGHT = "path,label\na/1.png,a\na/2.png,a\nb/1.png,b\n"
 WITH_SPLITS = (

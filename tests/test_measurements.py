@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from studies.measurements import (
+from studies.statistics.intervals import Interval
+from studies.statistics.measurements import (
     Measurement,
     as_gain,
     difference_of,
@@ -15,7 +16,6 @@ from studies.measurements import (
     ratio_over_seeds,
     training_harm,
 )
-from studies.statistics import Interval
 
 
 def interval(low, high, **changes):

@@ -7,8 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from transfer.data import medmnist_source
-from transfer.data.medmnist_source import open_medmnist
+from transfer.data.sources import medmnist as medmnist_source
+from transfer.data.sources.medmnist import open_medmnist
 
 URL = "https://example.org/files/toymnist.npz?download=1"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from transfer.config import METRICS
-from transfer.metrics import classification_metrics, log_odds
+from transfer.training.metrics import classification_metrics, log_odds
 
 
 def definitions(logits_NC, labels_N):

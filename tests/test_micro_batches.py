@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.micro_batches import (
+from transfer.training.micro_batches import (
     MemoryLimits,
     NoRoomError,
     StepMemoryError,
@@ -90,7 +90,9 @@ def test_sizes_are_halved_down_to_one_image(batch_size, num_images, sizes):
 def free(monkeypatch):
     """What is free of a device: other processes take and give it meanwhile."""
     found = SimpleNamespace(num_bytes=1000)
-    monkeypatch.setattr("transfer.micro_batches.free_bytes", lambda device: found.num_bytes)
+    monkeypatch.setattr(
+        "transfer.training.micro_batches.free_bytes", lambda device: found.num_bytes
+    )
     return found
 
 

@@ -3,8 +3,8 @@
 import pytest
 from bundles import HASHES, bundle_config
 
-from studies.bundle_config import DataOrigin
-from studies.model_card import escaped, model_card, with_test_section
+from studies.bundle.card import escaped, model_card, with_test_section
+from studies.bundle.config import DataOrigin
 
 
 def card(**changes):

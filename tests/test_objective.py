@@ -12,17 +12,17 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from studies import objective
-from studies.faults import is_own_failure
-from studies.handout import Handout
-from studies.objective import Objective
-from studies.records import read_trials, write_claim
+from studies.database.storage import open_storage
+from studies.database.trials import read_trials, write_claim
+from studies.search import objective
+from studies.search.faults import is_own_failure
+from studies.search.handout import Handout
+from studies.search.objective import Objective
 from studies.settings import StudyOptions, decide
 from studies.signals import Interrupted, StopSignals
-from studies.storage import open_storage
-from transfer.micro_batches import MemoryLimits
-from transfer.results import EpochRecord, TrainingResult, best_epoch
-from transfer.training import DivergedError
+from transfer.training.micro_batches import MemoryLimits
+from transfer.training.result import EpochRecord, TrainingResult, best_epoch
+from transfer.training.train import DivergedError
 
 FIELDS = {
     "backbone": "resnet18",

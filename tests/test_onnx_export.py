@@ -5,14 +5,14 @@ import pytest
 import torch
 from bundles import BACKBONE, head
 
-from studies import onnx_export
-from studies.calibration import Calibration, probabilities
+from studies.bundle import onnx_export
+from studies.bundle.onnx_export import require_onnx, write_onnx
 from studies.errors import StudyFailedError, UserError
-from studies.onnx_export import require_onnx, write_onnx
-from transfer.backbones import find_spec
-from transfer.frozen import normalised
+from studies.statistics.calibration import Calibration, probabilities
+from transfer.activations.frozen import normalised
+from transfer.backbones.find import find_spec
 from transfer.inference import Classifier
-from transfer.weights import find_weights
+from transfer.weights.find import find_weights
 
 PLAIN = Calibration(scale=1.0, biases=(0.0, 0.0))
 LINEAR = head(2, find_spec(BACKBONE).num_features)

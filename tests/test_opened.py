@@ -11,13 +11,15 @@ import pytest
 from bundles import HASHES, bundle_config
 from PIL import Image
 
-from studies import opened, opened_artifacts, ready
-from studies.opened import THUMBNAIL_SIZE
-from studies.progress import LineProgress
-from studies.ready import get_ready
-from studies.retraining import Places
+from studies.bundle.retraining import Places
+from studies.evaluation import images as opened
+from studies.evaluation import opened_artifacts
+from studies.evaluation import setup as ready
+from studies.evaluation.images import THUMBNAIL_SIZE
+from studies.evaluation.setup import get_ready
+from studies.terminal.progress import LineProgress
 from transfer.data.loading import load_data
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
 
 
 @pytest.mark.parametrize(("size", "kept"), [(32, 32), (200, THUMBNAIL_SIZE)])

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from transfer.data.arrays import array_items
 from transfer.data.decoding import UnreadableImageError, decode_array
-from transfer.data.items import Items, Source
 from transfer.data.opening import (
     LostClassError,
     in_order,
@@ -13,6 +11,8 @@ from transfer.data.opening import (
     open_images,
     require_classes,
 )
+from transfer.data.sources.arrays import array_items
+from transfer.data.sources.items import Items, Source
 
 
 def silent(what, done, total):

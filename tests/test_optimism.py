@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from studies.optimism import _bootstrap, selection_optimism
-from studies.scores import METRICS
-from studies.statistics import wilson_interval
+from studies.statistics.intervals import wilson_interval
+from studies.statistics.metrics import METRICS
+from studies.statistics.optimism import _bootstrap, selection_optimism
 
 LABELS_N = np.arange(60) % 2
 

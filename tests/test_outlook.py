@@ -10,17 +10,17 @@ from PIL import Image
 from rich.console import Console
 
 import studies
-from studies.outlook import look_at_data, print_outlook
-from studies.progress import LineProgress
+from studies.database.storage import load_study, open_existing
+from studies.database.study import read_study
 from studies.settings import read_options
-from studies.storage import load_study, open_existing
-from studies.study_record import read_study
+from studies.terminal.data import look_at_data, print_outlook
+from studies.terminal.progress import LineProgress
 
 
 @pytest.fixture(autouse=True)
 def nothing_at_hand(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr("transfer.weight_places._packaged_path", lambda *arguments: None)
+    monkeypatch.setattr("transfer.weights.places._packaged_path", lambda *arguments: None)
     monkeypatch.setenv("STUDIES_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 

@@ -4,9 +4,9 @@ import pytest
 
 import studies
 from studies.errors import UserError
-from studies.own_backbones import check_stored, run_module
-from studies.progress import LineProgress
-from transfer.backbones import find_backbone
+from studies.search.backbone_module import check_stored, run_module
+from studies.terminal.progress import LineProgress
+from transfer.backbones.find import find_backbone
 
 SOURCE = """
 from torch import nn

@@ -9,9 +9,9 @@ from PIL import Image
 from slowly import slow
 
 import studies
-from studies.storage import load_study, open_existing
-from studies.study_record import read_study
-from transfer.data.phantom import class_names, parse_phantom, phantom_images
+from studies.database.storage import load_study, open_existing
+from studies.database.study import read_study
+from transfer.data.sources.phantom import class_names, parse_phantom, phantom_images
 
 SOURCE = "phantom:train=60,test=20,size=32"
 SMALL = {

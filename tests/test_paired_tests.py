@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from studies.paired_tests import delong_interval, holm
-from studies.statistics import score_interval
+from studies.statistics.intervals import score_interval
+from studies.statistics.paired_tests import delong_interval, holm
 
 
 def scores(seed=0, num_images=60):

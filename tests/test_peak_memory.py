@@ -7,7 +7,7 @@ import pytest
 
 from studies.report import claims_measured, task_b_c
 from tests.test_training import activations, config, data  # noqa: F401
-from transfer.training import train
+from transfer.training.train import train
 
 MIB = 2**20
 

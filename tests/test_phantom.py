@@ -6,7 +6,7 @@ Shapes: N images of H x W pixels.
 import numpy as np
 import pytest
 
-from transfer.data.phantom import (
+from transfer.data.sources.phantom import (
     KINDS,
     RANGES,
     PhantomSpec,

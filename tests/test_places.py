@@ -8,13 +8,13 @@ from bundles import run_study, save_images
 from safetensors.torch import save_file
 
 import studies
+from studies.database.places import find_last_weights, open_last_source
+from studies.database.storage import load_study, open_existing
+from studies.database.study import StudyRecord, read_study
 from studies.errors import UserError
-from studies.places import find_last_weights, open_last_source
-from studies.preparation import find_source
+from studies.search.setup import find_source
 from studies.settings import StudyOptions
-from studies.storage import load_study, open_existing
-from studies.study_record import StudyRecord, read_study
-from transfer.backbones import block_tensors, original_network
+from transfer.backbones.find import block_tensors, original_network
 
 BACKBONE = "squeezenet1_1"
 SPACE = f"""

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import norm
 
-from studies.planning import images_needed
+from studies.statistics.sample_size import images_needed
 
 
 def test_a_smaller_margin_needs_more_images_and_seeds_alone_may_hide_it():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from planted import drawn, evidence, forecast_for, logits, seen
 
-from studies.calibration import find_calibration, probabilities
-from studies.explanation_words import sentences
-from studies.forecast import Predicted, forecast
-from studies.points_lost import explain
-from studies.scores import METRICS
+from studies.explanation.points_lost import explain
+from studies.explanation.words import sentences
+from studies.statistics.calibration import find_calibration, probabilities
+from studies.statistics.forecast import Predicted, forecast
+from studies.statistics.metrics import METRICS
 
 CLASSES = ("NORMAL", "OPACITY")
 

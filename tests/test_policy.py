@@ -4,8 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.frozen import BlockCost
-from transfer.policy import BYTES_PER_SECOND, Candidate, Occupant, choose, plan, seconds_saved
+from transfer.activations.frozen import BlockCost
+from transfer.activations.policy import (
+    BYTES_PER_SECOND,
+    Candidate,
+    Occupant,
+    choose,
+    plan,
+    seconds_saved,
+)
 
 
 def candidate(boundary, num_bytes, saved):

@@ -7,9 +7,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from transfer import custom, precision
-from transfer.precision import choose_precision, describe_precision
-from transfer.throughput import Speedup
+from transfer.backbones import custom
+from transfer.training import precision
+from transfer.training.precision import choose_precision, describe_precision
+from transfer.training.throughput import Speedup
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 OWN = """
@@ -262,7 +263,7 @@ def test_on_a_full_disk_what_was_measured_is_used_and_not_remembered(
     def fail(path):
         raise OSError(number, "no")
 
-    monkeypatch.setattr("transfer.precision.written_whole", fail)
+    monkeypatch.setattr("transfer.training.precision.written_whole", fail)
     with pytest.raises(OSError) if is_told else nullcontext():
         assert chosen(tmp_path, backbone=own) == "bf16"
     assert not (tmp_path / "cache").exists()

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from studies import precision_choice
-from studies.precision_choice import chosen_precision
+from studies.search import precision_choice
+from studies.search.precision_choice import chosen_precision
 
 BOTH, FROZEN = ("feature_extraction", "fine_tuning"), ("feature_extraction",)
 

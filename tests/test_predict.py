@@ -14,11 +14,11 @@ import torch
 from bundles import edit, make_bundle, save_images
 from PIL import Image
 
-from studies.bundle import read_bundle
-from studies.cli import main
+from studies.bundle.bundle import read_bundle
+from studies.bundle.predict import image_paths, predict
+from studies.cli.search import main
 from studies.errors import UserError
-from studies.predict import image_paths, predict
-from studies.progress import LineProgress
+from studies.terminal.progress import LineProgress
 from transfer.data.decoding import resize
 
 ROOT = Path(__file__).parents[1]

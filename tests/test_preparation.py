@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from studies.database.study import StudyRecord
 from studies.errors import UserError
-from studies.preparation import Prepared, find_source, prepare
-from studies.progress import LineProgress
+from studies.search.setup import Prepared, find_source, prepare
 from studies.settings import StudyOptions
-from studies.study_record import StudyRecord
-from transfer.backbones import block_tensors, find_backbone, original_network
-from transfer.weights import WeightsNotFoundError
+from studies.terminal.progress import LineProgress
+from transfer.backbones.find import block_tensors, find_backbone, original_network
+from transfer.weights.find import WeightsNotFoundError
 
 DATA = "phantom:train=20,test=10,size=32"
 SMALL = {"data": DATA, "backbones": ("mobilenet_v2",)}
@@ -45,7 +45,7 @@ def nothing_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    monkeypatch.setattr("transfer.weight_places._packaged_path", lambda *args: None)
+    monkeypatch.setattr("transfer.weights.places._packaged_path", lambda *args: None)
     yield
     torch.set_num_threads(threads)
 
@@ -261,7 +261,7 @@ def test_other_code_under_the_name_of_a_backbone_is_refused(
     stored = record(prepared(tmp_path, **given))
     prepared(tmp_path, stored, **given)
     other = replace(find_backbone("timm:test_resnet"), code="timm 99")
-    monkeypatch.setattr("studies.preparation.find_backbone", lambda name: other)
+    monkeypatch.setattr("studies.search.setup.find_backbone", lambda name: other)
     with pytest.raises(UserError, match=r"code of timm:test_resnet \(code timm .*, now timm 99"):
         prepared(tmp_path, stored, **given)
 
@@ -283,7 +283,7 @@ def test_without_a_limit_of_the_cache_it_is_that_of_the_cache_folder(
     def limit_of(folder: Path) -> int:
         return {tmp_path / "cache": 321}[folder]
 
-    monkeypatch.setattr("studies.preparation.default_limit", limit_of)
+    monkeypatch.setattr("studies.search.setup.default_limit", limit_of)
     assert prepared(tmp_path, weights="random", **SMALL).cache_limit == 321
 
 
@@ -296,7 +296,7 @@ def half(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
         asked.append((wanted, backbone, given["image_size"]))
         return "bf16" if wanted == "auto" else wanted
 
-    monkeypatch.setattr("studies.precision_choice.choose_precision", choose)
+    monkeypatch.setattr("studies.search.precision_choice.choose_precision", choose)
     return asked
 
 
@@ -332,7 +332,8 @@ def test_a_resumed_study_keeps_its_precision_whatever_the_machine_would_choose(
 ) -> None:
     stored = record(prepared(tmp_path, weights="random", **SMALL))
     monkeypatch.setattr(
-        "studies.precision_choice.choose_precision", lambda *a, **k: pytest.fail("chosen anew")
+        "studies.search.precision_choice.choose_precision",
+        lambda *a, **k: pytest.fail("chosen anew"),
     )
     said = Said()
     again = prepared(tmp_path, stored, said=said, weights="random", **SMALL)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from studies.progress import LineProgress, LiveProgress, describe, start_progress
-from studies.records import TrialRecord
+from studies.database.trials import TrialRecord
+from studies.terminal.progress import LineProgress, LiveProgress, describe, start_progress
 
 FIELDS = {
     "backbone": "resnet18",

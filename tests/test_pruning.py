@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.pruning import MIN_PEERS, WARMUP_EPOCHS, should_prune
+from studies.search.pruning import MIN_PEERS, WARMUP_EPOCHS, should_prune
 
 
 def course(*values):

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from transfer.backbones import TransferNetwork
+from transfer.backbones.find import TransferNetwork
 from transfer.config import TransferConfig
 from transfer.freezing import freeze
 from transfer.probe import Probe
-from transfer.recipes import (
+from transfer.training.recipes import (
     Mixing,
     WeightAverage,
     loss_function,

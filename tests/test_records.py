@@ -7,7 +7,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from studies.records import (
+from studies.database.storage import open_storage
+from studies.database.trials import (
     INTERRUPTED,
     RECORD_ATTRIBUTES,
     best_trials,
@@ -21,7 +22,6 @@ from studies.records import (
     write_reason,
     write_result,
 )
-from studies.storage import open_storage
 
 
 @pytest.fixture
@@ -241,5 +241,8 @@ def test_the_table_of_a_study_without_trials_is_empty(study, storage):
 
 
 def test_to_read_records_torch_is_not_imported():
-    check = "import sys, studies.records, studies.comparison; sys.exit('torch' in sys.modules)"
+    check = (
+        "import sys, studies.database.trials, studies.results.comparison; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0

@@ -15,14 +15,14 @@ from bundles import run_study
 from optuna_dashboard import get_note
 
 import studies
-from studies.cli import main
-from studies.ledger import close_entry, open_entry, openings
-from studies.records import read_trials, write_claim, write_reason
-from studies.report.evidence import read_evidence
+from studies.cli.search import main
+from studies.database.ledger import close_entry, open_entry, openings
+from studies.database.storage import create_study, load_study, open_existing, open_storage
+from studies.database.study import read_study, write_identity, write_totals
+from studies.database.trials import read_trials, write_claim, write_reason
 from studies.report.methods import methods_paragraph
-from studies.report.write import make_report, report_study, verdict_text
-from studies.storage import create_study, load_study, open_existing, open_storage
-from studies.study_record import read_study, write_identity, write_totals
+from studies.report.report import make_report, report_study, verdict_text
+from studies.results.study import read_evidence
 
 TASKS = ("task-a", "task-b", "task-c", "task-d", "task-e", "appendix")
 
@@ -394,7 +394,7 @@ def test_it_changes_nothing_in_the_database(made, tmp_path):
 
 def test_it_never_imports_torch(made, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from studies.report.write import report_study;"
+        "import sys; from pathlib import Path; from studies.report.report import report_study;"
         f"report_study('s', {str(made[1] / 'studies.db')!r}, out=Path({str(tmp_path / 'r')!r}));"
         "assert 'torch' not in sys.modules"
     )

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.figure import Figure
 
-from studies.report.blocks import (
+from studies.document.blocks import (
     Cell,
     Code,
     Drawing,
@@ -21,9 +21,9 @@ from studies.report.blocks import (
     Table,
     words,
 )
-from studies.report.html import to_html
-from studies.report.markdown import to_markdown
-from studies.report.write import csv_text
+from studies.document.html import to_html
+from studies.document.markdown import to_markdown
+from studies.report.report import csv_text
 
 EVIL = "<script>alert(1)</script>\"&'|`*[x](javascript:y)"
 

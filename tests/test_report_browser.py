@@ -7,9 +7,9 @@ from browser import opened
 from bundles import run_study
 
 import studies
-from studies.report.write import report_study
-from studies.storage import load_study, open_storage
-from studies.study_record import read_study, write_identity
+from studies.database.storage import load_study, open_storage
+from studies.database.study import read_study, write_identity
+from studies.report.report import report_study
 
 EVIL = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 

@@ -11,7 +11,7 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from studies.report.drawing import (
+from studies.document.drawing import (
     INK,
     LOOKS,
     STYLE,

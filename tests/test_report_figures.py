@@ -12,9 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from studies.reliability import reliability_curve
-from studies.report.axes import metric_axis, power_of_ten
-from studies.report.drawing import INK, LOOKS, to_svg
+from studies.document.drawing import INK, LOOKS, to_svg
 from studies.report.figures import (
     CostPoint,
     Curve,
@@ -35,8 +33,10 @@ from studies.report.figures import (
     unfrozen_layers,
     waterfall,
 )
+from studies.report.figures.axes import metric_axis, power_of_ten
 from studies.report.importance import Importance
-from studies.statistics import Interval
+from studies.statistics.intervals import Interval
+from studies.statistics.reliability import reliability_curve
 
 FE, FT = "feature_extraction", "fine_tuning"
 NAN = math.nan

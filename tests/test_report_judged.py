@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from studies.calibration import uncalibrated
-from studies.claims import judge
-from studies.measurements import Measurement
+from studies.report.claims import judge
 from studies.report.judged import Judged
 from studies.report.task_b_c import gain_words
+from studies.statistics.calibration import uncalibrated
+from studies.statistics.measurements import Measurement
 
 LABELS_N = np.arange(60) % 2
 

@@ -2,10 +2,10 @@
 
 from types import SimpleNamespace
 
-from studies.forecast import Forecast
 from studies.report.task_d import _groups
 from studies.report.task_e import _sealed
-from studies.statistics import Interval
+from studies.statistics.forecast import Forecast
+from studies.statistics.intervals import Interval
 
 FORECAST = {
     "value": 0.29,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from studies.report.numbers import (
+from studies.document.numbers import (
     NOTHING,
     bytes_text,
     configuration_text,
@@ -14,7 +14,7 @@ from studies.report.numbers import (
     number_cell,
     seconds_text,
 )
-from studies.statistics import Interval
+from studies.statistics.intervals import Interval
 
 INTERVAL = Interval(value=0.9, low=0.85, high=0.94)
 

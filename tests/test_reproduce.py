@@ -13,12 +13,12 @@ import torch
 from bundles import edit, run_study
 from PIL import Image
 
-from studies.bundle import read_bundle
-from studies.cli import main
-from studies.export import ExportOptions, export_study
-from studies.progress import LineProgress
-from studies.retraining import Places
-from transfer.data.phantom import class_names, parse_phantom, phantom_images
+from studies.bundle.bundle import read_bundle
+from studies.bundle.export import ExportOptions, export_study
+from studies.bundle.retraining import Places
+from studies.cli.search import main
+from studies.terminal.progress import LineProgress
+from transfer.data.sources.phantom import class_names, parse_phantom, phantom_images
 
 ROOT = Path(__file__).parents[1]
 
@@ -151,7 +151,7 @@ BACKBONES = {"my_net": build}
 
 @pytest.mark.slow
 def test_ones_own_backbone_is_exported_and_reproduced_with_its_file(tmp_path, capsys):
-    from transfer import custom
+    from transfer.backbones import custom
 
     module = tmp_path / "my_nets.py"
     module.write_text(OWN, encoding="utf-8")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from transfer.results import EpochRecord, TrainingResult, best_epoch
+from transfer.training.result import EpochRecord, TrainingResult, best_epoch
 
 
 def record(epoch, accuracy, loss=0.5, all_layers_train=True):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from studies.records import TrialRecord, read_trials
-from studies.storage import load_study, open_existing
+from studies.database.storage import load_study, open_existing
+from studies.database.trials import TrialRecord, read_trials
 
 SPACE = """
 name = "tiny"

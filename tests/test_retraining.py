@@ -5,10 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from studies.bundle_config import MODEL, SCRIPT
-from studies.errors import UserError
-from studies.progress import LineProgress
-from studies.retraining import (
+from studies.bundle.config import MODEL, SCRIPT
+from studies.bundle.retraining import (
     Places,
     Recipe,
     find_same_weights,
@@ -16,9 +14,11 @@ from studies.retraining import (
     train_again,
     with_validation_images,
 )
+from studies.errors import UserError
+from studies.terminal.progress import LineProgress
 from tests.bundles import bundle_config
 from transfer.data.loading import load_data
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
 
 HASHES = {MODEL: "0" * 64, SCRIPT: "0" * 64}
 TEXT = "phantom:train=40,test=10,size=32"

@@ -5,8 +5,8 @@ import json
 import pytest
 from bundles import SPACE
 
-from studies.cli import main
-from studies.report import write
+from studies.cli.search import main
+from studies.report import report as write
 
 LINE = (
     "run --data phantom:train=40,test=10,size=32 --space space.toml --weights random --epochs 1 "

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
-from studies import workplace
-from studies.cli import main
-from studies.objective import Objective
-from studies.progress import LineProgress
-from studies.records import read_trials
-from studies.runner import _next
-from studies.storage import load_study, open_existing, open_storage
-from transfer.training import _Run, train
+from studies.cli.search import main
+from studies.database.storage import load_study, open_existing, open_storage
+from studies.database.trials import read_trials
+from studies.search import worker as workplace
+from studies.search.objective import Objective
+from studies.search.run import _next
+from studies.terminal.progress import LineProgress
+from transfer.training.train import _Run, train
 
 SPACE = """
 name = "tiny"
@@ -232,7 +232,7 @@ def test_a_study_whose_trials_all_fail_exits_with_1_and_the_reason(home, capsys,
     def fail(self, epoch):
         raise RuntimeError("no kernel for this device")
 
-    monkeypatch.setattr("transfer.training._Run.epoch", fail)
+    monkeypatch.setattr("transfer.training.train._Run.epoch", fail)
     assert main([*RUN, "--trials", "3"]) == 1
     out, err = capsys.readouterr()
     assert out == ""

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics
 
-from studies.scores import (
+from studies.statistics.metrics import (
     METRICS,
     check_predictions,
     larger_is_better,
@@ -79,7 +79,7 @@ def test_what_is_not_finite_is_refused(value):
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_the_metric_that_chose_a_trial_is_the_one_that_reports_it(num_classes, scale):
     torch = pytest.importorskip("torch")
-    from transfer.metrics import classification_metrics
+    from transfer.training.metrics import classification_metrics
 
     labels_N, p_NC = predictions(num_classes)
     logits_NC = torch.tensor(scale * np.log(p_NC), dtype=torch.float32)
@@ -94,7 +94,7 @@ def test_the_metric_that_chose_a_trial_is_the_one_that_reports_it(num_classes, s
 
 @pytest.mark.parametrize("num_classes", [2, 3, 8])
 def test_log_odds_of_probabilities_are_those_of_the_logits(num_classes):
-    from transfer.metrics import log_odds as of_logits
+    from transfer.training.metrics import log_odds as of_logits
 
     logits_NC = np.random.default_rng(0).normal(scale=60, size=(50, num_classes))
     p_NC = softmax(logits_NC, axis=1)

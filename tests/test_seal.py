@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from test_resume import command, table
 
-from transfer.data.phantom import class_names, parse_phantom, phantom_images
+from transfer.data.sources.phantom import class_names, parse_phantom, phantom_images
 
 
 def write_folder(root: Path, source: str) -> None:

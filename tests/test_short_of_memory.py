@@ -12,14 +12,14 @@ import torch
 from slowly import slow
 
 from tests.test_training import CPU, DEPTH, NAME, config, numbers
-from transfer import training
-from transfer.activations import Activations
+from transfer.activations.activations import Activations
+from transfer.activations.frozen import FrozenBlocks
 from transfer.data.loading import load_data
-from transfer.data.sources import open_source
-from transfer.frozen import FrozenBlocks
-from transfer.micro_batches import MemoryLimits
-from transfer.training import train
-from transfer.weights import find_weights
+from transfer.data.sources.open import open_source
+from transfer.training import train as training
+from transfer.training.micro_batches import MemoryLimits
+from transfer.training.train import train
+from transfer.weights.find import find_weights
 
 # 16 training images in two batches of 8, 4 validation images.
 EXACT = {"batch_norm": "frozen", "dropout": 0.0}
@@ -45,7 +45,7 @@ def activations(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def free(monkeypatch):
     """As much memory is free at any time: other processes take and give it meanwhile."""
-    monkeypatch.setattr("transfer.micro_batches.free_bytes", lambda device: 1000)
+    monkeypatch.setattr("transfer.training.micro_batches.free_bytes", lambda device: 1000)
 
 
 class Memory:

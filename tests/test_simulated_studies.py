@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import binom
 
-from studies.statistics import wilson_interval
+from studies.statistics.intervals import wilson_interval
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

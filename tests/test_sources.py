@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from transfer.data.phantom import parse_phantom, phantom_images
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
+from transfer.data.sources.phantom import parse_phantom, phantom_images
 
 IMAGES = np.zeros((4, 5, 6), dtype=np.uint8)
 LABELS = np.array([0, 1, 0, 1])

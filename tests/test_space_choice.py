@@ -3,8 +3,8 @@
 import pytest
 
 from studies.settings import read_options
-from studies.space_choice import chosen_space
-from transfer.catalog import BACKBONES
+from studies.spaces import chosen_space
+from transfer.backbones.catalog import BACKBONES
 
 
 def chosen(own=(), **given):

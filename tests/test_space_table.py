@@ -7,7 +7,7 @@ from rich.console import Console
 
 from search_spaces import preset_names
 from studies.errors import UserError
-from studies.space_table import (
+from studies.terminal.spaces import (
     look_at_space,
     presets_json,
     print_presets,

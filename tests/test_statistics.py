@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from studies.statistics import mean_interval, wilson_interval
+from studies.statistics.intervals import mean_interval, wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from studies.scores import METRICS
-from studies.statistics import bootstrap_over_seeds, stratified_bootstrap, wilson_interval
+from studies.statistics.intervals import (
+    bootstrap_over_seeds,
+    stratified_bootstrap,
+    wilson_interval,
+)
+from studies.statistics.metrics import METRICS
 
 NUM_RUNS = 300
 

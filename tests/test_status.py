@@ -6,12 +6,12 @@ import optuna
 import pytest
 from rich.console import Console
 
+from studies.database.ledger import open_entry
+from studies.database.storage import open_storage
+from studies.database.study import write_identity, write_totals
+from studies.database.trials import write_claim, write_reason
 from studies.errors import UserError
-from studies.ledger import open_entry
-from studies.records import write_claim, write_reason
-from studies.status import print_status, status_json
-from studies.storage import open_storage
-from studies.study_record import write_identity, write_totals
+from studies.terminal.status import print_status, status_json
 
 DATA = {"test_fingerprint": "a" * 64}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_leakage import random_split
 
-from transfer.data.stems import find_stems, shared_stems
+from transfer.data.check.stems import find_stems, shared_stems
 
 RNG = np.random.default_rng(0)
 UUIDS = [str(uuid.UUID(int=int(RNG.integers(2**62)) * 2**64 + i)) for i in range(30)]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.backbones import TransferNetwork
+from transfer.backbones.find import TransferNetwork
 from transfer.config import TransferConfig
 from transfer.freezing import freeze
-from transfer.stepping import Stepping, logits_above, make_optimizer
+from transfer.training.optimizer import Stepping, logits_above, make_optimizer
 
 
 def config(**changed):

@@ -15,8 +15,7 @@ from sqlalchemy import text as sql
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
-from studies.errors import UserError
-from studies.storage import (
+from studies.database.storage import (
     DEFAULT_STORAGE,
     StudyStorage,
     has_database,
@@ -26,6 +25,7 @@ from studies.storage import (
     storage_option,
     study_names,
 )
+from studies.errors import UserError
 
 SQLITE_SYNCHRONOUS_FULL = 2
 

@@ -25,7 +25,7 @@ from transfer.data.decoding import (
     resize,
 )
 from transfer.data.facts import Unreadable
-from transfer.data.items import Items
+from transfer.data.sources.items import Items
 from transfer.data.store import open_store
 from transfer.data.survey import survey
 

@@ -3,8 +3,8 @@
 import optuna
 import pytest
 
-from studies.storage import open_storage
-from studies.study_record import (
+from studies.database.storage import open_storage
+from studies.database.study import (
     SCHEMA,
     add_decoding_seconds,
     add_seconds_between_trials,

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from transfer.data.arrays import array_items
 from transfer.data.facts import ImageFacts, Unreadable
+from transfer.data.sources.arrays import array_items
 from transfer.data.survey import as_facts, content_digests, decoded, items_key, survey
 
 

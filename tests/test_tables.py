@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from studies.records import TrialRecord
-from studies.runner import RunSummary
+from studies.database.study import StudyRecord
+from studies.database.trials import TrialRecord
+from studies.search.run import RunSummary
 from studies.settings import StudyOptions
-from studies.study_record import StudyRecord
-from studies.tables import (
+from studies.terminal.study import (
     LEADERBOARD,
     leaderboard,
     next_commands,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from planted import evidence, seen
 
-from studies.calibration import called
-from studies.thresholds import find_thresholds
+from studies.explanation.thresholds import find_thresholds
+from studies.statistics.calibration import called
 
 
 def thresholds(metric="accuracy", seed=0, **planted):

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from transfer import throughput
-from transfer.throughput import BATCH_SIZE, measure_throughput
+from transfer.training import throughput
+from transfer.training.throughput import BATCH_SIZE, measure_throughput
 
 CPU = torch.device("cpu")
 

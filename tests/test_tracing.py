@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.tracing import size_that_agrees, trace_layers
+from transfer.backbones.tracing import size_that_agrees, trace_layers
 
 
 def conv(num_inputs, num_outputs):

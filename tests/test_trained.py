@@ -8,14 +8,14 @@ import torch
 
 from tests.test_training import CPU, DEPTH, NAME, config
 from transfer import host_memory
-from transfer.activations import Activations
+from transfer.activations.activations import Activations
 from transfer.data.loading import Split, load_data
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
 from transfer.data.unsealing import unsealed
-from transfer.stepping import logits_above
 from transfer.trained import predict_logits, trained_features
-from transfer.training import train
-from transfer.weights import find_weights
+from transfer.training.optimizer import logits_above
+from transfer.training.train import train
+from transfer.weights.find import find_weights
 
 TEXT = "phantom:train=30,test=21,size=32"
 

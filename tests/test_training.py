@@ -17,18 +17,18 @@ import torch
 from slowly import slow
 
 from transfer import host_memory
-from transfer.activations import Activations
-from transfer.catalog import BACKBONES
+from transfer.activations.activations import Activations
+from transfer.backbones.catalog import BACKBONES
 from transfer.config import TransferConfig
 from transfer.data.loading import load_data
-from transfer.data.sources import open_source
-from transfer.metrics import classification_metrics
+from transfer.data.sources.open import open_source
 from transfer.probe import solve_probe
-from transfer.recipes import WeightAverage
-from transfer.results import EpochRecord, best_epoch
 from transfer.trained import predict_logits
-from transfer.training import DivergedError, train
-from transfer.weights import find_weights, load_blocks
+from transfer.training.metrics import classification_metrics
+from transfer.training.recipes import WeightAverage
+from transfer.training.result import EpochRecord, best_epoch
+from transfer.training.train import DivergedError, train
+from transfer.weights.find import find_weights, load_blocks
 
 CPU = torch.device("cpu")
 # Not MobileNetV2: with random weights in eval mode its features are about 1e-10.

@@ -9,9 +9,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from studies.artifacts import read_arrays
-from studies.storage import open_storage
-from studies.trial_files import (
+from studies.database.artifacts import read_arrays
+from studies.database.storage import open_storage
+from studies.search.trial_files import (
     MOST_CLASSES,
     upload_history,
     upload_pictures,

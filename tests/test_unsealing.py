@@ -8,8 +8,8 @@ from PIL import Image
 
 from transfer.data.decoding import resize
 from transfer.data.loading import load_data
-from transfer.data.phantom import parse_phantom, phantom_images
-from transfer.data.sources import open_source
+from transfer.data.sources.open import open_source
+from transfer.data.sources.phantom import parse_phantom, phantom_images
 from transfer.data.unsealing import unsealed
 
 TEXT = "phantom:train=20,test=21,size=32"

@@ -9,17 +9,17 @@ import pytest
 from bundles import run_study
 
 import studies
-from studies.bundle_config import read_config
-from studies.cli import main
+from studies.bundle.config import read_config
+from studies.cli.search import main
+from studies.database.ledger import open_entry, openings
+from studies.database.storage import load_study, open_existing, open_storage
+from studies.database.study import read_study
+from studies.database.trials import read_trials, write_claim
+from studies.database.upkeep import delete_study, find_belongings, rename_study
 from studies.errors import UserError
-from studies.finalists import find_finalists
-from studies.ledger import open_entry, openings
-from studies.records import read_trials, write_claim
-from studies.report.evidence import read_evidence
-from studies.storage import load_study, open_existing, open_storage
-from studies.study_record import read_study
-from studies.upkeep import delete_study, find_belongings, rename_study
-from studies.workers import at_work
+from studies.evaluation.finalists import find_finalists
+from studies.results.study import read_evidence
+from studies.search.owners import at_work
 
 FAMILY = {"s", "s/confirm", "s/controls"}
 

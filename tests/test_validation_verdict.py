@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from bundles import run_study
 
-from studies.artifacts import read_predictions
-from studies.confirm import CONFIRM, read_confirmed
-from studies.finalists import forecast_of_candidate
-from studies.records import read_trials
-from studies.storage import load_study, open_existing
-from studies.validation_verdict import compare_on_validation
+from studies.database.artifacts import read_predictions
+from studies.database.storage import load_study, open_existing
+from studies.database.trials import read_trials
+from studies.evaluation.finalists import forecast_of_candidate
+from studies.results.choice import CONFIRM, read_confirmed
+from studies.results.validation_verdict import compare_on_validation
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ Shapes: S seeds, N images, C classes. See test_verdict_simulated.py for what it 
 import numpy as np
 import pytest
 
-from studies.scores import METRICS
-from studies.statistics import bootstrap_over_seeds
-from studies.verdict import difference_over_seeds, disagreement
+from studies.statistics.intervals import bootstrap_over_seeds
+from studies.statistics.metrics import METRICS
+from studies.statistics.paired import difference_over_seeds, disagreement
 
 ACCURACY = METRICS["accuracy"]
 

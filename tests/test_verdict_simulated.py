@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from studies.planning import images_needed
-from studies.verdict_words import verdict_of
+from studies.statistics.sample_size import images_needed
+from studies.statistics.verdict_words import verdict_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -5,9 +5,9 @@ import io
 import numpy as np
 from rich.console import Console
 
-from studies.confirm import Confirmed, Verdict
-from studies.strategies_compared import Choice, compare_strategies
-from studies.verdict_tables import print_verdict, verdict_json
+from studies.results.choice import Confirmed, Verdict
+from studies.results.strategies_compared import Choice, compare_strategies
+from studies.terminal.confirmed import print_verdict, verdict_json
 from tests.test_confirm import candidate
 from tests.test_control_rows import control, learned
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from studies.planning import ImagesNeeded
-from studies.scores import METRICS
-from studies.statistics import Interval
-from studies.verdict import Difference
-from studies.verdict_words import (
+from studies.statistics.intervals import Interval
+from studies.statistics.metrics import METRICS
+from studies.statistics.paired import Difference
+from studies.statistics.sample_size import ImagesNeeded
+from studies.statistics.verdict_words import (
     default_margin,
     is_beyond,
     is_within,

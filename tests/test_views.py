@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import laplace
 
 from transfer.data.decoding import resize
-from transfer.data.phantom import PhantomSpec, phantom_images
+from transfer.data.sources.phantom import PhantomSpec, phantom_images
 from transfer.views import BRIGHTNESS, CONTRAST, HALVING, SCALE, View, draw_view, show_views
 
 

@@ -5,8 +5,8 @@ import pytest
 from planted import evidence, seen
 from scipy.stats import binom, spearmanr
 
-from studies.scores import METRICS
-from studies.waterfall import find_path, normal_interval
+from studies.explanation.waterfall import find_path, normal_interval
+from studies.statistics.metrics import METRICS
 
 NUM_WORLDS = 40
 

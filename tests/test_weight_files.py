@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from transfer.backbones import block_tensors, original_network
-from transfer.weight_files import copy_weights
+from transfer.backbones.find import block_tensors, original_network
+from transfer.weights.files import copy_weights
 
 
 def tensors(seed: int) -> dict[str, torch.Tensor]:

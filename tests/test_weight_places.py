@@ -9,11 +9,11 @@ from urllib.error import URLError
 import pytest
 import torch
 
-from transfer import weight_places
-from transfer.backbones import find_backbone
-from transfer.layouts import TABLE, Backbone
-from transfer.weight_places import downloads, file_name, local_places
-from transfer.weights import WeightsNotFoundError, find_weights, weights_hint
+from transfer.backbones.find import find_backbone
+from transfer.backbones.table import TABLE, Backbone
+from transfer.weights import places as weight_places
+from transfer.weights.find import WeightsNotFoundError, find_weights, weights_hint
+from transfer.weights.places import downloads, file_name, local_places
 
 REPOSITORY = "timm/test_vit.r160_in1k"
 NAME = "timm:test_vit"

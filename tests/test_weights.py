@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import resnet34
 
-from transfer import custom, weight_places
-from transfer.backbones import block_tensors, original_network, pool
-from transfer.catalog import BACKBONES
-from transfer.weights import (
+from transfer.backbones import custom
+from transfer.backbones.catalog import BACKBONES
+from transfer.backbones.find import block_tensors, original_network, pool
+from transfer.weights import places as weight_places
+from transfer.weights.find import (
     WeightFile,
     WeightsNotFoundError,
     find_weights,

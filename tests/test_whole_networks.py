@@ -4,9 +4,9 @@ import pytest
 import torch
 from bundles import head
 
-from transfer.backbones import block_tensors, find_spec, original_network
-from transfer.weights import find_weights, load_blocks
-from transfer.whole_networks import HEAD, kinds_of, whole_network
+from transfer.backbones.find import block_tensors, find_spec, original_network
+from transfer.weights.find import find_weights, load_blocks
+from transfer.weights.whole import HEAD, kinds_of, whole_network
 
 NAME = "resnet18"
 

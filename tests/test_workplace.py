@@ -2,8 +2,8 @@
 
 from types import SimpleNamespace
 
+from studies.search.worker import Workplace
 from studies.settings import StudyOptions, decide
-from studies.workplace import Workplace
 
 
 def workplace():

@@ -32,7 +32,7 @@ class TransferConfig:
     trained and ``patience`` how many epochs without a better one end the run. ``choose_by`` says
     what makes an epoch the better one: ``metric``, or the calibrated loss.
 
-    The recipe, off by default (``transfer.recipes`` has the sources):
+    The recipe, off by default (``transfer.training.recipes`` has the sources):
 
     - ``head_init``: ``probe`` starts the head from a logistic regression on the frozen features.
     - ``head_rate_factor``: factor from ``learning_rate`` to the head's.

@@ -7,7 +7,7 @@ optimizer nor that activations at the boundary may be kept.
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transfer.backbones import TransferNetwork
+from transfer.backbones.find import TransferNetwork
 
 
 def freeze(

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfer.backbones import find_spec
+from transfer.activations.frozen import FrozenBlocks, Positions, normalised
+from transfer.backbones.find import find_spec
 from transfer.data.decoding import Pixels
-from transfer.frozen import FrozenBlocks, Positions, normalised
 from transfer.host_memory import retained_memory
-from transfer.weights import WeightFile, load_blocks
-from transfer.whole_networks import HEAD
+from transfer.weights.find import WeightFile, load_blocks
+from transfer.weights.whole import HEAD
 
 
 class Classifier:

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transfer.activations import Activations
-from transfer.backbones import TransferNetwork, find_spec, pool
+from transfer.activations.activations import Activations
+from transfer.activations.frozen import CHUNK_SIZES
+from transfer.backbones.find import TransferNetwork, find_spec, pool
 from transfer.config import TransferConfig
-from transfer.frozen import CHUNK_SIZES
 from transfer.host_memory import retained_memory
-from transfer.micro_batches import MemoryLimits, full_batches, halved_sizes
-from transfer.stepping import logits_above
+from transfer.training.micro_batches import MemoryLimits, full_batches, halved_sizes
+from transfer.training.optimizer import logits_above
 
 
 def predict_logits(

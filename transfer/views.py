@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
-from transfer.catalog import Interpolation
+from transfer.backbones.catalog import Interpolation
 
 ROTATION_DEGREES = 10.0
 # A crop of the image, or the image with its border repeated: share of the side that is seen.

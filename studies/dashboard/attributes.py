@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from studies.records import RECORD_ATTRIBUTES
-from studies.study_record import STUDY_ATTRIBUTES
+from studies.database.study import STUDY_ATTRIBUTES
+from studies.database.trials import RECORD_ATTRIBUTES
 
 HIDDEN = frozenset((*RECORD_ATTRIBUTES, *STUDY_ATTRIBUTES))
 HIDDEN_COLUMNS = frozenset(f"UserAttribute {name}" for name in HIDDEN)

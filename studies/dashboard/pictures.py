@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.calibration import Labels
-from studies.report.drawing import to_png
+from studies.document.drawing import to_png
 from studies.report.figures import Curve, confusion_matrices, learning_curves
+from studies.statistics.calibration import Labels
 
 
 def history_csv(history: Sequence[Mapping[str, Any]]) -> str:
     """A row an epoch: its number, metrics of training and validation images, seconds.
 
     Args:
-        history: as a trial stores it; see ``records.write_result``.
+        history: as a trial stores it; see ``trials.write_result``.
     """
     rows = [
         {

@@ -14,11 +14,11 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from studies.comparison import seconds_saved
-from studies.records import TrialRecord
-from studies.report.axes import PERCENT, finite, metric_axis, power_of_ten
-from studies.report.drawing import INK, LOOKS, plain
-from studies.report.numbers import seconds_text
+from studies.database.trials import TrialRecord
+from studies.document.drawing import INK, LOOKS, plain
+from studies.document.numbers import seconds_text
+from studies.report.figures.axes import PERCENT, finite, metric_axis, power_of_ten
+from studies.results.comparison import seconds_saved
 
 SHOWN_STATES = ("PRUNED", "COMPLETE")  # Later ones are drawn above earlier ones.
 # Plotly's numbers of its symbols; names would be most of a figure's size. In this order circle,

@@ -15,16 +15,16 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 
-from studies.beside import beside
-from studies.confirm import CONFIRM
-from studies.control_rows import CONTROLS_STUDY
 from studies.dashboard.plots import PLOTS
 from studies.dashboard.study_notes import confirm_note, controls_note, search_note
 from studies.dashboard.trial_notes import trial_note
+from studies.database.beside import beside
+from studies.database.storage import StudyStorage, load_study, study_names
+from studies.database.trials import records_of
 from studies.errors import UserError
-from studies.records import records_of
-from studies.report.evidence import Evidence, read_evidence
-from studies.storage import StudyStorage, load_study, study_names
+from studies.results.choice import CONFIRM
+from studies.results.controls import CONTROLS_STUDY
+from studies.results.study import Evidence, read_evidence
 
 # While a study runs: no more often, and with no larger share of its time.
 SHORTEST_SECONDS, LARGEST_SHARE = 5.0, 0.02

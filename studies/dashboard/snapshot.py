@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+from studies.database.storage import BUSY_TIMEOUT_SECONDS
 from studies.errors import UserError
-from studies.storage import BUSY_TIMEOUT_SECONDS
 
 RENEW_SECONDS = 5
 

@@ -7,19 +7,19 @@ import shlex
 from collections.abc import Sequence
 
 from search_spaces import SearchSpace
-from studies.comparison import compare, seconds_saved
-from studies.confirm import Candidate
-from studies.control_rows import alarms, call_notes, control_rows, read_learned
-from studies.ledger import seal_sentence
-from studies.pruning import MIN_PEERS, WARMUP_EPOCHS
-from studies.records import count_states
-from studies.report.blocks import Block, Code, Listing, Paragraph, Report, Section, Table, Words
-from studies.report.evidence import Evidence
+from studies.database.ledger import seal_sentence
+from studies.database.storage import storage_option
+from studies.database.trials import count_states
+from studies.document.blocks import Block, Code, Listing, Paragraph, Report, Section, Table, Words
+from studies.document.markdown import to_markdown
+from studies.document.numbers import NAMES, configuration_text, metric_text, seconds_text
 from studies.report.head import QUESTION, data_blocks, verdict
-from studies.report.markdown import to_markdown
-from studies.report.numbers import NAMES, configuration_text, metric_text, seconds_text
-from studies.space_table import parameter_rows, size_words
-from studies.storage import storage_option
+from studies.results.choice import Candidate
+from studies.results.comparison import compare, seconds_saved
+from studies.results.controls import alarms, call_notes, control_rows, read_learned
+from studies.results.study import Evidence
+from studies.search.pruning import MIN_PEERS, WARMUP_EPOCHS
+from studies.terminal.spaces import parameter_rows, size_words
 from transfer.data.decoding import RESIZED
 
 METRICS = {

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from search_spaces.fields import is_default
-from studies.control_rows import KEYS, NONE
-from studies.model_card import escaped
-from studies.records import CANDIDATE, INTERRUPTED, SEED, TrialRecord
-from studies.report.numbers import NAMES, bytes_text, is_share, metric_text, seconds_text
-from studies.statistics import wilson_interval
+from studies.bundle.card import escaped
+from studies.database.trials import CANDIDATE, INTERRUPTED, SEED, TrialRecord
+from studies.document.numbers import NAMES, bytes_text, is_share, metric_text, seconds_text
+from studies.results.controls import KEYS, NONE
+from studies.statistics.intervals import wilson_interval
 
 # Said in a sentence of its own, or part of how a trial was made rather than of what it trains.
 SAID_ELSEWHERE = ("backbone", "strategy", "num_unfrozen_layers", CANDIDATE, SEED, *KEYS)

@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 
-from studies.accounting import account
-from studies.comparison import seconds_saved
-from studies.control_rows import control_names
-from studies.records import CANDIDATE, SEED, TrialRecord, count_states
-from studies.report.blocks import Block, Drawing, Listing, Paragraph, Section, Table, Words
-from studies.report.evidence import Evidence
-from studies.report.figures import TimelineTrial, timeline
-from studies.report.numbers import (
+from studies.database.trials import CANDIDATE, SEED, TrialRecord, count_states
+from studies.document.blocks import Block, Drawing, Listing, Paragraph, Section, Table, Words
+from studies.document.numbers import (
     NAMES,
     configuration_text,
     metric_text,
     number_cell,
     seconds_text,
 )
+from studies.report.figures import TimelineTrial, timeline
+from studies.results.accounting import account
+from studies.results.comparison import seconds_saved
+from studies.results.controls import control_names
+from studies.results.study import Evidence
 
 STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
 

@@ -5,20 +5,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from studies.claims import Measured
-from studies.confirm import Candidate
-from studies.control_rows import KEYS
-from studies.measurements import (
+from studies.database.trials import TrialRecord
+from studies.report.claims import Measured
+from studies.report.judged import SEEN, Judged, judged_on
+from studies.results.choice import Candidate
+from studies.results.controls import KEYS
+from studies.results.study import Evidence
+from studies.statistics.intervals import Interval, bootstrap_over_seeds
+from studies.statistics.measurements import (
     Measurement,
     gap_interval,
     ratio_over_seeds,
     training_harm,
 )
-from studies.records import TrialRecord
-from studies.report.evidence import Evidence
-from studies.report.judged import SEEN, Judged, judged_on
-from studies.scores import METRICS
-from studies.statistics import Interval, bootstrap_over_seeds
+from studies.statistics.metrics import METRICS
 
 # Differences of a loss are in nats: what people claim is about being right.
 ACCURACY = "accuracy"

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from studies.artifacts import TEST_PREDICTIONS, TEST_THUMBNAILS, read_arrays
-from studies.calibration import Floats, Labels, probabilities
+from studies.database.artifacts import TEST_PREDICTIONS, TEST_THUMBNAILS, read_arrays
+from studies.database.ledger import Opening
+from studies.document.blocks import Block, Picture, Pictures
 from studies.errors import UserError
-from studies.ledger import Opening
-from studies.report.blocks import Block, Picture, Pictures
-from studies.report.evidence import Evidence
+from studies.results.study import Evidence
+from studies.statistics.calibration import Floats, Labels, probabilities
 
 SHOWN = 12
 

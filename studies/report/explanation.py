@@ -3,17 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from studies.diagnosis import explain_study
-from studies.errors import UserError
-from studies.evaluation import recalls_over_seeds
-from studies.explanation import Explanation, Level
-from studies.explanation_words import NAMES as CAUSES
-from studies.explanation_words import sentences
-from studies.ledger import Opening
-from studies.report.blocks import Block, Cell, Drawing, Listing, Paragraph, Table, Words
-from studies.report.evidence import Evidence
-from studies.report.figures import Step, recall_by_class, waterfall
-from studies.report.numbers import (
+from studies.database.ledger import Opening
+from studies.document.blocks import Block, Cell, Drawing, Listing, Paragraph, Table, Words
+from studies.document.numbers import (
     NAMES,
     NOTHING,
     difference_text,
@@ -22,7 +14,15 @@ from studies.report.numbers import (
     number_cell,
     source_of_candidate,
 )
-from studies.statistics import Interval
+from studies.errors import UserError
+from studies.explanation.explain import explain_study
+from studies.explanation.explanation import Explanation, Level
+from studies.explanation.words import NAMES as CAUSES
+from studies.explanation.words import sentences
+from studies.report.figures import Step, recall_by_class, waterfall
+from studies.results.study import Evidence
+from studies.statistics.estimates import recalls_over_seeds
+from studies.statistics.intervals import Interval
 
 
 def explained(evidence: Evidence, opening: Opening) -> list[Block]:

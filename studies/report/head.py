@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from studies.check_record import allowed_lines
-from studies.confirm import seed_remarks
-from studies.records import count_states
-from studies.report.blocks import (
+from studies.database.storage import storage_option
+from studies.database.trials import count_states
+from studies.document.blocks import (
     Block,
     Cell,
     Code,
@@ -22,16 +22,16 @@ from studies.report.blocks import (
     Table,
     Words,
 )
-from studies.report.evidence import Evidence
-from studies.report.methods import methods_paragraph
-from studies.report.numbers import (
+from studies.document.numbers import (
     NAMES,
     difference_text,
     listed,
     number_cell,
     source_of_candidate,
 )
-from studies.storage import storage_option
+from studies.report.methods import methods_paragraph
+from studies.results.choice import seed_remarks
+from studies.results.study import Evidence
 
 QUESTION = (
     "Which is better on these images: fine-tuning a pretrained ConvNet, or using it as a fixed "

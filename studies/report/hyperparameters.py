@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial
 
-from studies.records import TrialRecord, best_trials
-from studies.report.blocks import Block, Drawing, Paragraph, Table, Words
-from studies.report.evidence import Evidence
+from studies.database.trials import TrialRecord, best_trials
+from studies.document.blocks import Block, Drawing, Paragraph, Table, Words
+from studies.document.numbers import NAMES, number_cell
 from studies.report.figures import importance, slices, unfrozen_layers
 from studies.report.importance import (
     FEWEST_FOR_IMPORTANCE,
@@ -14,7 +14,7 @@ from studies.report.importance import (
     associations,
     importances,
 )
-from studies.report.numbers import NAMES, number_cell
+from studies.results.study import Evidence
 
 LOG = ("learning_rate", "weight_decay")
 NO_SAMPLE = (

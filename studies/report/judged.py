@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from studies.calibration import Floats, Labels, uncalibrated
-from studies.confirm import Candidate
-from studies.measurements import Measurement, measurement
-from studies.records import TrialRecord
-from studies.report.evidence import Evidence
+from studies.database.trials import TrialRecord
 from studies.report.predictions_shown import stored_predictions
-from studies.scores import METRICS
-from studies.verdict import difference_over_seeds
+from studies.results.choice import Candidate
+from studies.results.study import Evidence
+from studies.statistics.calibration import Floats, Labels, uncalibrated
+from studies.statistics.measurements import Measurement, measurement
+from studies.statistics.metrics import METRICS
+from studies.statistics.paired import difference_over_seeds
 
 # By how much choices may look too good on images whose result was known: nobody can tell.
 SEEN = (float("inf"), float("inf"))

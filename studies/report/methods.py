@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from studies.records import count_states
-from studies.report.evidence import Evidence
-from studies.report.numbers import NAMES, interval_text, listed
-from studies.scores import METRICS
+from studies.database.trials import count_states
+from studies.document.numbers import NAMES, interval_text, listed
+from studies.results.study import Evidence
+from studies.statistics.metrics import METRICS
 from transfer.data.decoding import RESIZED
 
 CITATIONS = {

@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from studies.artifacts import TEST_PREDICTIONS, read_arrays
-from studies.calibration import Calibration, Floats, Labels, probabilities
+from studies.database.artifacts import TEST_PREDICTIONS, read_arrays
+from studies.database.ledger import Opening
+from studies.document.blocks import Block, Drawing
+from studies.document.numbers import NAMES, interval_text, plain_interval
 from studies.errors import UserError
-from studies.ledger import Opening
-from studies.reliability import ReliabilityCurve, find_recalibration, reliability_curve
-from studies.report.blocks import Block, Drawing
-from studies.report.evidence import Evidence
 from studies.report.figures import calibration, confusion_matrices, roc_curves
-from studies.report.numbers import NAMES, interval_text, plain_interval
+from studies.results.study import Evidence
+from studies.statistics.calibration import Calibration, Floats, Labels, probabilities
+from studies.statistics.reliability import ReliabilityCurve, find_recalibration, reliability_curve
 
 
 def confusions(result: Mapping[str, Any], classes: Sequence[str]) -> Drawing:

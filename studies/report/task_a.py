@@ -1,11 +1,8 @@
 """Task A: which backbone. Complexity, accuracy and computation time, measured."""
 
-from studies.control_rows import KEYS
-from studies.records import TrialRecord
-from studies.report.blocks import Block, Cell, Drawing, Paragraph, Section, Table, Words
-from studies.report.evidence import Evidence
-from studies.report.figures import CostPoint, accuracy_cost
-from studies.report.numbers import (
+from studies.database.trials import TrialRecord
+from studies.document.blocks import Block, Cell, Drawing, Paragraph, Section, Table, Words
+from studies.document.numbers import (
     NAMES,
     NOTHING,
     interval_cell,
@@ -13,7 +10,10 @@ from studies.report.numbers import (
     number_cell,
     source_of_trial,
 )
-from transfer.catalog import BACKBONES
+from studies.report.figures import CostPoint, accuracy_cost
+from studies.results.controls import KEYS
+from studies.results.study import Evidence
+from transfer.backbones.catalog import BACKBONES
 
 TABLE = "python -m studies backbones: what is known of the network, not measured here"
 

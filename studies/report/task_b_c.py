@@ -1,15 +1,8 @@
 """Tasks B and C: how good is each strategy, with which settings, and what changed it."""
 
-from studies.claims import CHOSE, judge
-from studies.confirm import Candidate
-from studies.measurements import Measurement, as_gain
-from studies.records import CANDIDATE, TrialRecord, best_trials
-from studies.report.blocks import Block, Cell, Drawing, Listing, Paragraph, Section, Table, Words
-from studies.report.evidence import Evidence
-from studies.report.figures import Curve, learning_curves
-from studies.report.hyperparameters import what_each_did
-from studies.report.judged import judged_on
-from studies.report.numbers import (
+from studies.database.trials import CANDIDATE, TrialRecord, best_trials
+from studies.document.blocks import Block, Cell, Drawing, Listing, Paragraph, Section, Table, Words
+from studies.document.numbers import (
     NAMES,
     TASKS,
     bytes_text,
@@ -24,8 +17,15 @@ from studies.report.numbers import (
     source_of_trial,
     trial_cell,
 )
-from studies.scores import METRICS
-from studies.statistics import Interval, bootstrap_over_seeds
+from studies.report.claims import CHOSE, judge
+from studies.report.figures import Curve, learning_curves
+from studies.report.hyperparameters import what_each_did
+from studies.report.judged import judged_on
+from studies.results.choice import Candidate
+from studies.results.study import Evidence
+from studies.statistics.intervals import Interval, bootstrap_over_seeds
+from studies.statistics.measurements import Measurement, as_gain
+from studies.statistics.metrics import METRICS
 
 TITLES = {
     "fine_tuning": "fine-tuning",

@@ -3,20 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from studies.final_words import (
-    PRECISION_NOTE,
-    calibration_error_text,
-    forecast_result,
-    images_text,
-    predictive_sentence,
-    shown_metrics,
-)
-from studies.ledger import Opening
-from studies.report.blocks import Block, Cell, Listing, Paragraph, Section, Table, Words
-from studies.report.errors_shown import most_confident_errors
-from studies.report.evidence import Evidence
-from studies.report.explanation import explained
-from studies.report.numbers import (
+from studies.database.ledger import Opening
+from studies.document.blocks import Block, Cell, Listing, Paragraph, Section, Table, Words
+from studies.document.numbers import (
     NAMES,
     NOTHING,
     difference_text,
@@ -26,8 +15,19 @@ from studies.report.numbers import (
     plain_interval,
     source_of_candidate,
 )
+from studies.report.errors_shown import most_confident_errors
+from studies.report.explanation import explained
 from studies.report.predictions_shown import confusions, curves, stored_predictions
-from studies.scores import METRICS
+from studies.results.study import Evidence
+from studies.statistics.metrics import METRICS
+from studies.terminal.evaluation import (
+    PRECISION_NOTE,
+    calibration_error_text,
+    forecast_result,
+    images_text,
+    predictive_sentence,
+    shown_metrics,
+)
 
 MOST_CLASSES = 4
 READ = (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from transfer.data.items import Items, SplitName
+from transfer.data.sources.items import Items, SplitName
 
 Splits = dict[SplitName, Items]
 

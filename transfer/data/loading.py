@@ -14,10 +14,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer.data.check.duplicates import copies_to_drop
 from transfer.data.decoding import Interpolation, Pixels, Resize, Resizing
-from transfer.data.duplicates import copies_to_drop
 from transfer.data.groups import group_codes, partition_lines, together
-from transfer.data.items import Items, OnProgress, Source
 from transfer.data.opening import (
     GIVEN,
     CheckedSplit,
@@ -27,6 +26,7 @@ from transfer.data.opening import (
     open_images,
     require_classes,
 )
+from transfer.data.sources.items import Items, OnProgress, Source
 from transfer.data.splits import Positions, stratified_split
 from transfer.data.window import Window
 

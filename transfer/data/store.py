@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from transfer.cache import mark_used, reserve
 from transfer.data.decoding import NativePixels, Pixels, Resizing, resize
 from transfer.data.facts import Facts, ImageFacts
-from transfer.data.items import Items, OnProgress
+from transfer.data.sources.items import Items, OnProgress
 from transfer.data.survey import (
     as_facts,
     content_digests,

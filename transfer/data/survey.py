@@ -15,7 +15,7 @@ from typing import Any
 from transfer.cache import is_full, mark_used, written_whole
 from transfer.data.decoding import Decoded, UnreadableImageError
 from transfer.data.facts import FORMAT, Facts, ImageFacts, Unreadable, facts_of
-from transfer.data.items import Items, OnProgress
+from transfer.data.sources.items import Items, OnProgress
 
 CHUNK = 64
 NOT_OPENED = "not opened: "  # stands for the digest of bytes that nobody could read

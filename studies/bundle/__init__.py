@@ -1,0 +1,1 @@
+"""The bundle of one model: made, described, read, used, trained again."""

@@ -1,0 +1,1 @@
+"""What is said, as blocks and numbers, and how it is written."""

@@ -1,0 +1,1 @@
+"""The one test evaluation: what it needs, the images, the result."""

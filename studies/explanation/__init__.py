@@ -1,0 +1,1 @@
+"""Why a test result is not what the validation images promised."""

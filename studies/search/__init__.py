@@ -1,0 +1,1 @@
+"""The search: from options to trained trials, and the trainings beside it."""

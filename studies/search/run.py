@@ -1,0 +1,368 @@
+"""Create or resume a study and run its trials to their total. Knows only the order of things."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+import optuna
+
+from studies.data_card import store_card
+from studies.database.artifacts import best_epoch
+from studies.database.ledger import openings, seal_sentence
+from studies.database.storage import (
+    StudyStorage,
+    check_place,
+    create_study,
+    has_database,
+    latest_study,
+    load_study,
+    open_existing,
+    open_storage,
+    study_names,
+)
+from studies.database.study import (
+    StudyRecord,
+    add_decoding_seconds,
+    add_seconds_between_trials,
+    is_foreign,
+    read_study,
+    write_identity,
+    write_later_check,
+    write_places,
+    write_totals,
+)
+from studies.database.trials import TrialRecord, count_states, read_trials
+from studies.errors import StudyFailedError, UserError
+from studies.results.choice import Verdict
+from studies.results.comparison import interim_verdict
+from studies.results.controls import read_learned
+from studies.results.validation_verdict import compare_on_validation
+from studies.search.confirm import confirm_study, declare_margin, remember_asked
+from studies.search.controls import run_controls
+from studies.search.faults import WAY_OUT, to_retry, why_stop
+from studies.search.handout import Handout, Plan, hand_out, num_probes, room, whose_turn
+from studies.search.owners import fail_orphans, hand_out_lock
+from studies.search.setup import Prepared, find_source, prepare, study_name
+from studies.search.worker import Workplace, open_workplace
+from studies.settings import StudyOptions
+from studies.signals import StopSignals
+from studies.statistics.clusters import images_words
+from studies.terminal.progress import Progress
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """A study at the end of `run`: ``num_new`` trials were added by this call.
+
+    ``seal`` says whether its test images were ever opened; ``options`` are what it was asked for.
+    """
+
+    name: str
+    storage: StudyStorage
+    study: StudyRecord
+    records: Sequence[TrialRecord]
+    num_new: int
+    seconds: float
+    note: str | None
+    seal: str
+    verdict: Verdict | None = None
+    options: StudyOptions | None = None
+
+    @property
+    def metric(self) -> str:
+        return str(self.study.settings["metric"])
+
+    @property
+    def num_val(self) -> int:
+        return sum(self.study.identity["data"]["counts"]["val"].values())
+
+
+def run_study(
+    options: StudyOptions,
+    progress: Progress,
+    signals: StopSignals,
+    on_named: Callable[[str], None] = lambda name: None,
+) -> RunSummary:
+    """Run the study that ``options`` describe, or go on with it.
+
+    Args:
+        on_named: told the study's name as soon as it is known, for the message after Ctrl-C.
+
+    Raises:
+        UserError, ValueError: something asked for is wrong, out of reach or different from before.
+        StudyFailedError: trials ran and none is complete.
+        Interrupted: a signal came; what is finished is stored.
+    """
+    started = perf_counter()
+    prepared, storage, study = _opened(options, progress, signals, on_named)
+    first_new = len(read_trials(study))
+    with open_workplace(storage, prepared, progress, signals) as workplace:
+        between = _BetweenTrials()
+        try:
+            note = _work(workplace, study, between, retry_failed=options.retry_failed)
+        finally:
+            add_seconds_between_trials(study, between.seconds)
+        records = read_trials(study)
+        if count_states(records)["complete"] == 0:
+            raise StudyFailedError(_no_result(prepared.settings.name, records))
+        verdict = None
+        if options.confirm:
+            verdict = _confirm(workplace, options, records, retry_failed=options.retry_failed)
+        record = read_study(study)
+        assert record is not None
+    return RunSummary(
+        name=prepared.settings.name,
+        storage=storage,
+        study=record,
+        records=records,
+        num_new=len([r for r in records if r.counts and r.number >= first_new]),
+        seconds=perf_counter() - started,
+        note=note,
+        seal=seal_sentence(openings(storage, record.identity["data"]["test_fingerprint"])),
+        verdict=verdict,
+        options=options,
+    )
+
+
+def confirm_stored(
+    options: StudyOptions,
+    progress: Progress,
+    signals: StopSignals,
+    on_named: Callable[[str], None] = lambda name: None,
+) -> Verdict:
+    """Confirm the best of a study that is there; without a name of the only or the latest one.
+
+    A training over seeds that has failed is done once more, with its seed.
+
+    Raises:
+        UserError, ValueError: there is none, or something is different from before.
+        StudyFailedError: no trial of it is complete.
+        Interrupted: a signal came; what is finished is stored.
+    """
+    name = options.name or latest_study(open_existing(options.storage))
+    options = options.model_copy(update={"name": name})
+    if _stored(options, name) is None:
+        raise UserError(f"Study '{name}' was not made by transfer-studies, or hardly begun.")
+    prepared, storage, study = _opened(options, progress, signals, on_named)
+    records = read_trials(study)
+    if count_states(records)["complete"] == 0:
+        raise StudyFailedError(_no_result(name, records))
+    with open_workplace(storage, prepared, progress, signals) as workplace:
+        return _confirm(workplace, options, records, retry_failed=True)
+
+
+def _confirm(
+    workplace: Workplace,
+    options: StudyOptions,
+    records: Sequence[TrialRecord],
+    *,
+    retry_failed: bool = False,
+) -> Verdict:
+    confirmed = confirm_study(workplace, options, records, retry_failed=retry_failed)
+    # By all seeds: with one of the recipes' nobody would know what seeds do to the difference.
+    controls = run_controls(workplace, confirmed.seeds, retry_failed=retry_failed)
+    return Verdict(
+        confirmed=confirmed,
+        controls=controls,
+        learned=read_learned(workplace.storage, confirmed, workplace.prepared.data.counts),
+        comparison=compare_on_validation(workplace.storage, confirmed, records),
+    )
+
+
+def _opened(
+    options: StudyOptions,
+    progress: Progress,
+    signals: StopSignals,
+    on_named: Callable[[str], None],
+) -> tuple[Prepared, StudyStorage, optuna.Study]:
+    """The study that is asked for, created if need be, with all it needs."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with signals.interruptible():
+        name, stored = _look_up(options)
+        source = find_source(options, stored)
+        if name is None:
+            name = study_name(options, source)
+            stored = _stored(options, name)
+        on_named(name)
+        prepared = prepare(options, source, stored, progress)
+    storage = open_storage(options.storage)
+    study = _create_or_load(storage, prepared)
+    declare_margin(storage, study, options.margin)
+    remember_asked(study, options)
+    return prepared, storage, study
+
+
+class _BetweenTrials:
+    """Seconds that trials take beyond what they have measured themselves."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def started(self) -> None:
+        """A trial is about to be handed out."""
+        self._started = perf_counter()
+
+    def ended(self, seconds_of_trial: float) -> None:
+        """All of it is stored, and these seconds of it are accounted for."""
+        self.seconds += perf_counter() - self._started - seconds_of_trial
+
+
+def _look_up(options: StudyOptions) -> tuple[str | None, StudyRecord | None]:
+    """The study's name and record where both are known before its data are looked at."""
+    if options.name is None:
+        return None, None
+    return options.name, _stored(options, options.name)
+
+
+def _stored(options: StudyOptions, name: str) -> StudyRecord | None:
+    check_place(options.storage)
+    if not has_database(options.storage):
+        return None  # It is created when everything else is known to be right.
+    # Not read-only: a process that is creating it is waited for, a schema cut short is completed.
+    storage = open_storage(options.storage)
+    if name not in study_names(storage):
+        return None
+    return _own_record(load_study(storage, name))
+
+
+def _own_record(study: optuna.Study) -> StudyRecord | None:
+    """The record of a study of this program; None of one that is hardly begun.
+
+    Raises:
+        UserError: the study is of another program.
+    """
+    if is_foreign(study):
+        raise UserError(
+            f"Study '{study.study_name}' was not made by transfer-studies, and is left as it is; "
+            "choose another --name."
+        )
+    return read_study(study)
+
+
+def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
+    settings = prepared.settings
+    with hand_out_lock(storage):
+        study = create_study(storage, settings.name, settings.metric)
+        stored = _own_record(study)
+        if stored is None:
+            store_card(storage, study, prepared.checked)
+            write_identity(study, prepared.identity)
+        elif stored.identity != prepared.identity:
+            raise UserError(f"Study '{settings.name}' was created by another process just now.")
+        elif stored.data_check is None:
+            write_later_check(study, prepared.checked.record())
+        write_places(study, prepared.places)
+        write_totals(study, settings.trials, settings.timeout_seconds)
+        add_decoding_seconds(study, prepared.decoding_seconds)
+    return study
+
+
+def _work(
+    workplace: Workplace, study: optuna.Study, between: "_BetweenTrials", *, retry_failed: bool
+) -> str | None:
+    """Run trials until the total is reached; returns why it ended earlier, if it did.
+
+    Raises:
+        StudyFailedError: trials fail for a reason that is not their configurations'.
+    """
+    prepared, progress, storage = workplace.prepared, workplace.progress, workplace.storage
+    settings, worker = prepared.settings, workplace.worker
+    plan = Plan(
+        space=prepared.space,
+        opening=prepared.identity["opening"],
+        seed=settings.seed,
+        sampler=settings.sampler,
+        metric=settings.metric,
+        share=settings.share,
+    )
+    probes = num_probes(plan.opening)
+    subjects = prepared.data.subjects
+    num_images = len(prepared.data.val)
+    num_subjects = None if subjects is None else subjects["val"]
+    records = read_trials(study)
+    # Trials from here on are this run's own: of them none is run again.
+    first_new = len(study.get_trials(deepcopy=False)) if retry_failed else 0
+    progress.study(settings.name, settings.metric, settings.trials, records)
+    objective = workplace.objective(study)
+    predicted = partial(best_epoch, storage)
+    while True:
+        workplace.signals.check()
+        between.started()
+        with hand_out_lock(storage):
+            records = read_trials(study, records)
+            if fail_orphans(storage, study, records, worker):
+                records = read_trials(study, records)
+            failed = [r for r in to_retry(records) if r.number < first_new]
+            handout = _next(study, plan, records, prepared, worker, failed)
+        if isinstance(handout, str):
+            return handout or None
+        if handout is None:
+            time.sleep(POLL_SECONDS)
+            continue
+        objective.run(handout)
+        records = read_trials(study, records)
+        done = next(r for r in records if r.number == handout.trial.number)
+        workplace.publisher.publish_if_due()
+        between.ended(done.timing.get("total", 0.0))
+        progress.trial_finished(done, records)
+        stop = why_stop(done, records)
+        if stop is not None:
+            raise StudyFailedError(f"{stop} {WAY_OUT}")
+        if handout.logical_number == probes - 1:
+            verdict = interim_verdict(
+                records,
+                settings.metric,
+                num_subjects or num_images,
+                predicted,
+                images_words(num_images, num_subjects, "validation images"),
+            )
+            progress.message(verdict or "No probe is complete yet.")
+
+
+def _next(
+    study: optuna.Study,
+    plan: Plan,
+    records: Sequence[TrialRecord],
+    prepared: Prepared,
+    worker: str,
+    failed: Sequence[TrialRecord],
+) -> Handout | str | None:
+    """The next trial; why there is none ("" for the total); None while other workers are busy.
+
+    ``failed`` are to be run again. One that counts has its place in the total already.
+    """
+    settings = prepared.settings
+    missing, running = room(records, settings.trials)
+    retry = next((r for r in failed if r.counts or missing), None)
+    if missing == 0 and retry is None:
+        return None if running else _no_room_for(failed)
+    spent = sum(r.seconds or 0.0 for r in records if r.counts)
+    if settings.timeout_seconds is not None and spent >= settings.timeout_seconds:
+        return None if running else f"The time limit of {settings.timeout_seconds:g} s is reached."
+    if retry is None and whose_turn(plan, records) is None:
+        return None if running else "Every configuration of the space has been tried."
+    return hand_out(study, plan, records, worker, retry)
+
+
+def _no_room_for(failed: Sequence[TrialRecord]) -> str:
+    if not failed:
+        return ""
+    what = "configuration" if len(failed) == 1 else "configurations"
+    return (
+        f"The total leaves no room to run {len(failed)} failed {what} again; raise --trials by "
+        f"{len(failed)}."
+    )
+
+
+def _no_result(name: str, records: Sequence[TrialRecord]) -> str:
+    counts = count_states(records)
+    reasons = [r.reason for r in records if r.counts and r.state == "FAIL" and r.reason]
+    last = f"; the last reason: {reasons[-1]}" if reasons else ""
+    return (
+        f"No trial of study '{name}' is complete: {counts['fail']} failed, "
+        f"{counts['pruned']} pruned{last}."
+    )

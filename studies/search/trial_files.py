@@ -1,0 +1,92 @@
+"""Files stored with a trial: its course, predictions and weights, and pictures where they matter.
+
+Legend: E epochs, N validation images, C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+
+from studies.dashboard.pictures import confusion_matrix_png, history_csv, learning_curve_png
+from studies.database.storage import StudyStorage
+from studies.database.trials import PREDICTIONS, WEIGHTS
+from studies.database.uploads import upload
+from studies.statistics.calibration import Labels
+from transfer.data.loading import Split
+
+HISTORY = "history.csv"
+MOST_CLASSES = 50  # Of a confusion matrix.
+LEARNING_CURVE, CONFUSION_MATRIX = "learning_curve.png", "confusion_matrix.png"
+
+
+def upload_history(
+    storage: StudyStorage, trial: optuna.Trial, history: Sequence[Mapping[str, Any]]
+) -> None:
+    """Store the metrics and seconds of every epoch as CSV."""
+    text = history_csv(history)
+    upload(storage, trial, HISTORY, lambda path: path.write_text(text, "utf-8"))
+
+
+def upload_predictions(
+    storage: StudyStorage,
+    trial: optuna.Trial,
+    logits: Sequence[NDArray[np.float32]],
+    val: Split,
+) -> str:
+    """Store logits with labels, positions and known groups (N,); returns the artifact's id.
+
+    Args:
+        logits: of every epoch (N, C); stored as one array (E, N, C).
+    """
+    arrays: dict[str, Any] = {
+        "logits_ENC": np.stack(logits),
+        "labels_N": val.labels_N,
+        "positions_N": val.positions_N,
+    }
+    if val.groups_N is not None:
+        arrays["groups_N"] = val.groups_N
+    return upload(storage, trial, PREDICTIONS, lambda path: np.savez(path, **arrays))
+
+
+def upload_weights(
+    storage: StudyStorage, trial: optuna.Trial, trained_state: Mapping[str, Tensor]
+) -> str:
+    """Store trained blocks and head as safetensors; returns the id."""
+    # Contiguous copies: safetensors refuses tensors in channels-last order.
+    tensors = {key: tensor.cpu().contiguous() for key, tensor in trained_state.items()}
+    return upload(storage, trial, WEIGHTS, lambda path: save_file(tensors, path))
+
+
+def upload_pictures(
+    storage: StudyStorage,
+    trial: optuna.Trial,
+    history: Sequence[Mapping[str, Any]],
+    *,
+    metric: str,
+    strategy: str,
+    best_epoch: int,
+    logits_NC: NDArray[np.float32],
+    labels_N: Labels,
+    classes: Sequence[str],
+) -> None:
+    """Store the learning curve, and the confusion matrix of ``best_epoch``, as PNG.
+
+    No matrix of many classes: nobody could read it, and it takes a second or more.
+    """
+    curve = learning_curve_png(history, metric=metric, strategy=strategy, best_epoch=best_epoch)
+    pictures = {LEARNING_CURVE: curve}
+    if len(classes) <= MOST_CLASSES:
+        pictures[CONFUSION_MATRIX] = confusion_matrix_png(logits_NC, labels_N, classes)
+    for name, png in pictures.items():
+        upload(storage, trial, name, partial(_write, content=png))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

@@ -1,0 +1,1 @@
+"""Outputs at the freeze boundary: computed once, kept, handed out by batches."""

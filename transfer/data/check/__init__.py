@@ -1,0 +1,1 @@
+"""The data check: what may spoil a study of these images."""

@@ -1,0 +1,1 @@
+"""Pretrained weights: where they are, and how they get into a network."""
