@@ -15,8 +15,9 @@ from studies.database.artifacts import read_arrays, read_predictions
 from studies.database.storage import load_study, open_existing, open_storage
 from studies.database.study import read_confirm, write_confirm
 from studies.errors import UserError
-from studies.evaluation.finalists import calibration_of, find_finalists, forecast_of
+from studies.evaluation.finalists import find_finalists, forecast_of
 from studies.results.choice import CONFIRM
+from studies.results.forecasts import calibration_of
 from studies.statistics.calibration import find_calibration
 from studies.terminal.progress import LineProgress
 

@@ -10,6 +10,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from search_spaces import Baseline, Parameter, SearchSpace
+from studies.database.faults import to_retry
 from studies.database.trials import (
     INTERRUPTED,
     read_trials,
@@ -17,7 +18,6 @@ from studies.database.trials import (
     write_provenance,
     write_reason,
 )
-from studies.search.faults import to_retry
 from studies.search.handout import (
     Plan,
     hand_out,

@@ -3,8 +3,9 @@
 import pytest
 from bundles import HASHES, bundle_config
 
-from studies.bundle.card import escaped, model_card, with_test_section
+from studies.bundle.card import model_card, with_test_section
 from studies.bundle.config import DataOrigin
+from studies.document.markdown import escaped
 
 
 def card(**changes):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from studies.search.turns import next_strategy, share_json, share_lines, share_of, spent_on
+from studies.results.turns import next_strategy, share_json, share_lines, share_of, spent_on
 
 EXTRACTION, TUNING = "feature_extraction", "fine_tuning"
 

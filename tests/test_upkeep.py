@@ -12,6 +12,7 @@ import studies
 from studies.bundle.config import read_config
 from studies.cli.search import main
 from studies.database.ledger import open_entry, openings
+from studies.database.owners import at_work
 from studies.database.storage import load_study, open_existing, open_storage
 from studies.database.study import read_study
 from studies.database.trials import read_trials, write_claim
@@ -19,7 +20,6 @@ from studies.database.upkeep import delete_study, find_belongings, rename_study
 from studies.errors import UserError
 from studies.evaluation.finalists import find_finalists
 from studies.results.study import read_evidence
-from studies.search.owners import at_work
 
 FAMILY = {"s", "s/confirm", "s/controls"}
 

@@ -10,8 +10,8 @@ from bundles import run_study
 from studies.database.artifacts import read_predictions
 from studies.database.storage import load_study, open_existing
 from studies.database.trials import read_trials
-from studies.evaluation.finalists import forecast_of_candidate
 from studies.results.choice import CONFIRM, read_confirmed
+from studies.results.forecasts import forecast_of_candidate
 from studies.results.validation_verdict import compare_on_validation
 
 

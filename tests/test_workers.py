@@ -10,10 +10,10 @@ import pytest
 from optuna.trial import TrialState
 
 from search_spaces import Parameter, SearchSpace
+from studies.database.owners import fail_orphans, hand_out_lock, owner_lock
 from studies.database.storage import open_storage
 from studies.database.trials import read_trials, write_claim
 from studies.search.handout import Plan, hand_out, room
-from studies.search.owners import fail_orphans, hand_out_lock, owner_lock
 
 NUM_WORKERS = 4
 N_TRIALS = 24

@@ -38,7 +38,8 @@ from studies.errors import UserError
 from studies.search.backbone_module import run_module
 from studies.statistics import calibration
 from studies.statistics.calibration import Floats, Labels
-from studies.terminal.progress import LineProgress, Progress
+from studies.terminal.progress import LineProgress
+from studies.watchers import Progress
 from transfer.backbones.find import find_spec
 from transfer.inference import Classifier
 from transfer.messages import one_line

@@ -3,10 +3,10 @@
 Source of the headings: M. Mitchell et al., "Model cards for model reporting", FAT* 2019.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 from studies.bundle.config import ONNX, BundleConfig
+from studies.document.markdown import escaped
 from studies.statistics.intervals import mean_interval
 from transfer.config import Strategy
 from transfer.data.decoding import RESIZED
@@ -27,12 +27,6 @@ PROPORTIONS = {
     "crop": "Of a picture that is no square the model sees the square in the middle, and nothing "
     "outside it.",
 }
-
-
-def escaped(text: object) -> str:
-    """A text that Markdown shows as it is, in one line."""
-    line = "".join(c if c.isprintable() else " " for c in str(text))
-    return re.sub(r"([\\`*_{}\[\]#!|<>~&:@$])", r"\\\1", line)
 
 
 def model_card(bundle: BundleConfig, test: Sequence[str] = ()) -> str:

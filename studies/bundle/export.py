@@ -46,7 +46,7 @@ from studies.search.backbone_module import check_stored, run_module
 from studies.statistics.calibration import find_calibration
 from studies.terminal.confirmed import SIGNS
 from studies.terminal.evaluation import card_paragraphs
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.data.loading import ImageData
 from transfer.weights.find import WeightFile
 from transfer.weights.whole import HEAD, whole_network

@@ -23,7 +23,7 @@ from studies.bundle.bundle import Bundle
 from studies.bundle.config import Preprocessing
 from studies.errors import UserError
 from studies.statistics.calibration import Floats
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.cache import written_whole
 from transfer.data.decoding import (
     SUFFIXES,

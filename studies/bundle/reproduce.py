@@ -11,7 +11,7 @@ from studies.bundle.retraining import (
     load_same_data,
     train_again,
 )
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.device import versions
 
 SCRIPT = """\

@@ -13,7 +13,7 @@ import torch
 from studies.bundle.config import BundleConfig, DataOrigin, StudyOrigin, WeightsOrigin
 from studies.database.places import find_last_weights, open_last_source, were_last_at
 from studies.errors import StudyFailedError, UserError
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.activations.activations import Activations
 from transfer.backbones.find import interpolations_of
 from transfer.cache import cache_folder, default_limit

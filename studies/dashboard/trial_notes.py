@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from search_spaces.fields import is_default
-from studies.bundle.card import escaped
 from studies.database.trials import CANDIDATE, INTERRUPTED, SEED, TrialRecord
+from studies.document.markdown import escaped
 from studies.document.numbers import NAMES, bytes_text, is_share, metric_text, seconds_text
 from studies.results.controls import KEYS, NONE
 from studies.statistics.intervals import wilson_interval

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import optuna
 
+from studies.database.owners import hand_out_lock
 from studies.database.storage import StudyStorage, create_study, rename_studies, study_is_there
 from studies.database.study import read_search, write_search
-from studies.search.owners import hand_out_lock
 
 
 def beside(

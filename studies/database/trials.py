@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from studies.database.faults import void_numbers
 from studies.database.storage import DEFAULT_STORAGE, StudyStorage, load_study, open_existing
 from studies.database.study import SCHEMA
-from studies.search.faults import void_numbers
 from transfer.config import score_of
 
 if TYPE_CHECKING:

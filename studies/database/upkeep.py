@@ -22,6 +22,7 @@ from optuna.storages._rdb.models import (
 from sqlalchemy import select
 
 from studies.database.ledger import openings
+from studies.database.owners import hand_out_lock, is_elsewhere, workers_at
 from studies.database.storage import (
     DEFAULT_STORAGE,
     StudyStorage,
@@ -33,7 +34,6 @@ from studies.database.storage import (
 from studies.database.study import is_foreign, read_search, read_study
 from studies.database.trials import read_trials
 from studies.errors import UserError
-from studies.search.owners import hand_out_lock, is_elsewhere, workers_at
 from studies.settings import read_options
 
 # As Optuna names them: a database may name any file as an artifact, but not have it deleted.

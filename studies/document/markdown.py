@@ -2,7 +2,6 @@
 
 import re
 
-from studies.bundle.card import escaped
 from studies.document.blocks import (
     Block,
     Cell,
@@ -71,3 +70,9 @@ def _text(given: Words) -> str:
 
 def _cell(cell: Cell) -> str:
     return cell.text
+
+
+def escaped(text: object) -> str:
+    """A text that Markdown shows as it is, in one line."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    return re.sub(r"([\\`*_{}\[\]#!|<>~&:@$])", r"\\\1", line)

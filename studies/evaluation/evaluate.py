@@ -38,7 +38,7 @@ from studies.evaluation.setup import Ready, get_ready
 from studies.search.backbone_module import check_stored, run_module
 from studies.signals import Interrupted, StopSignals
 from studies.terminal.evaluation import card_paragraphs, forecast_sentence, overlap, refusal
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.device import choose_device, make_deterministic
 
 

@@ -26,7 +26,7 @@ from studies.evaluation.setup import Ready
 from studies.results.controls import KEYS, NONE
 from studies.search.controls import log_probabilities
 from studies.statistics.calibration import Labels
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.activations.activations import Activations
 from transfer.cache import default_limit
 from transfer.config import TransferConfig

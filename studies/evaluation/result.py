@@ -14,9 +14,10 @@ import numpy as np
 from studies.bundle.bundle import Bundle
 from studies.database.storage import StudyStorage
 from studies.database.trials import CANDIDATE, SEED, TrialRecord
-from studies.evaluation.finalists import Finalists, calibration_of
+from studies.evaluation.finalists import Finalists
 from studies.evaluation.images import Said
 from studies.results.controls import control_names
+from studies.results.forecasts import calibration_of
 from studies.results.strategies_compared import FIRST, SECOND, compare_strategies
 from studies.results.validation_verdict import choices_of
 from studies.statistics.calibration import Calibration, Floats, uncalibrated
@@ -36,7 +37,7 @@ from studies.statistics.estimates import (
 )
 from studies.statistics.metrics import METRICS, Labels
 from studies.statistics.reliability import calibration_json
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 
 
 def evaluated(

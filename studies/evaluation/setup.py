@@ -17,7 +17,7 @@ from studies.database.storage import StudyStorage
 from studies.errors import UserError
 from studies.evaluation.finalists import Finalists
 from studies.results.controls import KEYS, NONE
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.cache import cache_folder
 from transfer.data.loading import ImageData
 from transfer.device import choose_device

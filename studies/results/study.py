@@ -15,7 +15,6 @@ from studies.database.storage import StudyStorage, load_study
 from studies.database.study import StudyRecord, read_data_card, read_study
 from studies.database.trials import TrialRecord, best_trials, read_trials, records_of
 from studies.errors import UserError
-from studies.evaluation.finalists import forecast_of_candidate
 from studies.results.choice import (
     CONFIRM,
     Candidate,
@@ -25,6 +24,7 @@ from studies.results.choice import (
     read_repeats,
 )
 from studies.results.controls import CONTROLS_STUDY
+from studies.results.forecasts import forecast_of_candidate
 from studies.results.strategies_compared import Comparison
 from studies.results.validation_verdict import compare_on_validation
 from studies.settings import chooser_words

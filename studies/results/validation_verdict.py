@@ -11,8 +11,8 @@ from studies.database.artifacts import read_predictions
 from studies.database.storage import StudyStorage
 from studies.database.trials import TrialRecord
 from studies.errors import UserError
-from studies.evaluation.finalists import forecast_of_candidate
 from studies.results.choice import Candidate, Confirmed
+from studies.results.forecasts import forecast_of_candidate
 from studies.results.strategies_compared import (
     FIRST,
     SECOND,

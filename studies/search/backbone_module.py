@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from studies.errors import UserError
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.backbones.find import backbones_from_file
 
 

@@ -17,13 +17,13 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 
 from search_spaces import Parameter, SearchSpace
 from studies.database.trials import TrialRecord, count_states, write_claim
+from studies.results.turns import next_strategy
 from studies.search.suggestion import (
     frozen,
     num_untried,
     suggest_configuration,
     tried_configurations,
 )
-from studies.search.turns import next_strategy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from studies.database.faults import DIVERGED, kills_device
 from studies.database.storage import StudyStorage
 from studies.database.trials import (
     INTERRUPTED,
@@ -22,7 +23,6 @@ from studies.database.trials import (
     write_reason,
     write_result,
 )
-from studies.search.faults import DIVERGED, kills_device
 from studies.search.handout import Handout
 from studies.search.pruning import should_prune
 from studies.search.trial_files import (
@@ -33,7 +33,7 @@ from studies.search.trial_files import (
 )
 from studies.settings import StudySettings
 from studies.signals import Interrupted, StopSignals
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.activations.activations import Activations
 from transfer.config import Strategy, TransferConfig, score_of
 from transfer.device import free_memory

@@ -7,7 +7,7 @@ import torch
 from search_spaces import SearchSpace
 from studies.database.study import StudyRecord
 from studies.settings import StudySettings
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.config import Strategy
 from transfer.training.precision import choose_precision, describe_precision
 

@@ -10,7 +10,9 @@ import optuna
 
 from studies.data_card import store_card
 from studies.database.artifacts import best_epoch
+from studies.database.faults import WAY_OUT, to_retry, why_stop
 from studies.database.ledger import openings, seal_sentence
+from studies.database.owners import fail_orphans, hand_out_lock
 from studies.database.storage import (
     StudyStorage,
     check_place,
@@ -41,15 +43,13 @@ from studies.results.controls import read_learned
 from studies.results.validation_verdict import compare_on_validation
 from studies.search.confirm import confirm_study, declare_margin, remember_asked
 from studies.search.controls import run_controls
-from studies.search.faults import WAY_OUT, to_retry, why_stop
 from studies.search.handout import Handout, Plan, hand_out, num_probes, room, whose_turn
-from studies.search.owners import fail_orphans, hand_out_lock
 from studies.search.setup import Prepared, find_source, prepare, study_name
 from studies.search.worker import Workplace, open_workplace
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
 from studies.statistics.clusters import images_words
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 
 POLL_SECONDS = 0.5
 

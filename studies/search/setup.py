@@ -22,7 +22,7 @@ from studies.search.precision_choice import chosen_precision
 from studies.search.resume import allowances, refuse_other_data, refuse_other_settings
 from studies.settings import DEFAULTS, FIXED, StudyOptions, StudySettings, decide
 from studies.spaces import chosen_space
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.backbones.catalog import BACKBONES
 from transfer.backbones.find import (
     check_image_size,

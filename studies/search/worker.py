@@ -11,14 +11,14 @@ import optuna
 from optuna.storages._rdb.models import NOT_FOUND_MSG
 
 from studies.dashboard.publish import Publisher
+from studies.database.owners import at_work, owner_lock
 from studies.database.storage import StudyStorage, load_study, study_is_there
 from studies.database.study import read_study
 from studies.errors import StudyFailedError
 from studies.search.objective import Objective
-from studies.search.owners import at_work, owner_lock
 from studies.search.setup import Prepared
 from studies.signals import StopSignals
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.activations.activations import Activations
 from transfer.data.loading import ImageData
 from transfer.device import describe_device, versions

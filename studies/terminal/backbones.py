@@ -13,7 +13,7 @@ from rich.table import Table
 
 from studies.search.backbone_module import run_module
 from studies.settings import DEFAULTS, read_options
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.backbones.catalog import BACKBONES
 from transfer.backbones.custom import installed_names
 from transfer.backbones.find import find_spec

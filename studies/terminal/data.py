@@ -17,7 +17,7 @@ from studies.search.resume import asked_allowances
 from studies.search.setup import choose_space, find_source, settings_for
 from studies.settings import StudyOptions, StudySettings
 from studies.terminal.backbones import backbone_rows
-from studies.terminal.progress import Progress
+from studies.watchers import Progress
 from transfer.cache import cache_folder
 from transfer.data.decoding import RESIZED
 from transfer.data.loading import ImageData

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from studies.bundle.card import escaped
 from studies.bundle.config import MODEL, BundleConfig
 from studies.database.ledger import Opening
+from studies.document.markdown import escaped
 from studies.statistics.clusters import images_words
 from studies.terminal.confirmed import SIGNS
 from transfer.messages import printable

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,30 +16,7 @@ from rich.text import Text
 
 from search_spaces.fields import is_default
 from studies.database.trials import TrialRecord, best_trials, count_states
-
-
-class EpochSeen(Protocol):
-    """One epoch as far as the screen is concerned."""
-
-    @property
-    def epoch(self) -> int: ...
-    @property
-    def train(self) -> dict[str, float]: ...
-    @property
-    def val(self) -> dict[str, float]: ...
-
-
-class Progress(Protocol):
-    """What happens, as the runner tells it."""
-
-    def message(self, text: str) -> None: ...
-    def work(self, what: str, done: int, total: int) -> None: ...
-    def study(
-        self, name: str, metric: str, n_trials: int, records: Sequence[TrialRecord]
-    ) -> None: ...
-    def trial_started(self, number: int, fields: Mapping[str, Any]) -> None: ...
-    def epoch(self, record: EpochSeen) -> None: ...
-    def trial_finished(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None: ...
+from studies.watchers import EpochSeen, Progress
 
 
 def describe(fields: Mapping[str, Any]) -> str:

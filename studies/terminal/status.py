@@ -12,7 +12,7 @@ from studies.database.storage import StudyStorage, load_study, open_existing, st
 from studies.database.study import StudyRecord, read_study
 from studies.database.trials import TrialRecord, count_states, read_trials
 from studies.errors import UserError
-from studies.search.turns import share_json, share_lines, share_of
+from studies.results.turns import share_json, share_lines, share_of
 from studies.terminal.study import trial_json, trials_table
 from transfer.data.decoding import RESIZED
 

@@ -18,7 +18,7 @@ from studies.database.storage import DEFAULT_STORAGE
 from studies.database.trials import TrialRecord, best_trials, count_states
 from studies.results.accounting import account
 from studies.results.comparison import StrategySummary, compare, seconds_saved
-from studies.search.turns import share_json, share_lines, share_of
+from studies.results.turns import share_json, share_lines, share_of
 from studies.settings import StudyOptions
 from studies.statistics.clusters import images_words
 from studies.terminal.confirmed import print_verdict, verdict_json
