@@ -17,7 +17,7 @@ from studies.results.controls import (
     read_learned,
 )
 from studies.statistics.metrics import METRICS
-from studies.terminal.confirmed import SIGNS
+from transfer.config import TITLES
 
 CLASSES = ("NORMAL", "ILL")
 
@@ -105,20 +105,20 @@ def test_an_overconfident_model_that_ranks_well_raises_no_alarm():
 
 def test_the_alarm_says_what_does_not_show_it():
     found = {"fine_tuning": learned(0.5, 0.0)}
-    (line,) = alarms(found, SIGNS)
+    (line,) = alarms(found, TITLES)
     assert line.startswith("Alarm: nothing shows that fine-tuning has learned anything: on 400")
     assert "AUROC to be above 0.5 (0." in line
-    assert alarms({"fine_tuning": learned(0.5, 1.5)}, SIGNS) == []
-    assert call_notes(found, SIGNS) == []
+    assert alarms({"fine_tuning": learned(0.5, 1.5)}, TITLES) == []
+    assert call_notes(found, TITLES) == []
 
 
 def test_a_good_model_that_calls_nearly_everything_normal_is_told_to_use_a_threshold():
     rare = learned(0.05, 1.53)
-    (line,) = call_notes({"fine_tuning": rare}, SIGNS)
+    (line,) = call_notes({"fine_tuning": rare}, TITLES)
     assert rare.most == "NORMAL" and rare.share > 0.9 and rare.recall < 0.25
     assert line.startswith("fine-tuning calls 9") and "NORMAL by the most probable class" in line
     assert "use a threshold" in line
-    assert call_notes({"fine_tuning": learned(0.5, 1.53)}, SIGNS) == []
+    assert call_notes({"fine_tuning": learned(0.5, 1.53)}, TITLES) == []
 
 
 def test_seeds_with_images_of_their_own_are_judged_apart():
@@ -128,14 +128,14 @@ def test_seeds_with_images_of_their_own_are_judged_apart():
     assert len(found.gains) == len(found.aurocs) == 3 and found.is_shown
     nothing = [drawn(seed, 0.5, 0.0, num_seeds=1, num_images=80) for seed in range(3)]
     found = measure_learned(nothing, CLASSES, shares_C)
-    assert "with the first of 3 seeds" in alarms({"fine_tuning": found}, SIGNS)[0]
+    assert "with the first of 3 seeds" in alarms({"fine_tuning": found}, TITLES)[0]
 
 
 def test_without_auroc_the_loss_decides():
     labels_N, given_SNC, _ = drawn(0, 0.5, 1.5)
     same_N = np.zeros(len(labels_N), np.int64)
     found = measure_learned([Predictions(same_N, given_SNC)], CLASSES, np.array([0.5, 0.5]))
-    assert found.aurocs == (None,) and "not defined" in alarms({"fine_tuning": found}, SIGNS)[0]
+    assert found.aurocs == (None,) and "not defined" in alarms({"fine_tuning": found}, TITLES)[0]
 
 
 def test_copies_of_few_patients_do_not_show_what_the_patients_do_not():
@@ -158,8 +158,8 @@ def test_of_too_few_subjects_nobody_says_whether_anything_was_learned():
     found = measure_learned(
         [Predictions(labels_N, said_SNC, labels_N)], CLASSES, np.array([0.5, 0.5])
     )
-    assert not found.is_known and alarms({"fine_tuning": found}, SIGNS) == []
-    (line,) = call_notes({"fine_tuning": found}, SIGNS)
+    assert not found.is_known and alarms({"fine_tuning": found}, TITLES) == []
+    (line,) = call_notes({"fine_tuning": found}, TITLES)
     assert line == (
         "The validation images are of too few subjects to tell whether fine-tuning has learned "
         "anything."

@@ -8,11 +8,11 @@ import pytest
 from studies.dashboard.study_notes import METRICS, confirm_note, controls_note, search_note
 from studies.database.storage import create_study, open_storage
 from studies.database.study import write_confirm, write_search
-from studies.document.numbers import NAMES
 from studies.results.controls import alarms, read_learned
 from studies.results.study import read_evidence
 from tests.bundles import run_study
 from transfer.config import METRICS as SEARCHED
+from transfer.config import TITLES
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_every_metric_of_a_study_is_explained():
 
 def test_the_best_of_each_strategy_stand_there_with_what_they_are_worth(evidence):
     note = shown(search_note(evidence))
-    for strategy, words in NAMES.items():
+    for strategy, words in TITLES.items():
         best = evidence.best(strategy)
         said = rf"best of \d by {words}: trial {best.number}, {100 * best.value:.1f} %"
         assert re.search(said, note)
@@ -147,5 +147,5 @@ def test_controls_stand_there_with_their_values(evidence):
 def test_an_alarm_stands_in_the_note_of_the_controls(evidence):
     """Random weights and a dozen images: nothing was learned."""
     learned = read_learned(evidence.storage, evidence.confirmed, evidence.counts)
-    lines = alarms(learned, NAMES)
+    lines = alarms(learned, TITLES)
     assert lines and all(line in shown(controls_note(evidence)) for line in lines)

@@ -1,7 +1,7 @@
 """``TransferConfig``: everything that fixes one training run. Knows neither torch nor Optuna."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -22,6 +22,13 @@ class Strategy(StrEnum):
 
     FEATURE_EXTRACTION = "feature_extraction"
     FINE_TUNING = "fine_tuning"
+
+
+# What they are called.
+TITLES: Mapping[str, str] = {
+    Strategy.FEATURE_EXTRACTION: "feature extraction",
+    Strategy.FINE_TUNING: "fine-tuning",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

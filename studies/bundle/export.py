@@ -44,9 +44,9 @@ from studies.database.storage import (
 from studies.results.choice import seed_remarks
 from studies.search.backbone_module import check_stored, run_module
 from studies.statistics.calibration import find_calibration
-from studies.terminal.confirmed import SIGNS
 from studies.terminal.evaluation import card_paragraphs
 from studies.watchers import Progress
+from transfer.config import TITLES
 from transfer.data.loading import ImageData
 from transfer.weights.find import WeightFile
 from transfer.weights.whole import HEAD, whole_network
@@ -187,7 +187,7 @@ def export_study(options: ExportOptions, progress: Progress) -> Exported:
         folder=out,
         config=written,
         onnx_difference=difference[0] if difference else None,
-        remarks=seed_remarks(found.confirmed, SIGNS),
+        remarks=seed_remarks(found.confirmed, TITLES),
     )
 
 

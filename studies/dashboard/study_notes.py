@@ -12,7 +12,7 @@ from studies.database.storage import storage_option
 from studies.database.trials import count_states
 from studies.document.blocks import Block, Code, Listing, Paragraph, Report, Section, Table, Words
 from studies.document.markdown import to_markdown
-from studies.document.numbers import NAMES, configuration_text, metric_text, seconds_text
+from studies.document.numbers import configuration_text, metric_text, seconds_text
 from studies.report.head import QUESTION, data_blocks, verdict
 from studies.results.choice import Candidate
 from studies.results.comparison import compare, seconds_saved
@@ -20,6 +20,7 @@ from studies.results.controls import alarms, call_notes, control_rows, read_lear
 from studies.results.study import Evidence
 from studies.search.pruning import MIN_PEERS, WARMUP_EPOCHS
 from studies.terminal.spaces import parameter_rows, size_words
+from transfer.config import TITLES
 from transfer.data.decoding import RESIZED
 
 METRICS = {
@@ -158,8 +159,8 @@ def controls_note(evidence: Evidence) -> str:
         blocks.append(Table(name="controls", caption="", columns=columns, rows=rows))
     if evidence.confirmed is not None and evidence.is_confirmed:
         learned = read_learned(evidence.storage, evidence.confirmed, evidence.counts)
-        blocks += [Paragraph(content=line, kind="warning") for line in alarms(learned, NAMES)]
-        blocks += [Paragraph(content=line, kind="note") for line in call_notes(learned, NAMES)]
+        blocks += [Paragraph(content=line, kind="warning") for line in alarms(learned, TITLES)]
+        blocks += [Paragraph(content=line, kind="note") for line in call_notes(learned, TITLES)]
     return to_markdown(
         Report(
             title=f"{evidence.name}/controls: what must be beaten",
@@ -202,7 +203,7 @@ def _best(evidence: Evidence) -> list[Block]:
     for strategy, summary in found.items():
         value = metric_text(evidence.metric, summary.value)
         items.append(
-            f"best of {summary.num_trials} by {NAMES[strategy]}: trial {summary.best.number}, "
+            f"best of {summary.num_trials} by {TITLES[strategy]}: trial {summary.best.number}, "
             f"{value}; {configuration_text(summary.best.params)}"
         )
     if not items:
@@ -273,7 +274,7 @@ def _candidates(evidence: Evidence, found: Sequence[Candidate]) -> Table:
         rows.append(
             [
                 f"{candidate.number}{' (chosen)' if candidate.number in chosen else ''}",
-                NAMES[candidate.strategy],
+                TITLES[candidate.strategy],
                 str(candidate.configuration["backbone"]),
                 metric_text(metric, candidate.mean),
                 "?" if error == float("inf") else metric_text(metric, error),

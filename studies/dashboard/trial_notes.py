@@ -10,9 +10,10 @@ from typing import Any
 from search_spaces.fields import is_default
 from studies.database.trials import CANDIDATE, INTERRUPTED, SEED, TrialRecord
 from studies.document.markdown import escaped
-from studies.document.numbers import NAMES, bytes_text, is_share, metric_text, seconds_text
+from studies.document.numbers import bytes_text, is_share, metric_text, seconds_text
 from studies.results.controls import KEYS, NONE
 from studies.statistics.intervals import wilson_interval
+from transfer.config import TITLES
 
 # Said in a sentence of its own, or part of how a trial was made rather than of what it trains.
 SAID_ELSEWHERE = ("backbone", "strategy", "num_unfrozen_layers", CANDIDATE, SEED, *KEYS)
@@ -79,7 +80,7 @@ def _trained(record: TrialRecord, depths: Mapping[str, int], purpose: str) -> st
     ]
     seed = params.get(SEED, record.config.get("seed"))
     values += [] if seed is None else [f"seed {seed}"]
-    title = f"**{NAMES.get(strategy, strategy).capitalize()}** of {escaped(backbone)}"
+    title = f"**{TITLES.get(strategy, strategy).capitalize()}** of {escaped(backbone)}"
     return f"{title}: {what}; {escaped(', '.join(values))}.{_why(params, purpose)}"
 
 

@@ -12,10 +12,6 @@ from studies.results.choice import Candidate
 from studies.statistics.intervals import Interval
 from studies.statistics.metrics import METRICS
 
-NAMES: Mapping[str, str] = {
-    "feature_extraction": "feature extraction",
-    "fine_tuning": "fine-tuning",
-}
 TASKS: Mapping[str, str] = {"fine_tuning": "Task B", "feature_extraction": "Task C"}
 NOTHING = Cell(text="-")
 

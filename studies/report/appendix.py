@@ -4,18 +4,13 @@ from collections.abc import Sequence
 
 from studies.database.trials import CANDIDATE, SEED, TrialRecord, count_states
 from studies.document.blocks import Block, Drawing, Listing, Paragraph, Section, Table, Words
-from studies.document.numbers import (
-    NAMES,
-    configuration_text,
-    metric_text,
-    number_cell,
-    seconds_text,
-)
+from studies.document.numbers import configuration_text, metric_text, number_cell, seconds_text
 from studies.report.figures import TimelineTrial, timeline
 from studies.results.accounting import account
 from studies.results.comparison import seconds_saved
 from studies.results.controls import control_names
 from studies.results.study import Evidence
+from transfer.config import TITLES
 
 STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
 
@@ -48,7 +43,7 @@ def _search(evidence: Evidence) -> Table:
             number_cell(trial.number),
             trial.state.lower(),
             _value(evidence, trial),
-            NAMES.get(str(trial.strategy), ""),
+            TITLES.get(str(trial.strategy), ""),
             configuration_text({k: v for k, v in trial.params.items() if k != "strategy"}),
             number_cell(len(trial.history)),
             number_cell(trial.seconds, "{:.1f}"),
@@ -99,7 +94,7 @@ def _confirm(evidence: Evidence) -> list[Block]:
             number_cell(candidate.number, href=f"#trial-{candidate.number}"),
             number_cell(run.params[SEED]),
             _value(evidence, run),
-            NAMES[candidate.strategy],
+            TITLES[candidate.strategy],
             "chosen" if candidate.number in chosen else "",
             number_cell(run.seconds, "{:.1f}"),
         ]

@@ -6,7 +6,6 @@ from typing import Any
 from studies.database.ledger import Opening
 from studies.document.blocks import Block, Cell, Drawing, Listing, Paragraph, Table, Words
 from studies.document.numbers import (
-    NAMES,
     NOTHING,
     difference_text,
     interval_cell,
@@ -23,6 +22,7 @@ from studies.report.figures import Step, recall_by_class, waterfall
 from studies.results.study import Evidence
 from studies.statistics.estimates import recalls_over_seeds
 from studies.statistics.intervals import Interval
+from transfer.config import TITLES
 
 
 def explained(evidence: Evidence, opening: Opening) -> list[Block]:
@@ -62,7 +62,7 @@ def _of_strategy(
     candidate = evidence.candidate(strategy)
     source = "" if candidate is None else source_of_candidate(candidate, evidence.name)
     summary, *told = sentences(found)
-    name = NAMES[strategy]
+    name = TITLES[strategy]
     blocks: list[Block] = [
         Paragraph(
             content=Cell(text=f"{name[0].upper()}{name[1:]}: {summary}", source=source, quiet=True)
@@ -111,7 +111,7 @@ def _waterfall(strategy: str, found: Explanation) -> Drawing:
         figure=waterfall(
             steps, start=("validation", start), end=("test", end), unit=f"{found.metric} ({unit})"
         ),
-        caption=f"Where the {found.metric} of {NAMES[strategy]} went between validation and test "
+        caption=f"Where the {found.metric} of {TITLES[strategy]} went between validation and test "
         "images: the steps add up. Whiskers are 95 % intervals.",
         description="; ".join(
             f"{CAUSES[step.cause]} {difference_text(found.metric, step.change)}"
@@ -138,7 +138,7 @@ def _steps(strategy: str, found: Explanation, source: str) -> Table:
     rows += _thresholds(found)
     return Table(
         name=f"points_{strategy}",
-        caption=f"Points lost with {NAMES[strategy]}: causes and remedies",
+        caption=f"Points lost with {TITLES[strategy]}: causes and remedies",
         columns=["cause", f"change of {found.metric}", "", "what helps"],
         rows=rows,
     )
@@ -186,7 +186,7 @@ def _domains(strategy: str, found: Explanation) -> Table:
     return Table(
         name=f"domains_{strategy}",
         caption="Can images be told apart by the frozen features of the backbone of "
-        f"{NAMES[strategy]}? AUROC of a domain classifier, p of a permutation test; of classes "
+        f"{TITLES[strategy]}? AUROC of a domain classifier, p of a permutation test; of classes "
         "the verdict goes by p for their number (Holm)",
         columns=["images", "validation from test", "p", "train from validation", "p", ""],
         rows=rows,

@@ -22,16 +22,11 @@ from studies.document.blocks import (
     Table,
     Words,
 )
-from studies.document.numbers import (
-    NAMES,
-    difference_text,
-    listed,
-    number_cell,
-    source_of_candidate,
-)
+from studies.document.numbers import difference_text, listed, number_cell, source_of_candidate
 from studies.report.methods import methods_paragraph
 from studies.results.choice import seed_remarks
 from studies.results.study import Evidence
+from transfer.config import TITLES
 
 QUESTION = (
     "Which is better on these images: fine-tuning a pretrained ConvNet, or using it as a fixed "
@@ -66,7 +61,7 @@ def verdict(evidence: Evidence) -> list[Block]:
     if unfinished:
         blocks.append(Paragraph(content=unfinished, kind="warning"))
     if evidence.confirmed is not None and evidence.is_confirmed:
-        lines = seed_remarks(evidence.confirmed, NAMES)
+        lines = seed_remarks(evidence.confirmed, TITLES)
         blocks += [Paragraph(content=line, kind="warning") for line in lines]
     return blocks
 
@@ -82,7 +77,7 @@ def _difference(evidence: Evidence) -> tuple[Cell, str] | None:
     comparison = evidence.comparison
     if comparison is None:
         return None
-    chosen = [evidence.candidate(name) for name in NAMES]
+    chosen = [evidence.candidate(name) for name in TITLES]
     source = "; ".join(source_of_candidate(c, evidence.name) for c in chosen if c is not None)
     return Cell(text=comparison.sentence, source=source, href="#task-d"), (
         f"Difference {difference_text(comparison.metric, comparison.difference)}, p = "
@@ -145,9 +140,9 @@ def _no_verdict(evidence: Evidence) -> str:
             f"No verdict: none of {counts['fail'] + counts['pruned']} finished trials is complete "
             f"({counts['fail']} failed, {counts['pruned']} pruned)."
         )
-    missing = [name for name in NAMES if evidence.best(name) is None]
+    missing = [name for name in TITLES if evidence.best(name) is None]
     if missing:
-        strategy = NAMES[missing[0]]
+        strategy = TITLES[missing[0]]
         return f"No verdict: there is no complete trial of {strategy}, so nothing to compare."
     if evidence.confirmed is None:
         return (

@@ -6,7 +6,7 @@ from optuna.trial import FrozenTrial
 
 from studies.database.trials import TrialRecord, best_trials
 from studies.document.blocks import Block, Drawing, Paragraph, Table, Words
-from studies.document.numbers import NAMES, number_cell
+from studies.document.numbers import number_cell
 from studies.report.figures import importance, slices, unfrozen_layers
 from studies.report.importance import (
     FEWEST_FOR_IMPORTANCE,
@@ -15,6 +15,7 @@ from studies.report.importance import (
     importances,
 )
 from studies.results.study import Evidence
+from transfer.config import TITLES
 
 LOG = ("learning_rate", "weight_decay")
 NO_SAMPLE = (
@@ -42,7 +43,7 @@ def what_each_did(evidence: Evidence, strategy: str) -> list[Block]:
             Drawing(
                 name=f"slices_{strategy}",
                 figure=slices(values, metric=f"validation {metric}", strategy=strategy, log=LOG),
-                caption=f"What each hyperparameter did in {NAMES[strategy]}: {len(trials)} "
+                caption=f"What each hyperparameter did in {TITLES[strategy]}: {len(trials)} "
                 "complete trials, one seed each.",
                 description=f"Validation {metric} against {', '.join(values)}.",
             )
@@ -61,7 +62,7 @@ def _associations(evidence: Evidence, strategy: str, stored: Sequence[FrozenTria
     if not found:
         text = (
             f"Whether a hyperparameter goes with the metric: not tested with {len(stored)} "
-            f"complete trials of {NAMES[strategy]} ({FEWEST_TRIALS} that differ are needed)."
+            f"complete trials of {TITLES[strategy]} ({FEWEST_TRIALS} that differ are needed)."
         )
         return [Paragraph(content=text, kind="note")]
     rows: list[list[Words]] = [
@@ -79,7 +80,7 @@ def _associations(evidence: Evidence, strategy: str, stored: Sequence[FrozenTria
         Table(
             name=f"associations_{strategy}",
             caption=f"Which hyperparameters go with validation {evidence.metric} in "
-            f"{NAMES[strategy]}, each alone, {len(stored)} complete trials",
+            f"{TITLES[strategy]}, each alone, {len(stored)} complete trials",
             columns=["hyperparameter", "test", "correlation", "p", "p by Holm", ""],
             rows=rows,
         ),
@@ -92,7 +93,7 @@ def _importance(evidence: Evidence, strategy: str, stored: Sequence[FrozenTrial]
     if not found:
         text = (
             f"Importance of hyperparameters: not shown with {len(stored)} complete trials of "
-            f"{NAMES[strategy]} ({FEWEST_FOR_IMPORTANCE} or more that differ are needed)."
+            f"{TITLES[strategy]} ({FEWEST_FOR_IMPORTANCE} or more that differ are needed)."
         )
         return [Paragraph(content=text, kind="note")]
     told = ", ".join(
@@ -104,7 +105,7 @@ def _importance(evidence: Evidence, strategy: str, stored: Sequence[FrozenTrial]
         Drawing(
             name=f"importance_{strategy}",
             figure=importance(found, strategy=strategy),
-            caption=f"Importance within {NAMES[strategy]} (PED-ANOVA, the best tenth against "
+            caption=f"Importance within {TITLES[strategy]} (PED-ANOVA, the best tenth against "
             "all). The line is what permuted values of the metric reach in one of 20 cases, all "
             f"hyperparameters together; below it nothing is shown: {told}.",
             description=told,

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from studies.database.trials import count_states
-from studies.document.numbers import NAMES, interval_text, listed
+from studies.document.numbers import interval_text, listed
 from studies.results.study import Evidence
 from studies.statistics.metrics import METRICS
+from transfer.config import TITLES
 from transfer.data.decoding import RESIZED
 
 CITATIONS = {
@@ -143,7 +144,7 @@ def _searched(space: Mapping[str, Any]) -> str:
     parts = []
     for parameter in space["parameters"]:
         name = parameter["name"].replace("_", " ")
-        of = f" of {NAMES[parameter['strategy']]}" if parameter["strategy"] else ""
+        of = f" of {TITLES[parameter['strategy']]}" if parameter["strategy"] else ""
         if parameter["choices"] is not None:
             values = ", ".join(map(str, parameter["choices"]))
         else:
@@ -176,7 +177,7 @@ def _forecast(evidence: Evidence) -> list[str]:
     if not evidence.forecasts:
         return []
     told = "; ".join(
-        f"{NAMES[name]} {interval_text(evidence.metric, found)}"
+        f"{TITLES[name]} {interval_text(evidence.metric, found)}"
         for name, found in evidence.forecasts.items()
     )
     return [

@@ -10,17 +10,18 @@ from sklearn.metrics import roc_curve
 from studies.database.artifacts import TEST_PREDICTIONS, read_arrays
 from studies.database.ledger import Opening
 from studies.document.blocks import Block, Drawing
-from studies.document.numbers import NAMES, interval_text, plain_interval
+from studies.document.numbers import interval_text, plain_interval
 from studies.errors import UserError
 from studies.report.figures import calibration, confusion_matrices, roc_curves
 from studies.results.study import Evidence
 from studies.statistics.calibration import Calibration, Floats, Labels, probabilities
 from studies.statistics.reliability import ReliabilityCurve, find_recalibration, reliability_curve
+from transfer.config import TITLES
 
 
 def confusions(result: Mapping[str, Any], classes: Sequence[str]) -> Drawing:
     matrices = {
-        NAMES[name]: (each["confusion"]["counts"], classes)
+        TITLES[name]: (each["confusion"]["counts"], classes)
         for name, each in result["by_strategy"].items()
     }
     told = [f"{title}: {_in_words(counts, classes)}" for title, (counts, _) in matrices.items()]
@@ -66,7 +67,7 @@ def curves(
             for name, given_SNC in given.items()
         }
         auroc = "; ".join(
-            f"{NAMES[name]} {interval_text('auroc', each['metrics']['auroc'])}"
+            f"{TITLES[name]} {interval_text('auroc', each['metrics']['auroc'])}"
             for name, each in result["by_strategy"].items()
         )
         blocks.append(
@@ -99,7 +100,7 @@ def _calibration(
             foretold_N, came_true_N = _foretold(labels_N, given_NC)
             panels.setdefault(when, {})[name] = reliability_curve(foretold_N, came_true_N)
             slope = _slope_text(labels_N, given_NC, stored.get("groups_N"))
-            told.append(f"{NAMES[name]} {when}: {slope}")
+            told.append(f"{TITLES[name]} {when}: {slope}")
     what = "probability of the class that is called"
     if len(evidence.classes) == 2:
         what = f"probability of {evidence.classes[1]}"

@@ -3,7 +3,6 @@
 from studies.database.trials import TrialRecord
 from studies.document.blocks import Block, Cell, Drawing, Paragraph, Section, Table, Words
 from studies.document.numbers import (
-    NAMES,
     NOTHING,
     interval_cell,
     metric_text,
@@ -14,6 +13,7 @@ from studies.report.figures import CostPoint, accuracy_cost
 from studies.results.controls import KEYS
 from studies.results.study import Evidence
 from transfer.backbones.catalog import BACKBONES
+from transfer.config import TITLES
 
 TABLE = "python -m studies backbones: what is known of the network, not measured here"
 
@@ -28,7 +28,7 @@ def task_a(evidence: Evidence) -> Section:
         "ImageNet top-1",
         "frozen, images/s",
         "training, images/s",
-        *(f"{NAMES[s]}: validation {evidence.metric}" for s in evidence.strategies),
+        *(f"{TITLES[s]}: validation {evidence.metric}" for s in evidence.strategies),
         "logistic regression",
         "the same, random weights",
     ]

@@ -3,7 +3,6 @@
 from studies.database.trials import CANDIDATE, TrialRecord, best_trials
 from studies.document.blocks import Block, Cell, Drawing, Listing, Paragraph, Section, Table, Words
 from studies.document.numbers import (
-    NAMES,
     TASKS,
     bytes_text,
     configuration_text,
@@ -26,8 +25,9 @@ from studies.results.study import Evidence
 from studies.statistics.intervals import Interval, bootstrap_over_seeds
 from studies.statistics.measurements import Measurement, as_gain
 from studies.statistics.metrics import METRICS
+from transfer.config import TITLES
 
-TITLES = {
+HEADINGS = {
     "fine_tuning": "fine-tuning",
     "feature_extraction": "the ConvNet as fixed feature extractor",
 }
@@ -42,7 +42,7 @@ def task_of(evidence: Evidence, strategy: str) -> Section:
         trials = len(evidence.of_strategy(strategy))
         blocks.append(
             Paragraph(
-                content=f"No complete trial of {NAMES[strategy]} ({trials} finished): nothing to "
+                content=f"No complete trial of {TITLES[strategy]} ({trials} finished): nothing to "
                 "report.",
                 kind="warning",
             )
@@ -56,7 +56,7 @@ def task_of(evidence: Evidence, strategy: str) -> Section:
         ]
     task = TASKS[strategy]
     return Section(
-        id=task.lower().replace(" ", "-"), title=f"{task}: {TITLES[strategy]}", blocks=blocks
+        id=task.lower().replace(" ", "-"), title=f"{task}: {HEADINGS[strategy]}", blocks=blocks
     )
 
 
@@ -190,7 +190,7 @@ def _top(evidence: Evidence, strategy: str) -> Table:
     ]
     return Table(
         name=f"best_{strategy}",
-        caption=f"The best trials of {NAMES[strategy]} in the search",
+        caption=f"The best trials of {TITLES[strategy]} in the search",
         columns=[
             "trial",
             f"validation {evidence.metric}",
@@ -235,7 +235,7 @@ def _curves(evidence: Evidence, strategy: str, best: TrialRecord) -> list[Block]
         Drawing(
             name=f"learning_curves_{strategy}",
             figure=figure,
-            caption=f"Learning curves of {NAMES[strategy]}: {len(trials)} trials faint, trial "
+            caption=f"Learning curves of {TITLES[strategy]}: {len(trials)} trials faint, trial "
             f"{shown.number} bold{behind}. Solid: validation, dashed: training, "
             "measured on the way, with dropout and on weights that still change. The marker is "
             f"the epoch that was kept, by {evidence.chooser}.",

@@ -3,19 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 from studies.document.blocks import Block, Cell, Drawing, Paragraph, Section, Table, Words
-from studies.document.numbers import (
-    NAMES,
-    metric_text,
-    number_cell,
-    seconds_text,
-    source_of_candidate,
-)
+from studies.document.numbers import metric_text, number_cell, seconds_text, source_of_candidate
 from studies.report.claims import Claim, Measured, claims, holm_adjusted
 from studies.report.claims_measured import claimed_metric, measured
 from studies.report.figures import SearchStep, best_so_far, strategies_over_seeds
 from studies.report.task_b_c import seeds_interval
 from studies.results.study import Evidence
 from studies.statistics.intervals import Interval
+from transfer.config import TITLES
 
 
 def task_d(evidence: Evidence) -> Section:
@@ -81,7 +76,7 @@ def _row(evidence: Evidence, claim: Claim, p: float | None) -> list[Words]:
     told = "; ".join(claim.evidence) or "not measured in this study"
     verdict = f"{claim.verdict}: {claim.reason}" if claim.reason else claim.verdict
     return [
-        NAMES[claim.strategy],
+        TITLES[claim.strategy],
         "advantage" if claim.is_advantage else "disadvantage",
         claim.text,
         Cell(text=told, source=source, quiet=True),
@@ -99,7 +94,7 @@ def _search_curves(evidence: Evidence) -> list[Block]:
     metric = evidence.metric
     rows: list[list[Words]] = [
         [
-            NAMES[name],
+            TITLES[name],
             number_cell(step.num_trials, "{:,}"),
             number_cell(step.seconds, "{:.1f}"),
             Cell(text=metric_text(metric, step.best), key=step.best),
@@ -108,7 +103,7 @@ def _search_curves(evidence: Evidence) -> list[Block]:
         for step in steps
     ]
     ends = [
-        f"{NAMES[name]} {metric_text(metric, steps[-1].best)} behind {steps[-1].num_trials} "
+        f"{TITLES[name]} {metric_text(metric, steps[-1].best)} behind {steps[-1].num_trials} "
         f"trials and {seconds_text(steps[-1].seconds)}"
         for name, steps in curves.items()
     ]
@@ -171,7 +166,8 @@ def _groups(
 
 def _described(groups: Mapping[str, Mapping[str, tuple[Sequence[float], Interval | None]]]) -> str:
     parts = [
-        f"{NAMES[strategy]} {where} {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+        f"{TITLES[strategy]} {where} {interval.value:.3f} "
+        f"[{interval.low:.3f}, {interval.high:.3f}]"
         for strategy, found in groups.items()
         for where, (_, interval) in found.items()
         if interval is not None

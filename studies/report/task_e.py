@@ -6,7 +6,6 @@ from typing import Any
 from studies.database.ledger import Opening
 from studies.document.blocks import Block, Cell, Listing, Paragraph, Section, Table, Words
 from studies.document.numbers import (
-    NAMES,
     NOTHING,
     difference_text,
     interval_cell,
@@ -28,6 +27,7 @@ from studies.terminal.evaluation import (
     predictive_sentence,
     shown_metrics,
 )
+from transfer.config import TITLES
 
 MOST_CLASSES = 4
 READ = (
@@ -87,7 +87,7 @@ def _sealed(evidence: Evidence) -> list[Block]:
     sign = "less" if METRICS[evidence.metric].larger_is_better else "plus"
     items: list[Words] = [
         [
-            f"{NAMES[name]}: {evidence.metric} ",
+            f"{TITLES[name]}: {evidence.metric} ",
             _forecast_cell(evidence, name),
             f" expected on {found.num_test} test images like the validation images: "
             f"{found.naive:.4f} there over {found.num_models} seeds, {sign} "
@@ -179,7 +179,7 @@ def _lead(result: Mapping[str, Any], source: str) -> Words:
     found, metric = result["difference"], result["metric"]
     if found is None:
         told = "; ".join(
-            f"{NAMES[name]} {interval_text(metric, each['metrics'][metric])}"
+            f"{TITLES[name]} {interval_text(metric, each['metrics'][metric])}"
             for name, each in result["by_strategy"].items()
         )
         return [Cell(text=f"Test {metric}: {told}.", source=source)]
@@ -197,7 +197,7 @@ def _forecasts(
             continue
         items.append(
             [
-                f"{NAMES[name]}, {len(each['seeds'])} seeds: forecast ",
+                f"{TITLES[name]}, {len(each['seeds'])} seeds: forecast ",
                 Cell(text=interval_text(metric, forecast), source="written before the opening"),
                 ", test ",
                 Cell(text=interval_text(metric, each["as_forecast"]), source=source),
@@ -243,7 +243,7 @@ def _metrics(result: Mapping[str, Any], source: str) -> Table:
         caption=f"Metrics on {images_text(result)}, 95 % intervals",
         columns=[
             "metric",
-            *(f"{NAMES[name]}, {len(s['seeds'])} seeds" for name, s in strategies.items()),
+            *(f"{TITLES[name]}, {len(s['seeds'])} seeds" for name, s in strategies.items()),
             "the bundle's model",
             "the same, at its threshold",
         ],
@@ -254,7 +254,7 @@ def _metrics(result: Mapping[str, Any], source: str) -> Table:
 def _calibration(evidence: Evidence, result: Mapping[str, Any], source: str) -> Table:
     """Slope, intercepts and scores before and after calibration."""
     strategies = {
-        f"{NAMES[name]}, {len(each['seeds'])} seeds": each["calibration"]
+        f"{TITLES[name]}, {len(each['seeds'])} seeds": each["calibration"]
         for name, each in result["by_strategy"].items()
     }
     # More columns would be read by nobody; all are in the result as JSON.

@@ -11,11 +11,7 @@ from rich.text import Text
 from studies.results.choice import Candidate, Confirmed, Verdict, seed_remarks
 from studies.results.controls import alarms, call_notes, control_rows
 from studies.statistics.metrics import METRICS
-
-SIGNS: Mapping[str, str] = {
-    "feature_extraction": "feature extraction",
-    "fine_tuning": "fine-tuning",
-}
+from transfer.config import TITLES
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:
@@ -27,7 +23,10 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     for line in comparison_lines(verdict):
         console.print(Text(line))
     console.print(_controls(control_rows(verdict.controls), found.metric))
-    for line in [*alarms(verdict.learned, SIGNS), *call_notes(verdict.learned, SIGNS)]:
+    for line in [
+        *alarms(verdict.learned, TITLES),
+        *call_notes(verdict.learned, TITLES),
+    ]:
         console.print(Text(line))
 
 
@@ -67,7 +66,7 @@ def _cells(candidate: Candidate) -> list[str]:
     error = candidate.standard_error
     return [
         str(candidate.number),
-        SIGNS[candidate.strategy],
+        TITLES[candidate.strategy],
         str(candidate.configuration["backbone"]),
         f"{candidate.mean:.4f}",
         "?" if error == float("inf") else f"{error:.4f}",
@@ -84,11 +83,11 @@ def remarks(found: Confirmed) -> list[str]:
     if found.how == "cheapest":
         how = f"cheapest within one standard error of the difference in {by}"
     lines = [f"* chosen within its strategy ({how}); +- is the standard error of the mean."]
-    missing = set(SIGNS) - set(found.chosen)
+    missing = set(TITLES) - set(found.chosen)
     if missing:
-        names = ", ".join(SIGNS[name] for name in sorted(missing))
+        names = ", ".join(TITLES[name] for name in sorted(missing))
         lines.append(f"Nothing is confirmed of {names}.")
-    return [*lines, *seed_remarks(found, SIGNS)]
+    return [*lines, *seed_remarks(found, TITLES)]
 
 
 def comparison_lines(verdict: Verdict) -> list[str]:
@@ -96,7 +95,7 @@ def comparison_lines(verdict: Verdict) -> list[str]:
     found = verdict.comparison
     if found is not None:
         return [f"{found.sentence} The test images decide."]
-    if verdict.confirmed.resplit and len(verdict.confirmed.chosen) == len(SIGNS):
+    if verdict.confirmed.resplit and len(verdict.confirmed.chosen) == len(TITLES):
         return ["Each seed had validation images of its own: the test images will compare."]
     return []
 
@@ -107,6 +106,6 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
         **verdict.confirmed.as_json(),
         "controls": control_rows(verdict.controls),
         "difference": None if verdict.comparison is None else verdict.comparison.as_json(),
-        "alarms": alarms(verdict.learned, SIGNS),
-        "notes": call_notes(verdict.learned, SIGNS),
+        "alarms": alarms(verdict.learned, TITLES),
+        "notes": call_notes(verdict.learned, TITLES),
     }

@@ -15,7 +15,7 @@ from studies.bundle.config import MODEL, BundleConfig
 from studies.database.ledger import Opening
 from studies.document.markdown import escaped
 from studies.statistics.clusters import images_words
-from studies.terminal.confirmed import SIGNS
+from transfer.config import TITLES
 from transfer.messages import printable
 
 Json = Mapping[str, Any]
@@ -130,7 +130,7 @@ def _metrics_table(result: Json) -> Table:
     strategies = list(result["by_strategy"])
     for name in strategies:
         seeds = len(result["by_strategy"][name]["seeds"])
-        table.add_column(f"{SIGNS[name]}, {seeds} seed{'s' if seeds > 1 else ''}")
+        table.add_column(f"{TITLES[name]}, {seeds} seed{'s' if seeds > 1 else ''}")
     for metric, interval in shown_metrics(result["metrics"]).items():
         others = [result["by_strategy"][name]["metrics"][metric] for name in strategies]
         table.add_row(Text(metric), *(_cell(metric, found) for found in (interval, *others)))
@@ -280,12 +280,12 @@ def verdict_lines(result: Json) -> list[str]:
     """The difference of the strategies, and trainings that are missing in it."""
     found = result["difference"]
     if found is None:
-        missing = set(SIGNS) - set(result["by_strategy"])
+        missing = set(TITLES) - set(result["by_strategy"])
         if missing:
-            return [f"No difference: nothing is confirmed of {SIGNS[min(missing)]}."]
+            return [f"No difference: nothing is confirmed of {TITLES[min(missing)]}."]
         return [f"No difference: {result['metric']} is not defined on these images."]
     failed = [
-        f"{each['num_failed']} training(s) of {SIGNS[name]} over seeds failed."
+        f"{each['num_failed']} training(s) of {TITLES[name]} over seeds failed."
         for name, each in result["by_strategy"].items()
         if each["num_failed"]
     ]

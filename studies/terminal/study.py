@@ -22,12 +22,12 @@ from studies.results.turns import share_json, share_lines, share_of
 from studies.settings import StudyOptions
 from studies.statistics.clusters import images_words
 from studies.terminal.confirmed import print_verdict, verdict_json
+from transfer.config import TITLES
 
 if TYPE_CHECKING:
     from studies.search.run import RunSummary
 
 LEADERBOARD = 5
-SIGNS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning"}
 SEARCHED = ("learning rate", "batch size", "layers unfrozen")
 TEXT_COLUMNS = ("state", "backbone", "strategy")
 
@@ -81,7 +81,7 @@ def leaderboard(records: Sequence[TrialRecord], metric: str) -> Table:
             f"{record.value:.4f}",
             *by_value,
             str(params["backbone"]),
-            SIGNS[str(record.strategy)],
+            TITLES[str(record.strategy)],
             f"{params['learning_rate']:.2e}",
             str(params["batch_size"]),
             str(params["num_unfrozen_layers"]),
@@ -98,7 +98,7 @@ def side_by_side(summary: "RunSummary") -> RenderableType:
     table = Table(title="The two strategies at their best", title_justify="left")
     table.add_column("")
     for strategy in strategies:
-        table.add_column(SIGNS[strategy], justify="right")
+        table.add_column(TITLES[strategy], justify="right")
     subjects = summary.study.num_subjects("val")
     of = "" if subjects is None else f", {subjects} subjects"
     for label, values in _rows(list(strategies.values()), summary.metric, of):
@@ -144,13 +144,13 @@ def recipe(record: TrialRecord) -> str:
 
 def _remark(strategies: Sequence[StrategySummary], summary: "RunSummary") -> str:
     if len(strategies) < 2:
-        missing = set(SIGNS) - {s.strategy for s in strategies}
-        return f"No complete trial of {', '.join(SIGNS[s] for s in sorted(missing))}."
+        missing = set(TITLES) - {s.strategy for s in strategies}
+        return f"No complete trial of {', '.join(TITLES[s] for s in sorted(missing))}."
     first, second = strategies
     points = 100 * (first.accuracy - second.accuracy)
     difference = (
-        f"{SIGNS[first.strategy]} has {points:+.1f} points of accuracy over "
-        f"{SIGNS[second.strategy]}"
+        f"{TITLES[first.strategy]} has {points:+.1f} points of accuracy over "
+        f"{TITLES[second.strategy]}"
         if points
         else "both strategies have the same accuracy"
     )
@@ -225,7 +225,7 @@ def summary_json(summary: "RunSummary") -> dict[str, Any]:
         "best": _short(best[0]) if best else None,
         "best_by_strategy": {
             strategy: _short(strategies[strategy].best) if strategy in strategies else None
-            for strategy in SIGNS
+            for strategy in TITLES
         },
         "seconds": summary.seconds,
         "accounting": account(summary.study, summary.records).as_json(),
@@ -308,7 +308,7 @@ def _trial_cells(record: TrialRecord) -> list[str]:
         record.state.lower(),
         "" if record.value is None else f"{record.value:.4f}",
         str(params.get("backbone", "")),
-        SIGNS.get(str(record.strategy), ""),
+        TITLES.get(str(record.strategy), ""),
         "" if rate is None else f"{rate:.2e}",
         str(params.get("batch_size", "")),
         str(params.get("num_unfrozen_layers", "")),
