@@ -24,6 +24,8 @@ StrategyName = Literal["feature_extraction", "fine_tuning"]
 Count = Annotated[int, Field(ge=1)]
 # Of what would matter between two strategies: hundredths of a point, or of nats, mean nothing.
 LEAST_MARGIN, MOST_MARGIN = 0.001, 0.5
+# Trials are pruned from so many peers and so many epochs on.
+MIN_PEERS, WARMUP_EPOCHS = 4, 2
 
 DEFAULTS: Mapping[str, Any] = {
     "trials": 30,

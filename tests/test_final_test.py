@@ -32,10 +32,10 @@ from studies.evaluation import evaluate as final_test
 from studies.evaluation import images as opened
 from studies.evaluation.evaluate import EvaluateOptions, evaluate_bundle
 from studies.results.choice import CONFIRM
+from studies.results.evaluation import predictive_sentence
 from studies.signals import Interrupted, StopSignals
 from studies.statistics.calibration import find_calibration, probabilities
 from studies.statistics.metrics import METRICS
-from studies.terminal.evaluation import predictive_sentence
 from studies.terminal.progress import LineProgress
 from transfer.data.sources.phantom import parse_phantom, phantom_images
 from transfer.data.unsealing import unsealed

@@ -7,18 +7,18 @@ import pytest
 from bundles import bundle_config
 from rich.console import Console
 
+from studies.bundle.card import card_paragraphs
 from studies.database.ledger import Opening
-from studies.terminal.evaluation import (
-    card_paragraphs,
+from studies.results.evaluation import (
     forecast_result,
     forecast_sentence,
     interval_text,
     opening_lines,
     overlap,
-    print_evaluation,
     refusal,
     verdict_lines,
 )
+from studies.terminal.evaluation import print_evaluation
 
 PREDICTED = {
     "value": 0.9,

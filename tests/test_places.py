@@ -8,10 +8,10 @@ from bundles import run_study, save_images
 from safetensors.torch import save_file
 
 import studies
-from studies.database.places import find_last_weights, open_last_source
 from studies.database.storage import load_study, open_existing
 from studies.database.study import StudyRecord, read_study
 from studies.errors import UserError
+from studies.search.places import find_last_weights, open_last_source
 from studies.search.setup import find_source
 from studies.settings import StudyOptions
 from transfer.backbones.find import block_tensors, original_network

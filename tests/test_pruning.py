@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.search.pruning import MIN_PEERS, WARMUP_EPOCHS, should_prune
+from studies.search.pruning import should_prune
+from studies.settings import MIN_PEERS, WARMUP_EPOCHS
 
 
 def course(*values):

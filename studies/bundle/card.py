@@ -5,8 +5,19 @@ Source of the headings: M. Mitchell et al., "Model cards for model reporting", F
 
 from collections.abc import Mapping, Sequence
 
-from studies.bundle.config import ONNX, BundleConfig
+from studies.bundle.config import MODEL, ONNX, BundleConfig
+from studies.database.ledger import Opening
 from studies.document.markdown import escaped
+from studies.results.evaluation import (
+    PRECISION_NOTE,
+    forecast_result,
+    forecast_sentence,
+    images_text,
+    interval_text,
+    opening_lines,
+    shown_metrics,
+    verdict_lines,
+)
 from studies.statistics.intervals import mean_interval
 from transfer.config import Strategy
 from transfer.data.decoding import RESIZED
@@ -228,3 +239,48 @@ def _versions(versions: Mapping[str, str]) -> str:
 def _code(command: str) -> str:
     """A block of code: no text in it can end it, as it stands in one line."""
     return "    " + " ".join(command.split())
+
+
+def card_paragraphs(every: Sequence[Opening], bundle: BundleConfig) -> list[str]:
+    """The section "Test" of a bundle's card, given all openings; empty where there is none."""
+    mine = [o for o in every if o.bundle == bundle.files[MODEL] and o.is_finished]
+    if not mine:
+        lines = [*_not_this_one(every, bundle), *opening_lines(every)] if every else []
+        return [escaped(line.strip()) for line in lines]
+    opening = mine[-1]
+    result = opening.result
+    assert result is not None
+    rows = [
+        f"| {escaped(name)} | {escaped(interval_text(interval))} |"
+        for name, interval in shown_metrics(result["metrics"]).items()
+    ]
+    lines = [
+        forecast_sentence(result["metric"], opening.predicted),
+        f"Opened on {opening.opened:%Y-%m-%d %H:%M} UTC: {images_text(result)}, 95 % intervals.",
+    ]
+    table = "| metric | this model |\n|---|---|\n" + "\n".join(rows)
+    behind = [
+        PRECISION_NOTE,
+        forecast_result(opening.predicted, result),
+        *verdict_lines(result),
+        *opening_lines(every),
+    ]
+    return [*map(escaped, lines), table, *(escaped(line.strip()) for line in behind)]
+
+
+def _not_this_one(every: Sequence[Opening], bundle: BundleConfig) -> list[str]:
+    """What is known where this model itself has no result."""
+    strategy, origin = str(bundle.config.strategy), bundle.study
+    for opening in reversed(every):
+        found = (opening.result or {}).get("by_strategy", {}).get(strategy)
+        is_mine = opening.is_of(origin.name, origin.search_id)
+        if is_mine and found and found["trial"] == origin.trial:
+            metric = (opening.result or {})["metric"]
+            told = interval_text(found["metrics"][metric])
+            return [
+                "This model was not evaluated by itself. The mean over the seeds of its "
+                f"configuration was, on {opening.opened:%Y-%m-%d}: {metric} {told}."
+            ]
+    if not any(opening.is_finished for opening in every):
+        return ["An evaluation on the test images was begun and has no result."]
+    return ["This model was not evaluated on the test images, but others were."]

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from torch import Tensor
 
 from studies.bundle.bundle import refuse_to_replace, write_bundle
-from studies.bundle.card import model_card
+from studies.bundle.card import card_paragraphs, model_card
 from studies.bundle.chosen_run import ChosenRun, best_predictions, find_chosen_run, read_trained
 from studies.bundle.config import (
     MODEL,
@@ -44,7 +44,6 @@ from studies.database.storage import (
 from studies.results.choice import seed_remarks
 from studies.search.backbone_module import check_stored, run_module
 from studies.statistics.calibration import find_calibration
-from studies.terminal.evaluation import card_paragraphs
 from studies.watchers import Progress
 from transfer.config import TITLES
 from transfer.data.loading import ImageData

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from studies.bundle.config import BundleConfig, DataOrigin, StudyOrigin, WeightsOrigin
-from studies.database.places import find_last_weights, open_last_source, were_last_at
 from studies.errors import StudyFailedError, UserError
+from studies.search.places import find_last_weights, open_last_source, were_last_at
 from studies.watchers import Progress
 from transfer.activations.activations import Activations
 from transfer.backbones.find import interpolations_of

@@ -18,8 +18,8 @@ from studies.results.choice import Candidate
 from studies.results.comparison import compare, seconds_saved
 from studies.results.controls import alarms, call_notes, control_rows, read_learned
 from studies.results.study import Evidence
-from studies.search.pruning import MIN_PEERS, WARMUP_EPOCHS
-from studies.terminal.spaces import parameter_rows, size_words
+from studies.settings import MIN_PEERS, WARMUP_EPOCHS
+from studies.spaces import parameter_rows, size_words
 from transfer.config import TITLES
 from transfer.data.decoding import RESIZED
 

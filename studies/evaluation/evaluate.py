@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from studies.bundle.bundle import Bundle, read_bundle
-from studies.bundle.card import with_test_section
+from studies.bundle.card import card_paragraphs, with_test_section
 from studies.bundle.config import CARD, MODEL
 from studies.bundle.retraining import Places
 from studies.dashboard.publish import Publisher
@@ -35,9 +35,9 @@ from studies.evaluation.images import open_test_images
 from studies.evaluation.opened_artifacts import store
 from studies.evaluation.result import evaluated
 from studies.evaluation.setup import Ready, get_ready
+from studies.results.evaluation import forecast_sentence, overlap, refusal
 from studies.search.backbone_module import check_stored, run_module
 from studies.signals import Interrupted, StopSignals
-from studies.terminal.evaluation import card_paragraphs, forecast_sentence, overlap, refusal
 from studies.watchers import Progress
 from transfer.device import choose_device, make_deterministic
 

@@ -17,9 +17,7 @@ from studies.document.numbers import (
 from studies.report.errors_shown import most_confident_errors
 from studies.report.explanation import explained
 from studies.report.predictions_shown import confusions, curves, stored_predictions
-from studies.results.study import Evidence
-from studies.statistics.metrics import METRICS
-from studies.terminal.evaluation import (
+from studies.results.evaluation import (
     PRECISION_NOTE,
     calibration_error_text,
     forecast_result,
@@ -27,6 +25,8 @@ from studies.terminal.evaluation import (
     predictive_sentence,
     shown_metrics,
 )
+from studies.results.study import Evidence
+from studies.statistics.metrics import METRICS
 from transfer.config import TITLES
 
 MOST_CLASSES = 4

@@ -7,8 +7,7 @@ same strategy: a fine-tuning trial that starts slowly is never measured against 
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-MIN_PEERS = 4
-WARMUP_EPOCHS = 2
+from studies.settings import MIN_PEERS, WARMUP_EPOCHS
 
 
 def should_prune(

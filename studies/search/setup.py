@@ -13,11 +13,11 @@ import torch
 
 from search_spaces import SearchSpace
 from studies.data_check import Checked, finding_lines, load_checked
-from studies.database.places import find_last_weights, open_last_source
 from studies.database.study import StudyRecord
 from studies.errors import UserError
 from studies.search.backbone_module import OwnBackbones, check_stored, run_module
 from studies.search.handout import opening
+from studies.search.places import find_last_weights, open_last_source
 from studies.search.precision_choice import chosen_precision
 from studies.search.resume import allowances, refuse_other_data, refuse_other_settings
 from studies.settings import DEFAULTS, FIXED, StudyOptions, StudySettings, decide

@@ -9,14 +9,19 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from search_spaces import Baseline, Parameter, SearchSpace, load_space, preset_names
+from search_spaces import Baseline, SearchSpace, load_space, preset_names
 from studies.errors import UserError
 from studies.settings import read_options
-from studies.spaces import chosen_space
+from studies.spaces import (
+    WORDS,
+    chosen_space,
+    is_searched,
+    number_text,
+    parameter_rows,
+    size_words,
+)
 from studies.terminal.progress import LineProgress
 from transfer.backbones.catalog import Depths
-
-WORDS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning", None: "both"}
 
 
 def look_at_space(given: Mapping[str, Any]) -> SearchSpace:
@@ -75,70 +80,11 @@ def print_space(console: Console, space: SearchSpace) -> None:
     console.print(f"\n{size_words(space)}")
 
 
-def parameter_rows(space: SearchSpace) -> list[tuple[str, str, str]]:
-    """Name, strategy and values of every parameter that is in use."""
-    all_of_them = space.strategies[0] if len(space.strategies) == 1 else None
-    return [
-        (parameter.name, WORDS[parameter.strategy or all_of_them], _values(parameter, space))
-        for parameter in space.parameters
-        if parameter.strategy in (None, *space.strategies)
-    ]
-
-
-def is_searched(parameter: Parameter) -> bool:
-    """Whether more than one value is possible."""
-    if parameter.depth_share is not None:
-        return False
-    is_open = parameter.low is not None and parameter.high is None
-    return is_open or len(parameter.values() or (0, 1)) > 1
-
-
-def _values(parameter: Parameter, space: SearchSpace) -> str:
-    if parameter.choices is not None:
-        return ", ".join(_number(choice) for choice in parameter.choices)
-    if parameter.depth_share is not None:
-        bounded = {b: _bounded(space, b, parameter) for b in space.backbones}
-        shown = ", ".join(f"{name} {p.low}" for name, p in bounded.items())
-        return f"{parameter.depth_share:.0%} of the layers ({shown})"
-    low = _number(parameter.low or 0)
-    if parameter.high is not None:
-        return f"{low} to {_number(parameter.high)}{', logarithmic' if parameter.log else ''}"
-    depths = ", ".join(f"{name} {space.depths[name]}" for name in space.backbones)
-    return f"{low} to the backbone's depth ({depths})"
-
-
-def _bounded(space: SearchSpace, backbone: str, parameter: Parameter) -> Parameter:
-    below = space.below(backbone, parameter.strategy or "fine_tuning")
-    return next(p for p in below if p.name == parameter.name)
-
-
-def _number(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _baseline(baseline: Baseline) -> str:
-    given = {k: _number(v) for k, v in (baseline.model_extra or {}).items()}
+    given = {k: number_text(v) for k, v in (baseline.model_extra or {}).items()}
     if baseline.depth_share is not None:
         given["num_unfrozen_layers"] = f"{baseline.depth_share:.0%} of the depth"
     return ", ".join([WORDS[baseline.strategy], *(f"{k} {v}" for k, v in given.items())])
-
-
-def size_words(space: SearchSpace) -> str:
-    """How many configurations there are."""
-    size = space.size()
-    if size is not None:
-        return f"{size:,} configurations."
-    continuous = dict.fromkeys(
-        p.name
-        for backbone in space.backbones
-        for strategy in space.strategies
-        for p in space.below(backbone, strategy)
-        if p.values() is None
-    )
-    count = space.num_combinations()
-    return (
-        f"{count:,} combinations of the listed values, times continuous {', '.join(continuous)}."
-    )
 
 
 def space_json(space: SearchSpace) -> dict[str, Any]:
