@@ -33,11 +33,9 @@ MAY_IMPORT = {
 # What still stands against it: how many modules of a folder import from another one.
 BREACHES = {
     ("bundle", "terminal"): 1,
-    ("document", "database"): 1,
-    ("document", "results"): 1,
     ("document", "statistics"): 1,
     ("evaluation", "dashboard"): 1,
-    ("report", "database"): 13,
+    ("report", "database"): 14,
     ("search", "dashboard"): 2,
     ("terminal", "database"): 4,
     ("terminal", "search"): 4,

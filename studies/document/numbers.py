@@ -6,9 +6,7 @@ Knows records and intervals; nothing of how a report is laid out.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studies.database.trials import TrialRecord
 from studies.document.blocks import Cell
-from studies.results.choice import Candidate
 from studies.statistics.intervals import Interval
 from studies.statistics.metrics import METRICS
 
@@ -85,26 +83,6 @@ def number_cell(
     if value is None:
         return NOTHING
     return Cell(text=text.format(value), source=source, href=href, key=value, quiet=quiet)
-
-
-def trial_cell(trial: TrialRecord) -> Cell:
-    """A link to a trial of the search."""
-    return Cell(text=str(trial.number), href=f"#trial-{trial.number}", key=trial.number)
-
-
-def source_of_trial(trial: TrialRecord, name: str) -> str:
-    """Where a number of one trial comes from."""
-    return f"trial {trial.number} of study {name}, seed {trial.config.get('seed')}"
-
-
-def source_of_candidate(candidate: Candidate, name: str) -> str:
-    """Where a number over seeds comes from."""
-    numbers = ", ".join(str(run.number) for run in candidate.runs)
-    seeds = ", ".join(str(run.params["seed"]) for run in candidate.runs)
-    return (
-        f"trials {numbers} of study {name}/confirm: the configuration of trial "
-        f"{candidate.number}, seeds {seeds}"
-    )
 
 
 def configuration_text(params: Mapping[str, Any]) -> str:

@@ -22,8 +22,9 @@ from studies.document.blocks import (
     Table,
     Words,
 )
-from studies.document.numbers import difference_text, listed, number_cell, source_of_candidate
+from studies.document.numbers import difference_text, listed, number_cell
 from studies.report.methods import methods_paragraph
+from studies.report.sources import source_of_candidate
 from studies.results.choice import seed_remarks
 from studies.results.study import Evidence
 from transfer.config import TITLES

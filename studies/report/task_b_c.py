@@ -12,14 +12,12 @@ from studies.document.numbers import (
     metric_text,
     number_cell,
     seconds_text,
-    source_of_candidate,
-    source_of_trial,
-    trial_cell,
 )
 from studies.report.claims import CHOSE, judge
 from studies.report.figures import Curve, learning_curves
 from studies.report.hyperparameters import what_each_did
 from studies.report.judged import judged_on
+from studies.report.sources import source_of_candidate, source_of_trial, trial_cell
 from studies.results.choice import Candidate
 from studies.results.study import Evidence
 from studies.statistics.intervals import Interval, bootstrap_over_seeds

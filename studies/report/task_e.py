@@ -12,11 +12,11 @@ from studies.document.numbers import (
     interval_text,
     number_cell,
     plain_interval,
-    source_of_candidate,
 )
 from studies.report.errors_shown import most_confident_errors
 from studies.report.explanation import explained
 from studies.report.predictions_shown import confusions, curves, stored_predictions
+from studies.report.sources import source_of_candidate
 from studies.results.evaluation import (
     PRECISION_NOTE,
     calibration_error_text,
