@@ -23,6 +23,7 @@ from studies.search.objective import Objective
 from studies.settings import read_options
 from studies.signals import StopSignals
 from studies.terminal.progress import LineProgress
+from studies.workflow import FACES
 from transfer.training.result import EpochRecord, TrainingResult
 
 NUM_EPOCHS, NUM_VAL = 6, 400
@@ -82,7 +83,7 @@ def main() -> None:
         patched = patch.object(workplace, "Objective", partial(Objective, train=instant_train))
         watch = patch.object(quiet, "trial_finished", lambda *_: ends.append(perf_counter()))
         with StopSignals() as signals, patched, watch:
-            runner.run_study(options, quiet, signals)
+            runner.run_study(options, quiet, signals, faces=FACES)
     milliseconds = 1000 * np.diff(ends[1:])
     print(f"Optuna {optuna.__version__}, Python {platform.python_version()}, {num_trials} trials")
     for name, part in (("all", milliseconds), ("last 20", milliseconds[-20:])):

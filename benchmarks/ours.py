@@ -30,6 +30,7 @@ from studies.search.objective import Objective
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
 from studies.terminal.progress import LineProgress
+from studies.workflow import FACES
 from transfer.activations.activations import Activations
 from transfer.config import TransferConfig
 from transfer.data.loading import ImageData, load_data
@@ -220,7 +221,7 @@ def run_list(setup: Setup, configs: Sequence[TransferConfig]) -> Run:
             stack.enter_context(patch.object(module, name, value))
         _precision(setup, configs, folder / "cache")
         signals, started = stack.enter_context(StopSignals()), perf_counter()
-        runner.run_study(options, LineProgress(), signals)
+        runner.run_study(options, LineProgress(), signals, faces=FACES)
         run.seconds = perf_counter() - started
     assert len(run.trainings) == len(configs), "a trial of the list failed"
     return run

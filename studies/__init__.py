@@ -34,13 +34,13 @@ def run(**options: Any) -> "RunSummary":
         ValueError: something asked for is wrong, out of reach or different from before.
         StudyFailedError: trials ran and none is complete.
     """
-    from studies.search.run import run_study
+    from studies import workflow
     from studies.settings import read_options
     from studies.signals import StopSignals
     from studies.terminal.progress import LineProgress
 
     with StopSignals() as signals:
-        return run_study(read_options(options), LineProgress(), signals)
+        return workflow.run(read_options(options), LineProgress(), signals)
 
 
 def export_bundle(name: str | None = None, **options: Any) -> "Exported":
@@ -62,13 +62,14 @@ def evaluate_bundle(bundle: Path | str, **options: Any) -> "Evaluated":
     Raises:
         ValueError: something is missing or not the study's, or the test images were opened before.
     """
-    from studies.evaluation import evaluate as final_test
+    from studies import workflow
+    from studies.evaluation.evaluate import EvaluateOptions
     from studies.signals import StopSignals
     from studies.terminal.progress import LineProgress
 
-    given = final_test.EvaluateOptions(bundle=Path(bundle), **_with_places(options))
+    given = EvaluateOptions(bundle=Path(bundle), **_with_places(options))
     with StopSignals() as signals:
-        return final_test.evaluate_bundle(given, LineProgress(), signals)
+        return workflow.evaluate(given, LineProgress(), signals)
 
 
 def predict_images(

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from studies.dashboard import pictures
-from studies.dashboard.pictures import confusion_matrix_png, history_csv, learning_curve_png
+from studies.dashboard.pictures import confusion_matrix_png, learning_curve_png
+from studies.search.trial_files import history_csv
 
 
 def epoch(number, accuracy):

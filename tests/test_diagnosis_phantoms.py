@@ -13,6 +13,7 @@ from studies.bundle.bundle import read_bundle
 from studies.database.storage import open_existing
 from studies.evaluation.finalists import find_finalists
 from studies.explanation.explain import explain_study
+from studies.watchers import NOWHERE
 
 STRENGTHS = (0.5, 1.0, 1.5, 2.5)
 SPACE = """
@@ -35,8 +36,7 @@ def explained(tmp_path, monkeypatch):
     """Run, export, evaluate and explain a study of a phantom."""
     # Controls, pictures and notes take most of the time, and no part in the explanation.
     monkeypatch.setattr("studies.search.run.run_controls", lambda *_, **__: [])
-    monkeypatch.setattr("studies.search.objective.upload_pictures", lambda *_, **__: None)
-    monkeypatch.setattr("studies.dashboard.publish.Publisher.publish", lambda *_, **__: None)
+    monkeypatch.setattr("studies.workflow.FACES", NOWHERE)
     (tmp_path / "space.toml").write_text(SPACE, encoding="utf-8")
 
     def explained(shift, seed):

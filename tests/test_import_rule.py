@@ -34,9 +34,7 @@ MAY_IMPORT = {
 BREACHES = {
     ("bundle", "terminal"): 1,
     ("document", "statistics"): 1,
-    ("evaluation", "dashboard"): 1,
     ("report", "database"): 14,
-    ("search", "dashboard"): 2,
     ("terminal", "database"): 4,
     ("terminal", "search"): 4,
 }

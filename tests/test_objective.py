@@ -12,6 +12,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
+from studies.dashboard.pictures import trial_pictures
 from studies.database.faults import is_own_failure
 from studies.database.storage import open_storage
 from studies.database.trials import read_trials, write_claim
@@ -136,6 +137,7 @@ class Bench:
             precision={"resnet18": "bf16"},
             progress=self.progress,
             signals=self.signals,
+            pictures=trial_pictures,
             train=train,
         )
 

@@ -9,10 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from studies.dashboard.pictures import MOST_CLASSES, trial_pictures
 from studies.database.artifacts import read_arrays
 from studies.database.storage import open_storage
 from studies.search.trial_files import (
-    MOST_CLASSES,
     upload_history,
     upload_pictures,
     upload_predictions,
@@ -58,7 +58,7 @@ def test_weights_are_read_back_whatever_their_layout(storage, trial):
     assert torch.equal(safetensors.torch.load_file(path)["w"], tensor)
 
 
-def test_a_matrix_of_many_classes_is_not_drawn(storage, trial):
+def test_a_matrix_of_many_classes_is_not_drawn():
     given = {
         "metric": "accuracy",
         "strategy": "fine_tuning",
@@ -67,15 +67,13 @@ def test_a_matrix_of_many_classes_is_not_drawn(storage, trial):
     }
     classes = [f"class {number}" for number in range(MOST_CLASSES + 1)]
     logits_NC = np.zeros((3, len(classes)), np.float32)
-    upload_pictures(storage, trial, HISTORY, logits_NC=logits_NC, classes=classes, **given)
-    assert set(files(storage, trial)) == {"learning_curve.png"}
+    pictures = trial_pictures(HISTORY, logits_NC=logits_NC, classes=classes, **given)
+    assert set(pictures) == {"learning_curve.png"}
 
 
 def test_the_course_is_a_table_and_pictures_are_two(storage, trial):
     upload_history(storage, trial, HISTORY)
-    upload_pictures(
-        storage,
-        trial,
+    pictures = trial_pictures(
         HISTORY,
         metric="accuracy",
         strategy="fine_tuning",
@@ -84,6 +82,7 @@ def test_the_course_is_a_table_and_pictures_are_two(storage, trial):
         labels_N=VAL.labels_N,
         classes=("no", "yes"),
     )
+    upload_pictures(storage, trial, pictures)
     found = files(storage, trial)
     assert set(found) == {"history.csv", "learning_curve.png", "confusion_matrix.png"}
     assert found["history.csv"].read_text().count("\n") == 3

@@ -131,10 +131,11 @@ def evaluate(
 ) -> None:
     """The one final test evaluation: forecast, then both strategies on the test images."""
     from studies.bundle.retraining import Places
-    from studies.evaluation.evaluate import EvaluateOptions, evaluate_bundle
+    from studies.evaluation.evaluate import EvaluateOptions
     from studies.signals import StopSignals
     from studies.terminal.evaluation import print_evaluation
     from studies.terminal.progress import start_progress
+    from studies.workflow import evaluate as evaluate_shown
 
     options = EvaluateOptions(
         bundle=bundle,
@@ -146,7 +147,7 @@ def evaluate(
         places=Places(data=data, weights_dir=weights_dir, cache_dir=cache_dir, device=device),
     )
     with StopSignals() as signals, start_progress() as progress:
-        found = evaluate_bundle(options, progress, signals)
+        found = evaluate_shown(options, progress, signals)
     if json_:
         print_json(found.as_json())
     else:

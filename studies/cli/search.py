@@ -136,8 +136,8 @@ def run(
 
 
 def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, with_report: bool) -> None:
-    from studies.search.run import run_study
     from studies.terminal.study import print_summary, summary_json
+    from studies.workflow import run as run_study
 
     summary = _work(given, config, run_study, as_json=as_json, command="run")
     written = _report(summary) if with_report else None
@@ -207,8 +207,8 @@ def confirm(
     debug: Debug = False,
 ) -> None:
     """Train the best of each strategy over several seeds, and choose by their mean."""
-    from studies.search.run import confirm_stored
     from studies.terminal.confirmed import print_verdict, verdict_json
+    from studies.workflow import confirm as confirm_stored
 
     given = given_values(
         name=name or named,

@@ -1,10 +1,8 @@
-"""What a trial's page has to look at: learning curve and confusion matrix as PNG, epochs as CSV.
+"""What a trial's page has to look at: learning curve and confusion matrix as PNG.
 
 Legend: N images, C classes. Knows values, no study. Never imports torch.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,29 +13,29 @@ from studies.document.drawing import to_png
 from studies.report.figures import Curve, confusion_matrices, learning_curves
 from studies.statistics.calibration import Labels
 
+MOST_CLASSES = 50  # Of a confusion matrix.
+LEARNING_CURVE, CONFUSION_MATRIX = "learning_curve.png", "confusion_matrix.png"
 
-def history_csv(history: Sequence[Mapping[str, Any]]) -> str:
-    """A row an epoch: its number, metrics of training and validation images, seconds.
 
-    Args:
-        history: as a trial stores it; see ``trials.write_result``.
+def trial_pictures(
+    history: Sequence[Mapping[str, Any]],
+    *,
+    metric: str,
+    strategy: str,
+    best_epoch: int,
+    logits_NC: NDArray[np.float32],
+    labels_N: Labels,
+    classes: Sequence[str],
+) -> dict[str, bytes]:
+    """The learning curve, and the confusion matrix of ``best_epoch``, as PNG by name.
+
+    No matrix of many classes: nobody could read it, and it takes a second or more.
     """
-    rows = [
-        {
-            "epoch": epoch["epoch"],
-            **{f"train_{name}": value for name, value in epoch["train"].items()},
-            **{f"val_{name}": value for name, value in epoch["val"].items()},
-            "training_seconds": epoch["training_seconds"],
-            "validation_seconds": epoch["validation_seconds"],
-            "all_layers_train": epoch["all_layers_train"],
-        }
-        for epoch in history
-    ]
-    written = io.StringIO(newline="")
-    writer = csv.DictWriter(written, list(rows[0]) if rows else ["epoch"])
-    writer.writeheader()
-    writer.writerows(rows)
-    return written.getvalue()
+    curve = learning_curve_png(history, metric=metric, strategy=strategy, best_epoch=best_epoch)
+    pictures = {LEARNING_CURVE: curve}
+    if len(classes) <= MOST_CLASSES:
+        pictures[CONFUSION_MATRIX] = confusion_matrix_png(logits_NC, labels_N, classes)
+    return pictures
 
 
 def learning_curve_png(

@@ -19,7 +19,6 @@ from studies.bundle.bundle import Bundle, read_bundle
 from studies.bundle.card import card_paragraphs, with_test_section
 from studies.bundle.config import CARD, MODEL
 from studies.bundle.retraining import Places
-from studies.dashboard.publish import Publisher
 from studies.database.ledger import (
     OpenedMeanwhileError,
     Opening,
@@ -38,7 +37,7 @@ from studies.evaluation.setup import Ready, get_ready
 from studies.results.evaluation import forecast_sentence, overlap, refusal
 from studies.search.backbone_module import check_stored, run_module
 from studies.signals import Interrupted, StopSignals
-from studies.watchers import Progress
+from studies.watchers import NOWHERE, Faces, Progress
 from transfer.device import choose_device, make_deterministic
 
 
@@ -82,9 +81,15 @@ class Evaluated:
 
 
 def evaluate_bundle(
-    options: EvaluateOptions, progress: Progress, signals: StopSignals
+    options: EvaluateOptions,
+    progress: Progress,
+    signals: StopSignals,
+    faces: Faces = NOWHERE,
 ) -> Evaluated:
     """Open the test images of a bundle's study once and evaluate everything on them.
+
+    Args:
+        faces: how the study is shown, told once its test images were opened.
 
     Raises:
         UserError, ValueError: something is missing, is not the study's, or the test images were
@@ -128,8 +133,8 @@ def evaluate_bundle(
                 "Stopped with the opening recorded; the same command goes on with it."
             )
             raise
-        finally:  # The dashboard's notes say of test images that were opened that they were.
-            Publisher(storage, found.name, progress.message).publish()
+        finally:  # Whoever shows the study says of test images that were opened that they were.
+            faces.publisher(storage, found.name, progress.message).publish()
     every = openings(storage, found.bundle.data.test_fingerprint)
     _write_card(options.bundle, card_paragraphs(every, bundle.config), progress)
     return Evaluated(

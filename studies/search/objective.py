@@ -33,7 +33,7 @@ from studies.search.trial_files import (
 )
 from studies.settings import StudySettings
 from studies.signals import Interrupted, StopSignals
-from studies.watchers import Progress
+from studies.watchers import Pictures, Progress
 from transfer.activations.activations import Activations
 from transfer.config import Strategy, TransferConfig, score_of
 from transfer.device import free_memory
@@ -67,6 +67,7 @@ class Objective:
     precision: Mapping[str, str]  # of each backbone's trained layers; float32 where not named
     progress: Progress
     signals: StopSignals
+    pictures: Pictures | None = None  # of a training; None draws none
     keep_weights: bool = False  # store the trained part of every complete training
     train: Train = field(default=train)
     limits: MemoryLimits = field(default_factory=MemoryLimits)
@@ -254,12 +255,12 @@ class Objective:
         Each repeat over seeds has them: it has no rivals.
         """
         data, best = self.activations.data, self._best(history)
+        if self.pictures is None:
+            return
         if any(rival > self._score(best) for rival in handout.rivals):
             return
         try:
-            upload_pictures(
-                self.storage,
-                handout.trial,
+            pictures = self.pictures(
                 [record.as_json() for record in history],
                 metric=self.settings.metric,
                 strategy=handout.fields["strategy"],
@@ -268,6 +269,7 @@ class Objective:
                 labels_N=data.val.labels_N,
                 classes=data.classes,
             )
+            upload_pictures(self.storage, handout.trial, pictures)
         except Exception as error:
             # A trial is worth more than its pictures.
             self.progress.message(f"No pictures of trial {handout.trial.number}: {error}")

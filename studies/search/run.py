@@ -49,7 +49,7 @@ from studies.search.worker import Workplace, open_workplace
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
 from studies.statistics.clusters import images_words
-from studies.watchers import Progress
+from studies.watchers import NOWHERE, Faces, Progress
 
 POLL_SECONDS = 0.5
 
@@ -86,10 +86,12 @@ def run_study(
     progress: Progress,
     signals: StopSignals,
     on_named: Callable[[str], None] = lambda name: None,
+    faces: Faces = NOWHERE,
 ) -> RunSummary:
     """Run the study that ``options`` describe, or go on with it.
 
     Args:
+        faces: how it is shown while it runs.
         on_named: told the study's name as soon as it is known, for the message after Ctrl-C.
 
     Raises:
@@ -100,7 +102,7 @@ def run_study(
     started = perf_counter()
     prepared, storage, study = _opened(options, progress, signals, on_named)
     first_new = len(read_trials(study))
-    with open_workplace(storage, prepared, progress, signals) as workplace:
+    with open_workplace(storage, prepared, progress, signals, faces) as workplace:
         between = _BetweenTrials()
         try:
             note = _work(workplace, study, between, retry_failed=options.retry_failed)
@@ -133,6 +135,7 @@ def confirm_stored(
     progress: Progress,
     signals: StopSignals,
     on_named: Callable[[str], None] = lambda name: None,
+    faces: Faces = NOWHERE,
 ) -> Verdict:
     """Confirm the best of a study that is there; without a name of the only or the latest one.
 
@@ -151,7 +154,7 @@ def confirm_stored(
     records = read_trials(study)
     if count_states(records)["complete"] == 0:
         raise StudyFailedError(_no_result(name, records))
-    with open_workplace(storage, prepared, progress, signals) as workplace:
+    with open_workplace(storage, prepared, progress, signals, faces) as workplace:
         return _confirm(workplace, options, records, retry_failed=True)
 
 

@@ -3,6 +3,8 @@
 Legend: E epochs, N validation images, C classes.
 """
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,16 +16,36 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from studies.dashboard.pictures import confusion_matrix_png, history_csv, learning_curve_png
 from studies.database.storage import StudyStorage
 from studies.database.trials import PREDICTIONS, WEIGHTS
 from studies.database.uploads import upload
-from studies.statistics.calibration import Labels
 from transfer.data.loading import Split
 
 HISTORY = "history.csv"
-MOST_CLASSES = 50  # Of a confusion matrix.
-LEARNING_CURVE, CONFUSION_MATRIX = "learning_curve.png", "confusion_matrix.png"
+
+
+def history_csv(history: Sequence[Mapping[str, Any]]) -> str:
+    """A row an epoch: its number, metrics of training and validation images, seconds.
+
+    Args:
+        history: as a trial stores it; see ``trials.write_result``.
+    """
+    rows = [
+        {
+            "epoch": epoch["epoch"],
+            **{f"train_{name}": value for name, value in epoch["train"].items()},
+            **{f"val_{name}": value for name, value in epoch["val"].items()},
+            "training_seconds": epoch["training_seconds"],
+            "validation_seconds": epoch["validation_seconds"],
+            "all_layers_train": epoch["all_layers_train"],
+        }
+        for epoch in history
+    ]
+    written = io.StringIO(newline="")
+    writer = csv.DictWriter(written, list(rows[0]) if rows else ["epoch"])
+    writer.writeheader()
+    writer.writerows(rows)
+    return written.getvalue()
 
 
 def upload_history(
@@ -65,25 +87,9 @@ def upload_weights(
 
 
 def upload_pictures(
-    storage: StudyStorage,
-    trial: optuna.Trial,
-    history: Sequence[Mapping[str, Any]],
-    *,
-    metric: str,
-    strategy: str,
-    best_epoch: int,
-    logits_NC: NDArray[np.float32],
-    labels_N: Labels,
-    classes: Sequence[str],
+    storage: StudyStorage, trial: optuna.Trial, pictures: Mapping[str, bytes]
 ) -> None:
-    """Store the learning curve, and the confusion matrix of ``best_epoch``, as PNG.
-
-    No matrix of many classes: nobody could read it, and it takes a second or more.
-    """
-    curve = learning_curve_png(history, metric=metric, strategy=strategy, best_epoch=best_epoch)
-    pictures = {LEARNING_CURVE: curve}
-    if len(classes) <= MOST_CLASSES:
-        pictures[CONFUSION_MATRIX] = confusion_matrix_png(logits_NC, labels_N, classes)
+    """Store PNG files by name."""
     for name, png in pictures.items():
         upload(storage, trial, name, partial(_write, content=png))
 

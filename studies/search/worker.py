@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 import optuna
 from optuna.storages._rdb.models import NOT_FOUND_MSG
 
-from studies.dashboard.publish import Publisher
 from studies.database.owners import at_work, owner_lock
 from studies.database.storage import StudyStorage, load_study, study_is_there
 from studies.database.study import read_study
@@ -18,7 +17,7 @@ from studies.errors import StudyFailedError
 from studies.search.objective import Objective
 from studies.search.setup import Prepared
 from studies.signals import StopSignals
-from studies.watchers import Progress
+from studies.watchers import Faces, Pictures, Progress, Publisher
 from transfer.activations.activations import Activations
 from transfer.data.loading import ImageData
 from transfer.device import describe_device, versions
@@ -36,6 +35,7 @@ class Workplace:
     signals: StopSignals
     activations: Activations
     publisher: Publisher
+    pictures: Pictures | None = None
     search_id: str | None = None
     limits: MemoryLimits = field(default_factory=MemoryLimits)
 
@@ -77,6 +77,7 @@ class Workplace:
             progress=self.progress,
             signals=self.signals,
             limits=self.limits,
+            pictures=self.pictures,
             keep_weights=keep_weights,
         )
 
@@ -96,17 +97,21 @@ class Workplace:
 
 @contextmanager
 def open_workplace(
-    storage: StudyStorage, prepared: Prepared, progress: Progress, signals: StopSignals
+    storage: StudyStorage,
+    prepared: Prepared,
+    progress: Progress,
+    signals: StopSignals,
+    faces: Faces,
 ) -> Iterator[Workplace]:
     """A workplace whose worker holds its owner lock until the end of the block.
 
-    At its beginning and at its end the dashboard's notes and figures are brought up to date.
+    At its beginning and at its end what the study is shown by is brought up to date.
 
     Raises:
         StudyFailedError: the study was deleted or renamed meanwhile.
     """
     name = prepared.settings.name
-    publisher = Publisher(storage, name, progress.message)
+    publisher = faces.publisher(storage, name, progress.message)
     record = read_study(load_study(storage, name))
     assert record is not None
     with owner_lock(storage) as worker, at_work(storage, name, worker):
@@ -121,6 +126,7 @@ def open_workplace(
                 signals=signals,
                 activations=make_activations(prepared, prepared.data, progress),
                 publisher=publisher,
+                pictures=faces.pictures,
                 search_id=record.search_id,
             )
         except KeyError as error:  # Optuna's word for what is not in the database any more.
