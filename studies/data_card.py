@@ -142,14 +142,23 @@ def store_card(storage: StudyStorage, study: optuna.Study, checked: Checked) -> 
     write_data_card(study, {**card, "check": checked.record()}, artifacts)
 
 
+def check_preview(path: Path) -> None:
+    """Refuse what is no name of a PNG file, before anything that takes time.
+
+    Raises:
+        ValueError: another suffix than .png.
+    """
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"The preview is a PNG file, but got '{path}'; let its name end in .png.")
+
+
 def save_preview(data: ImageData, path: Path) -> None:
     """Save a contact sheet of training images as PNG: a row for each class, its name beside it.
 
     Raises:
         ValueError: another suffix than .png, or a folder that can't be written.
     """
-    if path.suffix.lower() != ".png":
-        raise ValueError(f"The preview is a PNG file, but got '{path}'; let its name end in .png.")
+    check_preview(path)
     try:
         with written_whole(path) as temporary:
             _contact_sheet(data).save(temporary, "PNG")

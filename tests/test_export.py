@@ -155,6 +155,7 @@ def test_a_strategy_of_which_nothing_is_confirmed_is_refused(home, tmp_path, mon
 
 def test_a_choice_among_unfinished_trainings_is_refused(home, tmp_path, monkeypatch):
     stored = {"candidates": [0, 1], "seeds": [1, 2, 3], "resplit": False, "choose": "best"}
+    stored["top"] = 1
     monkeypatch.setattr(confirm, "read_confirm", lambda study: stored)
     with pytest.raises(UserError, match=r"not finished \(. of 6 trainings\): run `python -m"):
         exported(home, tmp_path / "b")

@@ -206,7 +206,11 @@ def test_other_results_make_other_sentences(opened, folders, tmp_path):
         "Opened 2 times: all but the first are validation." in after and "another result" in after
     )
     row = re.search(r"can't learn task-specific features, and loses by it(.*?)suit", after, re.S)
-    assert "+9.9 points [+5.0, +15.0]" in row[1] and "holds here" in row[1]
+    assert "+9.9 points [+5.0, +15.0]" in row[1]
+    # Whoever evaluates a second time has seen the images' result.
+    assert "not judged" in row[1] and "holds here" not in row[1]
+    assert "A result on these images was known before" in after
+    assert "known before" not in before
 
 
 def test_other_trials_make_other_sentences(opened, folders, tmp_path):

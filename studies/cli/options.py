@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from studies.database.storage import DEFAULT_STORAGE
 from studies.settings import DEFAULTS
 
 
@@ -21,8 +20,6 @@ def option(text: str, default: object = None, **given: Any) -> Any:
 
 SOURCES = "Folder of images, .npz, folder of .npy, .csv manifest, medmnist:NAME or phantom."
 Storage = Annotated[str, typer.Option(help="Database URL, or a SQLite file.")]
-# Of commands that may have a TOML file: left out, the file's, or the default.
-GivenStorage = Annotated[str | None, option("Database URL, or a SQLite file.", DEFAULT_STORAGE)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Name = Annotated[

@@ -27,7 +27,6 @@ from studies.cli.options import (
     Debug,
     DropDuplicates,
     Flip,
-    GivenStorage,
     GroupPattern,
     ImageSize,
     Margin,
@@ -96,7 +95,7 @@ def run(
     num_views: NumViews = None,
     flip: Flip = None,
     seed: Annotated[int | None, option("Seed of search and training.", DEFAULTS["seed"])] = None,
-    storage: GivenStorage = None,
+    storage: Storage = DEFAULT_STORAGE,
     weights: Annotated[
         str | None, option("imagenet, or random as a control.", DEFAULTS["weights"])
     ] = None,
@@ -130,6 +129,8 @@ def run(
     }
     if set_:
         given["set"] = set_
+    if storage == DEFAULT_STORAGE:
+        del given["storage"]
     if no_confirm:
         given["confirm"] = False
     _run(given, config, as_json=json_, with_report=not no_report)
@@ -196,7 +197,7 @@ def confirm(
     resplit: Resplit = None,
     margin: Margin = None,
     data: Annotated[str | None, option(SOURCES, "the study's")] = None,
-    storage: GivenStorage = None,
+    storage: Storage = DEFAULT_STORAGE,
     backbone_module: BackboneModule = None,
     weights_dir: WeightsDir = None,
     device: Annotated[str | None, option("auto, cpu, cuda, cuda:1.", DEFAULTS["device"])] = None,
@@ -217,7 +218,7 @@ def confirm(
         choose=choose,
         margin=margin,
         data=data,
-        storage=storage,
+        storage=None if storage == DEFAULT_STORAGE else storage,
         backbone_module=backbone_module,
         weights_dir=weights_dir,
         device=device,

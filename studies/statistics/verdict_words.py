@@ -104,7 +104,8 @@ def verdict_sentence(
         needed: what would show the margin; None where nothing within reach does.
         images: what they are called, in the singular.
         seeds_of_each: of a and of b, where they differ.
-        judged: what the verdict goes by, where that is not the interval of the difference.
+        judged: what the verdict goes by, where that is not the interval of the difference: on
+            images that have chosen, of which no number would show the margin.
     """
     judged = difference if judged is None else judged
     metric = METRICS.get(metric_name)
@@ -119,10 +120,8 @@ def verdict_sentence(
         return _sentence(f"{first} is {verdict} than {second} by {amount}, {scope}")
     if verdict == "undecided":
         said = f"whether {first} is better or worse than {second} is undecided: {signed}, {scope}"
-        if margin is None:
+        if margin is None or judged is not difference:
             return _sentence(said)
-        if judged is not difference:
-            return _sentence(f"{said}; only images that have not chosen can tell: the test images")
         need = "more than could be had"
         if needed is not None:
             need = _need(needed, difference, images)

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from search_spaces import SearchSpace
-from studies.data_card import describe, save_preview
+from studies.data_card import check_preview, describe, save_preview
 from studies.data_check import ALLOWANCES, Checked, load_checked
 from studies.search.backbone_module import run_module
 from studies.search.resume import asked_allowances
@@ -40,6 +40,8 @@ def look_at_data(
     Raises:
         ValueError: the source is wrong, or the preview can't be written.
     """
+    if preview is not None:
+        check_preview(preview)
     source = find_source(options, None)
     own = run_module(options.backbone_module, progress) if options.backbone_module else None
     space, _ = choose_space(options, source, stored=None, own=own)
