@@ -28,7 +28,9 @@ TABLE = simulated.read(HERE / "coverage.jsonl")
 # One model's interval is not about seeds.
 NOT_ABOUT_SEEDS = {"seeds differ"}
 # Few groups with most of the images, and a loss of heavy tails: known to be too narrow.
-KNOWN = {("uneven", "accuracy"): 0.88, ("heavy tails", "loss"): 0.88}
+KNOWN = {("uneven", "accuracy"): 0.92, ("heavy tails", "loss"): 0.92}
+# A run with AUROC costs ten times as much.
+FEWEST = {"auroc": 1000}
 
 
 def rows():
@@ -44,7 +46,7 @@ def rows():
 def test_intervals_and_verdicts_hold_in_every_world(row):
     found = rows()[row]
     runs = found["runs"]
-    assert runs >= 200
+    assert runs >= FEWEST.get(row[1], 10_000)
     if row[0] not in NOT_ABOUT_SEEDS:
         assert found["model_covered"] >= binom.ppf(0.001, runs, KNOWN.get(row, 0.94))
     assert found["mean_covered"] >= binom.ppf(0.001, runs, 0.94)
