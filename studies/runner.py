@@ -12,7 +12,7 @@ from studies.artifacts import best_epoch
 from studies.clusters import images_words
 from studies.comparison import interim_verdict
 from studies.confirm import Verdict
-from studies.confirm_run import confirm_study, declare_margin, remember_asked
+from studies.confirm_run import check_resplit, confirm_study, declare_margin, remember_asked
 from studies.control_rows import read_learned
 from studies.controls import run_controls
 from studies.data_card import store_card
@@ -189,6 +189,7 @@ def _opened(
             stored = _stored(options, name)
         on_named(name)
         prepared = prepare(options, source, stored, progress)
+    check_resplit(options.resplit, prepared.data.made_splits)
     storage = open_storage(options.storage)
     study = _create_or_load(storage, prepared)
     declare_margin(storage, study, options.margin)
