@@ -10,6 +10,7 @@ from scipy.stats import binom
 from studies.statistics.clusters import find_clusters, images_worth, num_subjects, share_worth
 from studies.statistics.intervals import (
     bootstrap_over_seeds,
+    parts_of_groups,
     resampling_counts,
     stratified_bootstrap,
     wilson_interval,
@@ -201,3 +202,28 @@ def test_one_subject_of_two_classes_is_drawn_with_the_class_of_most_of_its_image
 
 def test_images_of_one_subject_are_worth_one():
     assert share_worth(np.ones(40), np.zeros(40, int))[0] == 1.0
+
+
+def test_one_subject_that_alone_has_a_class_stays_in_every_draw():
+    """Drawn with the others it would leave resamples without the class: no AUROC."""
+    labels_N = np.r_[np.zeros(30, int), [0, 1, 1]]
+    groups_N = np.r_[np.repeat(np.arange(10), 3), [10, 10, 10]]
+    said_NC = np.random.default_rng(0).dirichlet([1, 1], len(labels_N))
+    found = stratified_bootstrap(METRICS["auroc"], labels_N, said_NC, groups_N=groups_N)
+    assert 0 <= found.low < found.value < found.high <= 1
+    over = difference_over_seeds(
+        METRICS["auroc"], labels_N, said_NC[None], said_NC[None, ::-1], groups_N=groups_N
+    )
+    assert np.isfinite([over.low, over.high, over.p]).all()
+
+
+def test_what_one_lone_subject_adds_is_as_unsure_as_the_others_are():
+    """Added as if it were known, it would give Student's t degrees of freedom that nobody has."""
+    labels_N, groups_N, _ = of_lone_subject(np.random.default_rng(1))
+    clusters = find_clusters(labels_N, groups_N)
+    assert clusters.has_lone and parts_of_groups(clusters, 1.0, 7.0) == [(7.0, 40)]
+    together = find_clusters(
+        labels_N, np.where(groups_N == 0, 100 + np.arange(60) // 10, groups_N)
+    )
+    assert not together.has_lone and parts_of_groups(together, 1.0, 7.0) == [(1.0, 41)]
+    assert parts_of_groups(None, 1.0, 7.0) == []

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load
 
 from studies.cli.search import main
@@ -192,3 +193,21 @@ def test_a_seed_whose_device_died_is_trained_again_by_the_same_command(
     runs = trials_of("phantom/confirm")
     assert [run.state for run in runs].count("FAIL") == 1
     assert [run.state for run in runs].count("COMPLETE") == 4
+
+
+def test_a_split_that_can_not_be_drawn_anew_is_refused_before_anything_is_stored(home, capsys):
+    images = home / "images"
+    for split in ("train", "val", "test"):
+        for label in ("A", "B"):
+            (images / split / label).mkdir(parents=True)
+            for number in range(6):
+                noise = np.random.default_rng([number, ord(label), len(split)])
+                pixels = noise.integers(0, 256, (32, 32), dtype=np.uint8)
+                Image.fromarray(pixels).save(images / split / label / f"{number}.png")
+    line = (
+        "run --data images --space space.toml --weights random --epochs 1 --trials 2 --no-report"
+    )
+    code, _, err = command(capsys, f"{line} --resplit")
+    assert code == 2 and "leave it out" in err
+    code, _, err = command(capsys, f"{line} --top 1 --seeds 1")
+    assert code == 0, err

@@ -1,8 +1,11 @@
 """Planned images are those of the published formulas, and more where seeds differ."""
 
+import numpy as np
 import pytest
 from scipy.stats import norm
 
+from studies.statistics.metrics import METRICS
+from studies.statistics.paired import difference_over_seeds
 from studies.statistics.sample_size import images_needed
 
 
@@ -54,3 +57,15 @@ def test_images_that_count_less_are_needed_by_more_and_only_for_the_two_that_are
 
 def test_strategies_that_agree_on_every_image_need_those_for_the_two_that_are_added():
     assert 20 < images_needed(0.05, image_variance=0.0).images < 100
+
+
+def test_balanced_classes_of_any_size_can_be_planned_for():
+    """The share of images that count is 1, whatever rounding says."""
+    for per_class in range(20, 120):
+        labels_N = np.repeat([0, 1], per_class)
+        rng = np.random.default_rng(per_class)
+        first, second = (rng.dirichlet([1, 1], (2, len(labels_N))) for _ in range(2))
+        found = difference_over_seeds(
+            METRICS["balanced_accuracy"], labels_N, first, second, num_resamples=50
+        )
+        assert 0 < found.share_that_counts <= 1

@@ -141,7 +141,10 @@ def _parse(text: str) -> tuple[str, Path | None, Path]:
     # By whatever link it is opened: its locks and artifacts are in one place.
     real = os.path.realpath(path)
     beside = path if real == os.path.abspath(path) else Path(real)
-    return shown, path, beside.with_suffix(".files")
+    files, before = beside.with_suffix(".files"), path.with_suffix(".files")
+    if before.is_dir() and not files.exists():
+        files = before  # As it was kept when links had folders of their own.
+    return shown, path, files
 
 
 def _label(url: URL) -> str:

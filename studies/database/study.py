@@ -30,6 +30,7 @@ STUDY_ATTRIBUTES = (
     _CONFIRM,
     _LATER_CHECK,
     _MARGIN,
+    _ASKED,
     _DATA_CARD,
     _PLACES,
     _SEARCH,

@@ -115,7 +115,9 @@ def evaluate_bundle(
             predicted = _predicted(storage, found)
         if begun is not None and begun.predicted not in (predicted, _without_id(predicted)):
             # Others have been confirmed since: it is not the evaluation that was begun.
-            raise UserError(refusal(found.name, openings(storage, begun.test_fingerprint)))
+            if not options.again:
+                raise UserError(refusal(found.name, openings(storage, begun.test_fingerprint)))
+            begun = None
         progress.message(forecast_sentence(found.metric, predicted))
         with signals.interruptible():
             ready = get_ready(storage, bundle, found, options.places, progress)

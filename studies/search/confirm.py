@@ -3,7 +3,7 @@
 Knows the workplace of a study; which candidates, and what follows, is `confirm`'s to know.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any
 
@@ -147,7 +147,15 @@ def _check_resplit(workplace: Workplace, before: dict[str, object], resplit: boo
             f"Study '{workplace.prepared.settings.name}' was confirmed with {was}; go on without "
             "--resplit/--no-resplit, or choose another --name."
         )
-    if resplit and "val" not in workplace.prepared.data.made_splits:
+
+
+def check_resplit(resplit: bool | None, made_splits: Collection[str]) -> None:
+    """Refuse what can't be drawn anew, before anything of it is stored or trained.
+
+    Raises:
+        UserError: these data bring a validation split of their own.
+    """
+    if resplit and "val" not in made_splits:
         raise UserError(
             "--resplit draws the validation split anew for every seed, but these data bring one "
             "of their own; leave it out."

@@ -49,8 +49,10 @@ def find_last_weights(
         UserError: they were at ``last`` and are nowhere now.
         WeightsNotFoundError, ValueError: as `find_weights`.
     """
-    folder = local_places(find_backbone(backbone), weights_dir)[:2] if weights_dir else []
-    is_in_folder = any(path is not None and path.is_file() for _, path in folder)
+    is_in_folder = False
+    if last is not None and weights_dir is not None:
+        folder = local_places(find_backbone(backbone), weights_dir)[:2]
+        is_in_folder = any(path is not None and path.is_file() for _, path in folder)
     if last is not None and not is_in_folder and Path(last).is_file():
         found = weights_in(backbone, Path(last))
         if found.sha256 == sha256:

@@ -64,11 +64,13 @@ def run_repeats(
     records = _made_here(workplace, read_trials(study))
     others = [r for r in records if r.counts and not any(repeat.is_of(r) for repeat in repeats)]
     progress.study(study.study_name, metric, len(repeats) + len(others), records)
-    # What killed its device says nothing of the configuration.
+    # What killed its device once says nothing of the configuration; twice, it may.
     failed = [
         record
-        for record in _failed(repeats, records)
-        if retry_failed or (record.reason is not None and kills_device(record.reason))
+        for repeat in repeats
+        for mine in [_failed(repeat, records)]
+        for record in mine
+        if retry_failed or (len(mine) == 1 and kills_device(record.reason or ""))
     ]
     void = {record.number for record in failed}
     for record in failed:
@@ -104,14 +106,10 @@ def run_repeats(
         workplace.publisher.publish_if_due()
 
 
-def _failed(repeats: Sequence[Repeat], records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The failed trainings of repeats of which none is complete."""
-    found = []
-    for repeat in repeats:
-        mine = [r for r in records if r.counts and repeat.is_of(r)]
-        if all(r.state == "FAIL" for r in mine):
-            found += mine
-    return found
+def _failed(repeat: Repeat, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The failed trainings of a repeat, if none is complete."""
+    mine = [r for r in records if r.counts and repeat.is_of(r)]
+    return mine if all(r.state == "FAIL" for r in mine) else []
 
 
 def _made_here(workplace: Workplace, records: Sequence[TrialRecord]) -> list[TrialRecord]:

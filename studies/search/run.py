@@ -41,7 +41,7 @@ from studies.results.choice import Verdict
 from studies.results.comparison import interim_verdict
 from studies.results.controls import read_learned
 from studies.results.validation_verdict import compare_on_validation
-from studies.search.confirm import confirm_study, declare_margin, remember_asked
+from studies.search.confirm import check_resplit, confirm_study, declare_margin, remember_asked
 from studies.search.controls import run_controls
 from studies.search.handout import Handout, Plan, hand_out, num_probes, room, whose_turn
 from studies.search.setup import Prepared, find_source, prepare, study_name
@@ -192,6 +192,7 @@ def _opened(
             stored = _stored(options, name)
         on_named(name)
         prepared = prepare(options, source, stored, progress)
+    check_resplit(options.resplit, prepared.data.made_splits)
     storage = open_storage(options.storage)
     study = _create_or_load(storage, prepared)
     declare_margin(storage, study, options.margin)

@@ -35,6 +35,11 @@ class Clusters(NamedTuple):
         """Of a variance between groups within their strata."""
         return len(self.stratum_G) - len(np.unique(self.stratum_G))
 
+    @property
+    def has_lone(self) -> bool:
+        """Whether a stratum has one group, which is never drawn otherwise."""
+        return bool((np.bincount(self.stratum_G) == 1).any())
+
 
 def images_words(num_images: int, num_subjects: int | None, images: str) -> str:
     """How many ``images`` (what they are called), and of how many subjects where that is known."""
@@ -72,8 +77,9 @@ def find_clusters(labels_N: Labels, groups_N: Labels | None) -> Clusters | None:
     stratum_G = np.where(lowest_G == highest_G, lowest_G, several)
     alone = np.flatnonzero(stratum_G == several)
     pure = np.unique(stratum_G[stratum_G < several])
-    if len(alone) == 1 and len(pure):
-        # By itself it would never be drawn: it goes to the class of most of its images.
+    if len(alone) == 1 and np.isin(labels_N[group_N == alone[0]], pure).all():
+        # By itself it would never be drawn: it goes to the class of most of its images. Where it
+        # alone has a class it must stay in every draw.
         counts_C = np.bincount(labels_N[group_N == alone[0]], minlength=several)
         stratum_G[alone] = pure[counts_C[pure].argmax()]
     return Clusters(group_N, stratum_G)

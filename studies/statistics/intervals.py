@@ -151,10 +151,9 @@ def bootstrap_over_seeds(
     value = float(values_S.mean())
     of_images = float(values_SB.mean(axis=0).var(ddof=1))
     raw, excess = seed_variance(values_S, values_SB)
-    parts, by_image = [(raw, len(values_S))], of_images
+    by_image = of_groups = of_images
     clusters = find_clusters(labels_N, groups_N)
     if clusters is not None:
-        parts.append(part_of_groups(clusters, of_images))
         counts_BN = resampling_counts(labels_N, num_resamples, seed)
         _, by_image_SB = values_of_seeds(metric, labels_N, probabilities_SNC, counts_BN)
         by_image = float(by_image_SB.mean(axis=0).var(ddof=1))
@@ -164,6 +163,7 @@ def bootstrap_over_seeds(
     elif isinstance(metric, Score):
         of_images *= unsure_of_lone_groups(labels_N, clusters)
     variance = of_images + max(0.0, excess)
+    parts = [(raw, len(values_S)), *parts_of_groups(clusters, of_groups, of_images)]
     width = t_quantile(variance, parts, confidence)
     if isinstance(metric, Score) and metric.bounded:
         most = counting * (len(values_S) if 0 < value < 1 else 1)
@@ -235,6 +235,19 @@ def _strata(labels_N: Labels, clusters: Clusters) -> tuple[Labels, Floats]:
 def part_of_groups(clusters: Clusters, variance: float) -> tuple[float, int]:
     """The part of a variance that groups tell, for ``degrees_of_freedom``."""
     return variance, clusters.degrees_of_freedom + 1
+
+
+def parts_of_groups(
+    clusters: Clusters | None, measured: float, widened: float
+) -> list[tuple[float, int]]:
+    """That part if images come in groups; what a lone group adds is as unsure as the others are.
+
+    Args:
+        measured, widened: the images' variance as it was drawn, and with what was added to it.
+    """
+    if clusters is None:
+        return []
+    return [part_of_groups(clusters, widened if clusters.has_lone else measured)]
 
 
 def resampling_counts(

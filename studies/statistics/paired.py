@@ -17,7 +17,7 @@ from studies.statistics.intervals import (
     Interval,
     degrees_of_freedom,
     images_that_count,
-    part_of_groups,
+    parts_of_groups,
     resampling_counts,
     seed_variance,
     t_quantile,
@@ -111,9 +111,8 @@ def difference_over_seeds(
     (a_S, a_SB), (b_S, b_SB) = drawn(groups_N)
     value = float(a_S.mean() - b_S.mean())
     of_images = _variance_of_means(a_SB, b_SB)
-    clusters, of_groups, by_image = find_clusters(labels_N, groups_N), [], of_images
+    clusters, by_image = find_clusters(labels_N, groups_N), of_images
     if clusters is not None:
-        of_groups = [part_of_groups(clusters, of_images)]
         (_, a_image_SB), (_, b_image_SB) = drawn(None)
         by_image = _variance_of_means(a_image_SB, b_image_SB)
     measured, counting = of_images, float(len(labels_N))
@@ -130,6 +129,7 @@ def difference_over_seeds(
     # One strategy's estimate may be below 0 by chance; cutting the sum, not each, biases less.
     of_seeds = max(0.0, excess_a + excess_b)
     variance = of_images + of_seeds
+    of_groups = parts_of_groups(clusters, measured, of_images)
     parts = [(raw_a, len(a_S)), (raw_b, len(b_S)), *of_groups]
     half = t_quantile(variance, parts, confidence) * variance**0.5
     most = 1.0 if isinstance(metric, Score) and metric.bounded else float("inf")
@@ -143,7 +143,7 @@ def difference_over_seeds(
         num_seeds=min(len(a_S), len(b_S)),
         seeds_known=min(len(a_S), len(b_S)) > 1,
         image_variance=measured * len(labels_N),
-        share_that_counts=counting / len(labels_N),
+        share_that_counts=min(1.0, counting / len(labels_N)),
         # An estimate may exceed the whole that it is a part of.
         own_variance=min(raw_a - excess_a + raw_b - excess_b, measured) * len(labels_N),
         seed_variance=of_seeds,

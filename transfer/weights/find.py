@@ -157,6 +157,8 @@ def _reset(network: nn.Module) -> None:
             reset()
             continue
         for parameter in module.parameters(recurse=False):
+            if not parameter.is_floating_point() or not parameter.numel():
+                continue
             std, mean = torch.std_mean(parameter, correction=0)
             parameter.normal_(mean.item(), std.item())
 
