@@ -19,6 +19,7 @@ from studies.bundle.export import ExportOptions, export_study
 from studies.bundle.retraining import Places, Recipe, load_same_data
 from studies.cli.search import main
 from studies.database.storage import load_study, open_existing
+from studies.database.study import read_confirm
 from studies.database.trials import read_trials
 from studies.errors import UserError
 from studies.results import choice as confirm
@@ -154,8 +155,8 @@ def test_a_strategy_of_which_nothing_is_confirmed_is_refused(home, tmp_path, mon
 
 
 def test_a_choice_among_unfinished_trainings_is_refused(home, tmp_path, monkeypatch):
-    stored = {"candidates": [0, 1], "seeds": [1, 2, 3], "resplit": False, "choose": "best"}
-    stored["top"] = 1
+    study = load_study(open_existing(f"sqlite:///{home / 'studies.db'}"), "s/confirm")
+    stored = {**read_confirm(study), "seeds": [1, 2, 3]}
     monkeypatch.setattr(confirm, "read_confirm", lambda study: stored)
     with pytest.raises(UserError, match=r"not finished \(. of 6 trainings\): run `python -m"):
         exported(home, tmp_path / "b")
