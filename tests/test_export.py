@@ -24,6 +24,7 @@ from studies.progress import LineProgress
 from studies.records import read_trials
 from studies.retraining import Places, Recipe, load_same_data
 from studies.storage import load_study, open_existing
+from studies.study_record import read_confirm
 
 STRATEGIES = ["feature_extraction", "fine_tuning"]
 CPU = torch.device("cpu")
@@ -153,8 +154,8 @@ def test_a_strategy_of_which_nothing_is_confirmed_is_refused(home, tmp_path, mon
 
 
 def test_a_choice_among_unfinished_trainings_is_refused(home, tmp_path, monkeypatch):
-    stored = {"candidates": [0, 1], "seeds": [1, 2, 3], "resplit": False, "choose": "best"}
-    stored["top"] = 1
+    study = load_study(open_existing(f"sqlite:///{home / 'studies.db'}"), "s/confirm")
+    stored = {**read_confirm(study), "seeds": [1, 2, 3]}
     monkeypatch.setattr(confirm, "read_confirm", lambda study: stored)
     with pytest.raises(UserError, match=r"not finished \(. of 6 trainings\): run `python -m"):
         exported(home, tmp_path / "b")
