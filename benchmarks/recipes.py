@@ -10,7 +10,7 @@ intervals are about this pool.
     python benchmarks/recipes.py --data ../shared/data/chest_xray --weights-dir ../shared/weights
 
 prints one Markdown table a strategy, and a line a run on stderr. With --results FILE finished
-runs are kept as lines of JSON and not run again.
+runs are kept as lines of JSON and not run again: benchmarks/recipes.jsonl has those so far.
 """
 
 import argparse
