@@ -17,7 +17,7 @@ from studies.explanation.explanation import ALL, Cause, Explanation, Level, Step
 from studies.explanation.matching import Seen
 from studies.explanation.thresholds import find_thresholds
 from studies.explanation.waterfall import NUM_RESAMPLES, WIDTH, Path, find_path, normal_interval
-from studies.statistics import estimates as evaluation
+from studies.statistics import estimates
 from studies.statistics.calibration import find_calibration, uncalibrated
 from studies.statistics.clusters import find_clusters
 from studies.statistics.forecast import Forecast
@@ -96,7 +96,7 @@ def explain(
     )
     path = find_path(score, val, test, num_resamples=num_resamples, seed=seed)
     calibration = None
-    if metric in evaluation.OF_VALUES:
+    if metric in estimates.OF_VALUES:
         calibration = _calibration(score, test, test_SNC, seed)
     return Explanation(
         metric=metric,
@@ -158,7 +158,7 @@ def _optimism(score: Score, val: Seen, forecast: Forecast, seed: int) -> Interva
 
     Two images more, as in `paired.difference_over_seeds`: few errors are not sure of themselves.
     """
-    num_resamples = evaluation.num_resamples(len(val.labels_N)) // 4
+    num_resamples = estimates.num_resamples(len(val.labels_N)) // 4
 
     def of_mean(groups_N: Labels | None) -> float:
         counts_BN = resampling_counts(val.labels_N, num_resamples, seed, groups_N)
@@ -182,7 +182,7 @@ def _moved(interval: Interval, by: float) -> Interval:
 
 def _calibration(score: Score, test: Seen, calibrated_SNC: Floats, seed: int) -> Interval:
     """What calibration changes on the test images."""
-    num_resamples = evaluation.num_resamples(len(test.labels_N)) // 4
+    num_resamples = estimates.num_resamples(len(test.labels_N)) // 4
     counts_BN = resampling_counts(test.labels_N, num_resamples, seed, test.groups_N)
     before, after = (
         values_of_seeds(score, test.labels_N, given_SNC, counts_BN, test.groups_N)
