@@ -503,8 +503,8 @@ def test_what_a_killed_evaluation_has_left_is_removed(home):
 
 
 @pytest.mark.slow
-def test_a_loss_is_held_against_its_forecast_before_calibration(tmp_path):
-    run_study(tmp_path, strategies=["feature_extraction"], trials=1, metric="loss")
+def test_a_loss_is_compared_and_held_against_its_forecast_before_calibration(tmp_path):
+    run_study(tmp_path, trials=2, metric="loss")
     export(tmp_path, tmp_path / "fine_tuning")
     found = evaluate(tmp_path)
     stored = read_arrays(
@@ -516,6 +516,16 @@ def test_a_loss_is_held_against_its_forecast_before_calibration(tmp_path):
     told = found.result["as_forecast"]["value"]
     assert told == pytest.approx(METRICS["loss"](stored["labels_N"], plain_NC))
     assert told != pytest.approx(found.result["metrics"]["loss"]["value"])
+    tuned, extracted = (
+        np.mean(
+            [
+                METRICS["loss"](stored["labels_N"], probabilities(logits_NC, 1.0))
+                for logits_NC in stored[f"{strategy}_SNC"]
+            ]
+        )
+        for strategy in ("fine_tuning", "feature_extraction")
+    )
+    assert found.result["difference"]["value"] == pytest.approx(tuned - extracted)
 
 
 @pytest.mark.slow

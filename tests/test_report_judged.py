@@ -12,7 +12,7 @@ from studies.report.claims import judge
 from studies.report.judged import Judged
 from studies.report.task_b_c import gain_words
 from studies.statistics.calibration import uncalibrated
-from studies.statistics.measurements import Measurement
+from studies.statistics.measurements import Measurement, with_known_result
 
 LABELS_N = np.arange(60) % 2
 
@@ -111,6 +111,11 @@ def gain(low, high, optimism=None):
         (gain(-0.01, 0.05), "accuracy", "not shown to help"),
         (gain(0.01, 0.05, (0.02, 0.0)), "accuracy", "not judged: these images chose it"),
         (gain(0.03, 0.05, (0.02, 0.0)), "accuracy", "the search helped"),
+        (
+            with_known_result(gain(0.03, 0.05)),
+            "accuracy",
+            "not judged: these images may have chosen it, as a result on them was known",
+        ),
     ],
 )
 def test_a_gain_is_told_as_its_interval_allows(found, metric, words):

@@ -266,7 +266,10 @@ def test_a_passing_fault_stops_a_study_and_retrying_makes_it_what_it_would_have_
     assert last.startswith("Error: ") and "no space left" in last and "--retry-failed" in last
     assert [state for _, _, state, _, _ in table()] == ["FAIL"] * 5
     broken.clear()
-    value, _ = run_json(capsys, *RUN, "--trials", "6", "--retry-failed")
+    assert main([*RUN[:-1], "--trials", "6", "--retry-failed"]) == 0
+    # Failures that were retried count no more, so that all six are of this call.
+    assert "6 of 6 trials (6 new)" in " ".join(capsys.readouterr().out.split())
+    value, _ = run_json(capsys, *RUN, "--trials", "6")
     assert sum(value["trials"].values()) == 6 and value["trials"]["fail"] == 0
     mended = [row[1:] for row in table()[5:]]
     (home / "studies.db").rename(home / "first.db")

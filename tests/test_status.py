@@ -119,3 +119,14 @@ def test_a_study_of_an_older_version_is_still_shown_and_its_openings_count(datab
     assert "opened" in text_of(database, "done") and "1 complete" in text_of(database, "done")
     assert "squeezed to a square" in text_of(database, "done")
     assert {s["study"] for s in status_json(database, None)["studies"]} >= {"done", "other"}
+
+
+def test_brackets_in_the_name_of_a_folder_are_shown_as_they_are(tmp_path):
+    """Rich takes [/b] for the end of something bold."""
+    folder = tmp_path / "[b]scans[" / "b]"
+    folder.mkdir(parents=True)
+    storage = open_storage(f"sqlite:///{folder / 's.db'}")
+    optuna.create_study(storage=storage.database, study_name="one")
+    console = Console(width=400, file=io.StringIO(), record=True)
+    print_status(console, storage.url, None)
+    assert "[b]scans[/b]/s.db" in console.export_text()

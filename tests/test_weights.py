@@ -441,6 +441,7 @@ class Gain(torch.nn.Module):
         super().__init__()
         drawn = torch.randn(500, generator=torch.Generator().manual_seed(7))
         self.gain = torch.nn.Parameter(3 + 0.5 * drawn)
+        self.order = torch.nn.Parameter(torch.arange(3), requires_grad=False)
 
     def forward(self, x):
         return x * self.gain.mean()
@@ -458,16 +459,20 @@ def test_a_weight_that_no_module_draws_is_drawn_as_wide_as_it_was(tmp_path, monk
     )
     custom.backbones_from_file(path)
 
-    def gain(seed):
+    def parameter(seed, which):
         blocks = load_blocks(find_weights("own_net", weights="random", seed=seed))
-        (found,) = (p.detach() for name, p in blocks.named_parameters() if name.endswith("gain"))
+        (found,) = (p.detach() for name, p in blocks.named_parameters() if name.endswith(which))
         return found
+
+    def gain(seed):
+        return parameter(seed, "gain")
 
     learned = Gain().gain.detach()
     assert torch.equal(gain(1), gain(1)) and not torch.equal(gain(1), gain(2))
     assert not torch.equal(gain(1), learned)
     assert gain(1).mean() == pytest.approx(3.0, abs=0.2)
     assert gain(1).std() == pytest.approx(0.5, abs=0.1)
+    assert parameter(1, "order").tolist() == [0, 1, 2]  # Whole numbers have no distribution.
 
 
 def test_random_weights_are_settled_at_the_size_that_a_network_takes():

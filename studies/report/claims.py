@@ -19,7 +19,6 @@ ClaimVerdict = Literal[
     "does not apply here",
     "not measured",
 ]
-CHOSE = "these images chose it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +152,9 @@ def _claim(
         evidence=evidence,
         measured=measured,
         verdict=verdict,
-        reason=CHOSE if verdict == "not judged" else "",
+        reason=why_not_judged(measured)
+        if measured is not None and verdict == "not judged"
+        else "",
     )
 
 
@@ -198,6 +199,13 @@ def judge(found: Measurement | None, *, at: float = 0.0) -> ClaimVerdict:
     if found.high < at - second:
         return "does not hold here"
     return "not shown" if found.optimism is None else "not judged"
+
+
+def why_not_judged(measurement: Measurement | None) -> str:
+    """Why images don't judge what was measured on them."""
+    if measurement is not None and measurement.result_was_known:
+        return "these images may have chosen it, as a result on them was known"
+    return "these images chose it"
 
 
 def holm_adjusted(found: Sequence[Claim]) -> list[float | None]:

@@ -1,13 +1,12 @@
 """Task D: what a study has measured of the claims. Knows stored trials and predictions."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from studies.database.trials import TrialRecord
 from studies.report.claims import Measured
-from studies.report.judged import SEEN, Judged, judged_on
+from studies.report.judged import Judged, judged_on
 from studies.results.choice import Candidate
 from studies.results.controls import KEYS
 from studies.results.study import Evidence
@@ -17,6 +16,7 @@ from studies.statistics.measurements import (
     gap_interval,
     ratio_over_seeds,
     training_harm,
+    with_known_result,
 )
 from studies.statistics.metrics import METRICS
 
@@ -71,7 +71,7 @@ def _verdict_on_test(judged: Judged, metric: str) -> Measurement | None:
     if stored is None or stored["metric"] != metric:
         return None
     found = Measurement(**{key: stored[key] for key in ("value", "low", "high", "p")})
-    return replace(found, optimism=SEEN) if judged.evidence.test_was_seen else found
+    return with_known_result(found) if judged.evidence.test_was_seen else found
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

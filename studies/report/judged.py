@@ -17,12 +17,10 @@ from studies.report.predictions_shown import stored_predictions
 from studies.results.choice import Candidate
 from studies.results.study import Evidence
 from studies.statistics.calibration import Floats, Labels, uncalibrated
-from studies.statistics.measurements import Measurement, measurement
+from studies.statistics.measurements import Measurement, measurement, with_known_result
 from studies.statistics.metrics import METRICS
 from studies.statistics.paired import difference_over_seeds
 
-# By how much choices may look too good on images whose result was known: nobody can tell.
-SEEN = (float("inf"), float("inf"))
 # Labels (N,), probabilities (S, N, C), and whose picture each is, None where nobody knows.
 Predictions = tuple[Labels, Floats, Labels | None]
 
@@ -109,7 +107,8 @@ class Judged:
         if not any(chosen):
             return measurement(found)
         if self.test is not None:
-            return measurement(found, SEEN if self.evidence.test_was_seen else None)
+            on_test = measurement(found)
+            return with_known_result(on_test) if self.evidence.test_was_seen else on_test
         ahead, behind = (self._optimism(metric, strategy) for strategy in chosen)
         return measurement(found, (ahead, behind))
 

@@ -13,7 +13,7 @@ from studies.document.numbers import (
     number_cell,
     seconds_text,
 )
-from studies.report.claims import CHOSE, judge
+from studies.report.claims import judge, why_not_judged
 from studies.report.figures import Curve, learning_curves
 from studies.report.hyperparameters import what_each_did
 from studies.report.judged import judged_on
@@ -155,7 +155,7 @@ def gain_words(gain: Measurement, num_searched: int, num_recipes: int, metric: s
     return {
         "holds here": "the search helped",
         "does not hold here": "the search did harm",
-        "not judged": f"not judged: {CHOSE}",
+        "not judged": f"not judged: {why_not_judged(gain)}",
     }.get(judge(as_gain(gain, METRICS[metric].larger_is_better)), "not shown to help")
 
 

@@ -23,10 +23,12 @@ class Measurement(Interval):
 
     ``optimism`` says by how much the first and the second look too good on the images that were
     measured, where these have chosen epochs or configurations; None where they chose nothing.
+    Where ``result_was_known`` before, they may have chosen, and nobody can tell by how much.
     """
 
     p: float | None = None
     optimism: tuple[float, float] | None = None
+    result_was_known: bool = False
 
 
 def measurement(found: Difference, optimism: tuple[float, float] | None = None) -> Measurement:
@@ -34,6 +36,12 @@ def measurement(found: Difference, optimism: tuple[float, float] | None = None) 
     return Measurement(
         value=found.value, low=found.low, high=found.high, p=found.p, optimism=optimism
     )
+
+
+def with_known_result(measurement: Measurement) -> Measurement:
+    """The same on images whose result was known before: of choices it judges nothing."""
+    unknown = float("inf")
+    return replace(measurement, optimism=(unknown, unknown), result_was_known=True)
 
 
 def as_gain(found: Measurement, larger_is_better: bool) -> Measurement:
