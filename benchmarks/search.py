@@ -18,7 +18,7 @@ from optuna.samplers import TPESampler
 
 from search_spaces import SearchSpace, load_space
 from studies.database.trials import read_trials
-from studies.search.handout import Plan, fixed_sampler, hand_out, opening, suggest
+from studies.search.suggest import Plan, fixed_sampler, hand_out, opening, suggest
 from transfer.backbones.catalog import BACKBONES
 
 STRATEGIES = ("feature_extraction", "fine_tuning")

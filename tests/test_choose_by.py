@@ -9,7 +9,7 @@ from search_spaces import load_space
 from studies.database.storage import load_study, open_existing
 from studies.database.trials import best_trials, read_trials
 from studies.results.choice import CONFIRM, read_confirmed
-from studies.search.suggestion import _Model
+from studies.search.suggest import _Model
 from studies.statistics.calibration import uncalibrated
 from studies.statistics.metrics import CALIBRATED_LOSS, METRICS
 from studies.statistics.optimism import selection_optimism

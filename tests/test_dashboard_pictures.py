@@ -10,7 +10,7 @@ from PIL import Image
 
 from studies.dashboard import pictures
 from studies.dashboard.pictures import confusion_matrix_png, learning_curve_png
-from studies.search.trial_files import history_csv
+from studies.search.objective import history_csv
 
 
 def epoch(number, accuracy):

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from studies.database.faults import IN_A_ROW, kills_device, to_retry, why_stop
 from studies.database.trials import CANDIDATE, INTERRUPTED, read_trials, write_claim, write_reason
-from studies.search.handout import fixed_sampler
+from studies.search.suggest import fixed_sampler
 
 FULL = "OSError: [Errno 28] No space left on device: '/tmp/{}/x.npz'"
 LOST = "AcceleratorError: CUDA error: an illegal memory access was encountered"

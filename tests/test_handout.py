@@ -18,7 +18,7 @@ from studies.database.trials import (
     write_provenance,
     write_reason,
 )
-from studies.search.handout import (
+from studies.search.suggest import (
     Plan,
     hand_out,
     next_logical_number,
@@ -27,7 +27,7 @@ from studies.search.handout import (
     room,
     whose_turn,
 )
-from studies.search.suggestion import num_untried
+from studies.search.suggest import num_untried
 
 N_TRIALS = 25
 DEPTHS = {"resnet18": 9, "resnet50": 17, "mobilenet_v2": 19}

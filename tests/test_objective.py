@@ -17,7 +17,7 @@ from studies.database.faults import is_own_failure
 from studies.database.storage import open_storage
 from studies.database.trials import read_trials, write_claim
 from studies.search import objective
-from studies.search.handout import Handout
+from studies.search.suggest import Handout
 from studies.search.objective import Objective
 from studies.settings import StudyOptions, decide
 from studies.signals import Interrupted, StopSignals

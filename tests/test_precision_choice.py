@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from studies.search import precision_choice
-from studies.search.precision_choice import chosen_precision
+from studies.search import setup
+from studies.search.setup import chosen_precision
 
 BOTH, FROZEN = ("feature_extraction", "fine_tuning"), ("feature_extraction",)
 
@@ -19,7 +19,7 @@ def choose(monkeypatch, tmp_path):
         return "bf16" if backbone == "resnet18" else "fp32"
 
     def run(strategies=BOTH, stored=None):
-        monkeypatch.setattr(precision_choice, "choose_precision", asked)
+        monkeypatch.setattr(setup, "choose_precision", asked)
         said = []
         found = chosen_precision(
             SimpleNamespace(precision="auto", image_size=64),

@@ -296,7 +296,7 @@ def half(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
         asked.append((wanted, backbone, given["image_size"]))
         return "bf16" if wanted == "auto" else wanted
 
-    monkeypatch.setattr("studies.search.precision_choice.choose_precision", choose)
+    monkeypatch.setattr("studies.search.setup.choose_precision", choose)
     return asked
 
 
@@ -332,7 +332,7 @@ def test_a_resumed_study_keeps_its_precision_whatever_the_machine_would_choose(
 ) -> None:
     stored = record(prepared(tmp_path, weights="random", **SMALL))
     monkeypatch.setattr(
-        "studies.search.precision_choice.choose_precision",
+        "studies.search.setup.choose_precision",
         lambda *a, **k: pytest.fail("chosen anew"),
     )
     said = Said()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from search_spaces import Parameter, SearchSpace
-from studies.search.suggestion import (
+from studies.search.suggest import (
     MAX_LISTED,
     _Model,
     frozen,

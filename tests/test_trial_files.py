@@ -12,7 +12,7 @@ import torch
 from studies.dashboard.pictures import MOST_CLASSES, trial_pictures
 from studies.database.artifacts import read_arrays
 from studies.database.storage import open_storage
-from studies.search.trial_files import (
+from studies.search.objective import (
     upload_history,
     upload_pictures,
     upload_predictions,

@@ -13,7 +13,7 @@ from search_spaces import Parameter, SearchSpace
 from studies.database.owners import fail_orphans, hand_out_lock, owner_lock
 from studies.database.storage import open_storage
 from studies.database.trials import read_trials, write_claim
-from studies.search.handout import Plan, hand_out, room
+from studies.search.suggest import Plan, hand_out, room
 
 NUM_WORKERS = 4
 N_TRIALS = 24

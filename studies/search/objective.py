@@ -1,18 +1,34 @@
 """One trial: configuration -> training -> stored result and state. Failures get a name.
 
-Knows what a trial writes and how it ends; nothing of which configuration comes next.
+Knows what a trial writes, its files too, and how it ends; nothing of which configuration comes
+next.
+
+Legend: E epochs, N validation images, C classes.
 """
 
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+from studies.database.storage import StudyStorage
+from studies.database.trials import PREDICTIONS, WEIGHTS
+from studies.database.uploads import upload
+from transfer.data.loading import Split
 import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
-
 import optuna
 from optuna.trial import TrialState
-
 from studies.database.faults import DIVERGED, kills_device
 from studies.database.storage import StudyStorage
 from studies.database.trials import (
@@ -23,14 +39,8 @@ from studies.database.trials import (
     write_reason,
     write_result,
 )
-from studies.search.handout import Handout
+from studies.search.suggest import Handout
 from studies.search.pruning import should_prune
-from studies.search.trial_files import (
-    upload_history,
-    upload_pictures,
-    upload_predictions,
-    upload_weights,
-)
 from studies.settings import StudySettings
 from studies.signals import Interrupted, StopSignals
 from studies.watchers import Pictures, Progress
@@ -42,6 +52,83 @@ from transfer.trained import trained_features
 from transfer.training.micro_batches import MemoryLimits, NoRoomError, is_out_of_memory
 from transfer.training.result import EpochRecord, TrainingResult, best_epoch
 from transfer.training.train import train
+
+HISTORY = "history.csv"
+
+
+def history_csv(history: Sequence[Mapping[str, Any]]) -> str:
+    """A row an epoch: its number, metrics of training and validation images, seconds.
+
+    Args:
+        history: as a trial stores it; see ``trials.write_result``.
+    """
+    rows = [
+        {
+            "epoch": epoch["epoch"],
+            **{f"train_{name}": value for name, value in epoch["train"].items()},
+            **{f"val_{name}": value for name, value in epoch["val"].items()},
+            "training_seconds": epoch["training_seconds"],
+            "validation_seconds": epoch["validation_seconds"],
+            "all_layers_train": epoch["all_layers_train"],
+        }
+        for epoch in history
+    ]
+    written = io.StringIO(newline="")
+    writer = csv.DictWriter(written, list(rows[0]) if rows else ["epoch"])
+    writer.writeheader()
+    writer.writerows(rows)
+    return written.getvalue()
+
+
+def upload_history(
+    storage: StudyStorage, trial: optuna.Trial, history: Sequence[Mapping[str, Any]]
+) -> None:
+    """Store the metrics and seconds of every epoch as CSV."""
+    text = history_csv(history)
+    upload(storage, trial, HISTORY, lambda path: path.write_text(text, "utf-8"))
+
+
+def upload_predictions(
+    storage: StudyStorage,
+    trial: optuna.Trial,
+    logits: Sequence[NDArray[np.float32]],
+    val: Split,
+) -> str:
+    """Store logits with labels, positions and known groups (N,); returns the artifact's id.
+
+    Args:
+        logits: of every epoch (N, C); stored as one array (E, N, C).
+    """
+    arrays: dict[str, Any] = {
+        "logits_ENC": np.stack(logits),
+        "labels_N": val.labels_N,
+        "positions_N": val.positions_N,
+    }
+    if val.groups_N is not None:
+        arrays["groups_N"] = val.groups_N
+    return upload(storage, trial, PREDICTIONS, lambda path: np.savez(path, **arrays))
+
+
+def upload_weights(
+    storage: StudyStorage, trial: optuna.Trial, trained_state: Mapping[str, Tensor]
+) -> str:
+    """Store trained blocks and head as safetensors; returns the id."""
+    # Contiguous copies: safetensors refuses tensors in channels-last order.
+    tensors = {key: tensor.cpu().contiguous() for key, tensor in trained_state.items()}
+    return upload(storage, trial, WEIGHTS, lambda path: save_file(tensors, path))
+
+
+def upload_pictures(
+    storage: StudyStorage, trial: optuna.Trial, pictures: Mapping[str, bytes]
+) -> None:
+    """Store PNG files by name."""
+    for name, png in pictures.items():
+        upload(storage, trial, name, partial(_write, content=png))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
 
 Train = Callable[..., TrainingResult]
 

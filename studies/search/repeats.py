@@ -16,7 +16,7 @@ from studies.database.faults import kills_device, why_stop_repeats
 from studies.database.owners import fail_orphans, hand_out_lock
 from studies.database.trials import CANDIDATE, SEED, TrialRecord, read_trials, write_claim
 from studies.errors import StudyFailedError
-from studies.search.handout import Handout, fixed_sampler, suggest
+from studies.search.suggest import Handout, fixed_sampler, suggest
 from studies.search.objective import Objective
 from studies.search.worker import Workplace
 

@@ -9,7 +9,7 @@ from typing import Any
 from studies.data_check import ALLOWANCES, flag
 from studies.database.study import StudyRecord
 from studies.errors import UserError
-from studies.search.precision_choice import BEFORE
+from studies.search.setup import BEFORE
 from studies.settings import DEFAULTS, FIXED, StudyOptions
 from transfer.messages import printable
 

@@ -43,7 +43,7 @@ from studies.results.controls import read_learned
 from studies.results.validation_verdict import compare_on_validation
 from studies.search.confirm import check_resplit, confirm_study, declare_margin, remember_asked
 from studies.search.controls import run_controls
-from studies.search.handout import Handout, Plan, hand_out, num_probes, room, whose_turn
+from studies.search.suggest import Handout, Plan, hand_out, num_probes, room, whose_turn
 from studies.search.setup import Prepared, find_source, prepare, study_name
 from studies.search.worker import Workplace, open_workplace
 from studies.settings import StudyOptions

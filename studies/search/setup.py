@@ -3,22 +3,27 @@
 Knows what identifies a study and refuses to go on with another one. Runs no trial.
 """
 
+from pathlib import Path
+import torch
+from search_spaces import SearchSpace
+from studies.database.study import StudyRecord
+from studies.settings import StudySettings
+from studies.watchers import Progress
+from transfer.config import Strategy
+from transfer.training.precision import choose_precision, describe_precision
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-
 import torch
-
 from search_spaces import SearchSpace
 from studies.data_check import Checked, finding_lines, load_checked
 from studies.database.study import StudyRecord
 from studies.errors import UserError
 from studies.search.backbone_module import OwnBackbones, check_stored, run_module
-from studies.search.handout import opening
+from studies.search.suggest import opening
 from studies.search.places import find_last_weights, open_last_source
-from studies.search.precision_choice import chosen_precision
 from studies.search.resume import allowances, refuse_other_data, refuse_other_settings
 from studies.settings import DEFAULTS, FIXED, StudyOptions, StudySettings, decide
 from studies.spaces import chosen_space
@@ -35,6 +40,42 @@ from transfer.data.loading import ImageData
 from transfer.data.sources.open import Source, open_source
 from transfer.device import choose_device, make_deterministic, num_threads
 from transfer.weights.find import WeightFile, WeightsNotFoundError
+
+# Studies created before there was this setting trained in float32, not in its default.
+BEFORE = {"precision": "fp32"}
+
+
+def chosen_precision(
+    settings: StudySettings,
+    space: SearchSpace,
+    device: torch.device,
+    cache_dir: Path,
+    stored: StudyRecord | None,
+    progress: Progress,
+) -> dict[str, str]:
+    """The precision of each backbone: as stored, whatever this machine would choose, or anew.
+
+    Raises:
+        ValueError: this device can't train in the precision that was asked for.
+    """
+    precision: dict[str, str] = {}
+    if stored is not None:
+        precision = stored.identity.get("precision", {})
+    elif Strategy.FINE_TUNING in space.strategies:
+        for backbone in space.backbones:
+            precision[backbone] = choose_precision(
+                settings.precision,
+                backbone,
+                device,
+                image_size=settings.image_size,
+                cache_dir=cache_dir,
+                on_progress=progress.work,
+            )
+    said = describe_precision(precision)
+    if said is not None:
+        way_out = "" if stored else " (--precision fp32 turns it off)"
+        progress.message(f"{said}{way_out}.")
+    return precision
 
 
 @dataclass(frozen=True, kw_only=True)
