@@ -29,8 +29,7 @@ from scipy.special import softmax
 from scipy.stats import norm
 
 from studies.explanation.domain import auroc, find_domains, permutation_p
-from studies.explanation.matching import Seen
-from studies.explanation.waterfall import find_path
+from studies.explanation.shift import Seen, find_path
 from studies.statistics.intervals import bootstrap_over_seeds, stratified_bootstrap
 from studies.statistics.metrics import METRICS, Floats, Labels
 from studies.statistics.paired import difference_over_seeds

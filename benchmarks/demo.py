@@ -29,7 +29,7 @@ from transfer.config import Strategy, TransferConfig
 from transfer.data.loading import ImageData, load_data
 from transfer.data.sources.open import open_source
 from transfer.device import make_deterministic
-from transfer.trained import predict_logits
+from transfer.inference import predict_logits
 from transfer.training.train import train
 from transfer.weights.find import WeightFile, find_weights
 

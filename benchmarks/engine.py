@@ -52,7 +52,7 @@ from transfer.data.sources.open import open_source
 from transfer.device import versions
 
 MeasuredEpochs = list[dict[int, Epoch]]  # by number of workers
-# Tells glibc what ours tells it by itself (transfer/host_memory.py).
+# Tells glibc what ours tells it by itself (transfer/device.py).
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
 
 

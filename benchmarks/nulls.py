@@ -25,15 +25,15 @@ from studies.report.claims import Measured, claims, judge
 from studies.results.controls import Predictions, measure_learned
 from studies.statistics.forecast import Predicted, forecast
 from studies.statistics.intervals import Interval
-from studies.statistics.measurements import (
+from studies.statistics.metrics import METRICS
+from studies.statistics.paired import (
     Measurement,
     chosen_elsewhere,
+    difference_over_seeds,
     measurement,
     ratio_over_seeds,
     training_harm,
 )
-from studies.statistics.metrics import METRICS
-from studies.statistics.paired import difference_over_seeds
 from studies.statistics.verdict_words import verdict_of
 
 ACCURACY = METRICS["accuracy"]

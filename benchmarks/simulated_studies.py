@@ -34,13 +34,12 @@ from scipy.stats import norm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from studies.results.controls import Predictions, measure_learned
+from studies.statistics.calibration import find_calibration_error, find_recalibration
 from studies.statistics.forecast import Forecast, Predicted, forecast
 from studies.statistics.intervals import Interval, bootstrap_over_seeds
-from studies.statistics.measurements import chosen_elsewhere
 from studies.statistics.metrics import CALIBRATED_LOSS, METRICS
 from studies.statistics.optimism import Optimism, selection_optimism
-from studies.statistics.paired import Difference, difference_over_seeds
-from studies.statistics.reliability import find_calibration_error, find_recalibration
+from studies.statistics.paired import Difference, chosen_elsewhere, difference_over_seeds
 from studies.statistics.verdict_words import is_within, verdict_of
 
 BLOCK = 50  # runs of a line

@@ -99,7 +99,7 @@ def predict_images(
 
 def _with_places(options: dict[str, Any]) -> dict[str, Any]:
     """The options with those that say where things are on this machine put together."""
-    from studies.bundle.retraining import Places
+    from studies.bundle.reproduce import Places
 
     names = ("data", "weights_dir", "cache_dir", "device")
     places = {name: options.pop(name) for name in names if name in options}

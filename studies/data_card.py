@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from studies.data_check import Checked
+from studies.database.artifacts import upload
 from studies.database.storage import StudyStorage
 from studies.database.study import write_data_card
-from studies.database.uploads import upload
 from studies.statistics.intervals import wilson_interval
 from transfer.cache import written_whole
 from transfer.data.check.findings import Finding

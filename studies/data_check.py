@@ -1,6 +1,7 @@
 """What a study does about findings of the data check: refuse, tell, and store what was allowed.
 
-Knows findings, flags and records. What is found is `transfer.data.check.check`' to know.
+Knows findings, flags and records, also in words for every later output. What is found is
+`transfer.data.check.check`'s to know. Never imports torch.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 
-from studies.check_record import left_out_lines
 from studies.errors import UserError
 from transfer.data.check.check import check, unreadable_files
 from transfer.data.check.findings import Finding
@@ -19,6 +19,25 @@ from transfer.data.loading import ImageData, load_data
 from transfer.data.opening import LostClassError
 from transfer.data.sources.items import OnProgress, Source
 from transfer.messages import printable
+
+
+def allowed_lines(record: Mapping[str, Any] | None) -> list[str]:
+    """What was allowed, and what was left out for it, a sentence each; none for clean data."""
+    if record is None:
+        return []
+    return [*(f"Went on with {text}." for text in record["allowed"]), *left_out_lines(record)]
+
+
+def left_out_lines(record: Mapping[str, Any]) -> list[str]:
+    """How many images are left out of which split, and why, a sentence each."""
+    lines = []
+    for why, counts in record["left_out"].items():
+        if counts:
+            told = " and ".join(f"{count:,} of {split}" for split, count in counts.items())
+            changed = "; the test set is not the one that was brought" if "test" in counts else ""
+            lines.append(f"Left out as {why}: {told}{changed}.")
+    return lines
+
 
 # The flags by which a study goes on in spite of an error.
 ALLOWANCES = ("allow_leakage", "skip_unreadable", "drop_duplicates")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from studies.dashboard.pictures import trial_pictures
 from studies.dashboard.publish import Publisher
 from studies.evaluation.evaluate import Evaluated, EvaluateOptions, evaluate_bundle
-from studies.results.choice import Verdict
+from studies.results.comparison import ConfirmSummary
 from studies.search.run import RunSummary, confirm_stored, run_study
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
@@ -32,7 +32,7 @@ def confirm(
     progress: Progress,
     signals: StopSignals,
     on_named: Callable[[str], None] = lambda name: None,
-) -> Verdict:
+) -> ConfirmSummary:
     """``search.run.confirm_stored``, shown in the dashboard while it runs."""
     return confirm_stored(options, progress, signals, on_named, faces=FACES)
 

@@ -25,8 +25,7 @@ from studies.bundle.config import (
     checksum,
     configuration_of,
 )
-from studies.bundle.reproduce import script_text
-from studies.bundle.retraining import Recipe
+from studies.bundle.reproduce import Recipe, script_text
 from transfer.backbones.find import find_spec
 from transfer.config import TransferConfig
 from transfer.weights.find import find_weights

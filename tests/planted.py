@@ -5,8 +5,8 @@ Shapes: N images, S seeds, C = 2 classes, D features.
 
 import numpy as np
 
-from studies.explanation.matching import Seen
-from studies.explanation.points_lost import Evidence
+from studies.explanation.explain import Evidence
+from studies.explanation.shift import Seen
 from studies.statistics.forecast import Forecast
 from studies.statistics.metrics import METRICS
 

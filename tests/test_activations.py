@@ -17,7 +17,7 @@ import pytest
 import torch
 from slowly import slow
 
-from transfer import host_memory
+from transfer import device
 from transfer.activations.activations import Activations
 from transfer.activations.frozen import BlockCost, FrozenBlocks
 from transfer.backbones.catalog import BACKBONES
@@ -560,9 +560,9 @@ def test_outputs_that_other_runs_may_ask_for_are_kept_on_the_way(
 
 def test_memory_stays_with_the_process_while_outputs_are_computed(activations, plain_costs):
     during = []
-    shared = activations(on_progress=lambda *_: during.append(host_memory._depth))
+    shared = activations(on_progress=lambda *_: during.append(device._depth))
     shared.features(NAME)
-    assert during and min(during) > 0 and host_memory._depth == 0
+    assert during and min(during) > 0 and device._depth == 0
 
 
 def test_views_on_the_way_are_kept_whole(activations, tmp_path, plain_costs):

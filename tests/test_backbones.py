@@ -25,7 +25,7 @@ from transfer.backbones.find import (
     split_into_blocks,
 )
 from transfer.backbones.libraries import UnknownBackboneError
-from transfer.freezing import freeze
+from transfer.network import freeze
 
 
 @pytest.fixture(scope="module", params=BACKBONES)

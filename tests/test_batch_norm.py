@@ -17,8 +17,8 @@ from transfer.activations.activations import Activations
 from transfer.backbones.find import TransferNetwork
 from transfer.data.loading import load_data
 from transfer.data.sources.open import open_source
-from transfer.freezing import freeze
-from transfer.trained import predict_logits
+from transfer.inference import predict_logits
+from transfer.network import freeze
 from transfer.training.batch_norm import (
     MAX_IMAGES,
     MIN_IMAGES,

@@ -9,7 +9,7 @@ import torch
 from bundles import SPACE, run_study
 
 import studies
-from studies.bundle.chosen_run import find_chosen_run
+from studies.bundle.export import find_chosen_run
 from studies.cli.search import main
 from studies.database.beside import beside, open_beside
 from studies.database.storage import create_study, load_study, open_storage

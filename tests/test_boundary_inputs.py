@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from transfer.activations.frozen import FrozenBlocks, as_rows, canonical
-from transfer.activations.inputs import BoundaryInputs, Outputs, kept_outputs
-from transfer.activations.rows import Rows
+from transfer.activations.inputs import BoundaryInputs, Outputs, Rows, kept_outputs
 
 CPU = torch.device("cpu")
 

@@ -1,6 +1,6 @@
 """What was allowed is said in every later output."""
 
-from studies.check_record import allowed_lines
+from studies.data_check import allowed_lines
 
 
 def record(allowed=(), unreadable=None, copies=None):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from studies.bundle.chosen_run import best_predictions, find_chosen_run, read_trained
+from studies.bundle.export import best_predictions, find_chosen_run, read_trained
 from studies.database.storage import load_study, open_existing, open_storage
 from studies.database.study import read_confirm, write_confirm
 from studies.database.trials import read_trials

@@ -4,8 +4,7 @@ import pytest
 
 from studies.report.claims import Measured, claims, holm_adjusted, judge
 from studies.statistics.intervals import Interval
-from studies.statistics.measurements import Measurement
-from studies.statistics.paired_tests import holm
+from studies.statistics.paired import Measurement, holm
 
 
 def interval(low, high, p=0.01, **changes):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from transfer.backbones.cutting import layer_graphs
+from transfer.backbones.tracing import layer_graphs
 
 
 class Trunk(nn.Module):

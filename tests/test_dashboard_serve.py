@@ -14,8 +14,7 @@ import optuna
 import pytest
 
 from studies.dashboard import snapshot
-from studies.dashboard.server import announcement, serve
-from studies.dashboard.serving import Server, find_place, listen
+from studies.dashboard.server import Server, announcement, find_place, listen, serve
 from studies.database.storage import open_storage
 from studies.errors import UserError
 from tests.browser import visited

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from studies.dashboard.study_notes import METRICS, confirm_note, controls_note, search_note
+from studies.dashboard.notes import METRICS, confirm_note, controls_note, search_note
 from studies.database.storage import create_study, open_storage
 from studies.database.study import write_confirm, write_search
 from studies.results.controls import alarms, read_learned

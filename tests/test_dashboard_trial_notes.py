@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from studies.dashboard.trial_notes import trial_note
+from studies.dashboard.notes import trial_note
 from studies.statistics.intervals import wilson_interval
 from tests.test_comparison import record
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from studies.bundle.chosen_run import best_predictions, find_chosen_run
 from studies.bundle.config import MODEL, SCRIPT
-from studies.bundle.description import config_of, recipe_of
+from studies.bundle.export import best_predictions, config_of, find_chosen_run, recipe_of
 from studies.database.storage import open_existing
 from studies.statistics.calibration import Calibration
 from tests.bundles import run_study

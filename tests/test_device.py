@@ -132,7 +132,7 @@ def test_the_peak_forgets_what_came_before_a_restart_but_not_what_is_still_held(
     num_bytes = in_a_process_of_its_own(
         "import time, torch\n"
         "from transfer.device import PeakMemory\n"
-        "from transfer.host_memory import retained_memory\n"
+        "from transfer.device import retained_memory\n"
         "with retained_memory(), PeakMemory(torch.device('cpu')) as peak:\n"
         "    held = torch.ones(64 * 2**20, dtype=torch.uint8)\n"
         "    passing = torch.ones(300 * 2**20, dtype=torch.uint8)\n"

@@ -11,7 +11,7 @@ from studies.bundle.bundle import read_bundle
 from studies.database.artifacts import TEST_FEATURES
 from studies.database.storage import open_existing
 from studies.errors import UserError
-from studies.evaluation.finalists import find_finalists
+from studies.evaluation.setup import find_finalists
 from studies.explanation.explain import explain_study
 
 

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 import studies
 from studies.bundle.bundle import read_bundle
 from studies.database.storage import open_existing
-from studies.evaluation.finalists import find_finalists
+from studies.evaluation.setup import find_finalists
 from studies.explanation.explain import explain_study
 from studies.watchers import NOWHERE
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 from test_points_lost import explained
 
-from studies.explanation.explanation import Level, Step
-from studies.explanation.waterfall import ClassPath
-from studies.explanation.words import REMEDIES
+from studies.explanation.explanation import REMEDIES, Level, Step
+from studies.explanation.shift import ClassPath
 from studies.statistics.intervals import Interval
 
 

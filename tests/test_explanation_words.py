@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 from test_points_lost import explained
 
-from studies.explanation.explanation import Level
-from studies.explanation.words import NAMES, REMEDIES, sentences
+from studies.explanation.explanation import NAMES, REMEDIES, Level, sentences
 from studies.statistics.intervals import Interval
 
 

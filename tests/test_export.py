@@ -12,11 +12,11 @@ import safetensors.torch
 import torch
 from bundles import run_study, save_images
 
-from studies.bundle import chosen_run, export
+from studies.bundle import export
 from studies.bundle.bundle import read_bundle
 from studies.bundle.config import CARD, MODEL, ONNX
 from studies.bundle.export import ExportOptions, export_study
-from studies.bundle.retraining import Places, Recipe, load_same_data
+from studies.bundle.reproduce import Places, Recipe, load_same_data
 from studies.cli.search import main
 from studies.database.storage import load_study, open_existing
 from studies.database.study import read_confirm
@@ -149,7 +149,7 @@ def test_a_strategy_of_which_nothing_is_confirmed_is_refused(home, tmp_path, mon
         rest = [c for c in found.candidates if c.strategy != "fine_tuning"]
         return replace(found, candidates=rest)
 
-    monkeypatch.setattr(chosen_run, "read_confirmed", only_one)
+    monkeypatch.setattr(export, "read_confirmed", only_one)
     with pytest.raises(UserError, match="No configuration of fine_tuning"):
         exported(home, tmp_path / "b", strategy="fine_tuning")
 
@@ -168,7 +168,7 @@ def test_no_other_seed_takes_the_place_of_one_that_failed(home, tmp_path, monkey
         rest = [replace(c, runs=c.runs[1:]) for c in found.candidates]
         return replace(found, candidates=rest)
 
-    monkeypatch.setattr(chosen_run, "read_confirmed", without_the_first)
+    monkeypatch.setattr(export, "read_confirmed", without_the_first)
     with pytest.raises(UserError, match=r"with seed 1 failed .* no other seed may take its place"):
         exported(home, tmp_path / "b")
 

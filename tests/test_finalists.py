@@ -10,12 +10,12 @@ from bundles import run_study
 
 from studies.bundle.config import read_config
 from studies.bundle.export import ExportOptions, export_study
-from studies.bundle.retraining import Places
+from studies.bundle.reproduce import Places
 from studies.database.artifacts import read_arrays, read_predictions
 from studies.database.storage import load_study, open_existing, open_storage
 from studies.database.study import read_confirm, write_confirm
 from studies.errors import UserError
-from studies.evaluation.finalists import find_finalists, forecast_of
+from studies.evaluation.setup import find_finalists, forecast_of
 from studies.results.choice import CONFIRM
 from studies.results.forecasts import calibration_of
 from studies.statistics.calibration import find_calibration

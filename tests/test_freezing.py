@@ -8,7 +8,7 @@ from torch import nn
 
 from transfer.backbones.catalog import BACKBONES
 from transfer.backbones.find import TransferNetwork
-from transfer.freezing import freeze, num_trainable_parameters, trainable_parameters
+from transfer.network import freeze, num_trainable_parameters, trainable_parameters
 from transfer.weights.find import find_weights, load_blocks
 
 NUM_CLASSES = 3

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer.data.decoding import decode_image
-from transfer.data.groups import (
+from transfer.data.sources.items import Items
+from transfer.data.splits import (
     find_groups,
     first_seen,
     group_codes,
     partition_lines,
     together,
 )
-from transfer.data.sources.items import Items
 
 IMAGES = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("uvwxyz")), min_size=1)
 

@@ -8,7 +8,7 @@ from bundles import run_study
 from PIL import Image
 
 from studies.bundle.export import ExportOptions, export_study
-from studies.bundle.retraining import Places
+from studies.bundle.reproduce import Places
 from studies.cli.search import main
 from studies.database.artifacts import (
     TEST_FEATURES,

@@ -9,7 +9,7 @@ from torch import nn
 
 from transfer.backbones.catalog import BACKBONES
 from transfer.backbones.find import pool
-from transfer.training.half_precision import autocast
+from transfer.training.optimizer import autocast
 from transfer.weights.find import find_weights, load_blocks
 
 CPU = torch.device("cpu")

@@ -23,11 +23,11 @@ from studies.search.suggest import (
     hand_out,
     next_logical_number,
     num_probes,
+    num_untried,
     opening,
     room,
     whose_turn,
 )
-from studies.search.suggest import num_untried
 
 N_TRIALS = 25
 DEPTHS = {"resnet18": 9, "resnet50": 17, "mobilenet_v2": 19}

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from transfer import host_memory
-from transfer.host_memory import give_back, retained_memory
+from transfer import device
+from transfer.device import give_back, retained_memory
 
 MIB = 2**20
 
 needs_glibc = pytest.mark.skipif(
-    sys.platform != "linux" or host_memory._glibc() is None, reason="malloc is not glibc's"
+    sys.platform != "linux" or device._glibc() is None, reason="malloc is not glibc's"
 )
 
 
@@ -77,7 +77,7 @@ GIVEN_BACK = """
 from test_host_memory import MIB, faults_of_tensors
 import torch
 from transfer.device import anonymous_bytes
-from transfer.host_memory import give_back, retained_memory
+from transfer.device import give_back, retained_memory
 before = anonymous_bytes()
 
 def more():
@@ -112,11 +112,11 @@ def test_memory_is_given_back_at_the_outermost_end_when_asked_for_and_behind_an_
 def test_an_error_ends_the_block():
     with pytest.raises(ZeroDivisionError), retained_memory():
         _ = 1 / 0
-    assert host_memory._depth == 0
+    assert device._depth == 0
 
 
 def test_where_malloc_is_another_one_nothing_is_changed(monkeypatch):
-    monkeypatch.setattr(host_memory, "_glibc", lambda: None)
+    monkeypatch.setattr(device, "_glibc", lambda: None)
     with retained_memory():
         assert torch.ones(MIB).sum() == MIB
     give_back()
@@ -124,26 +124,26 @@ def test_where_malloc_is_another_one_nothing_is_changed(monkeypatch):
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_elsewhere_than_on_linux_no_library_is_asked(monkeypatch, platform):
-    monkeypatch.setattr("transfer.host_memory.sys.platform", platform)
-    monkeypatch.setattr("transfer.host_memory.ctypes.CDLL", lambda name: pytest.fail("asked"))
-    host_memory._glibc.cache_clear()
+    monkeypatch.setattr("transfer.device.sys.platform", platform)
+    monkeypatch.setattr("transfer.device.ctypes.CDLL", lambda name: pytest.fail("asked"))
+    device._glibc.cache_clear()
     try:
-        assert host_memory._glibc() is None
+        assert device._glibc() is None
     finally:
-        host_memory._glibc.cache_clear()
+        device._glibc.cache_clear()
 
 
 def test_a_library_without_both_functions_is_left_alone(monkeypatch):
     class Musl:
         mallopt = None
 
-    monkeypatch.setattr("transfer.host_memory.sys.platform", "linux")
-    monkeypatch.setattr("transfer.host_memory.ctypes.CDLL", lambda name: Musl())
-    host_memory._glibc.cache_clear()
+    monkeypatch.setattr("transfer.device.sys.platform", "linux")
+    monkeypatch.setattr("transfer.device.ctypes.CDLL", lambda name: Musl())
+    device._glibc.cache_clear()
     try:
-        assert host_memory._glibc() is None
+        assert device._glibc() is None
     finally:
-        host_memory._glibc.cache_clear()
+        device._glibc.cache_clear()
 
 
 @needs_glibc
@@ -160,7 +160,7 @@ def test_thresholds_that_the_environment_has_set_are_left_alone(monkeypatch, nam
     libc = SimpleNamespace(
         mallopt=lambda *given: calls.append(given), malloc_trim=lambda _: calls.append("trim")
     )
-    monkeypatch.setattr(host_memory, "_glibc", lambda: libc)
+    monkeypatch.setattr(device, "_glibc", lambda: libc)
     monkeypatch.setenv(name, value)
     with retained_memory():
         pass

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from bundles import head
 
-from transfer import host_memory
+from transfer import device
 from transfer.activations.activations import Activations
 from transfer.backbones.find import find_spec
 from transfer.data.loading import load_data
@@ -47,11 +47,9 @@ def test_one_channel_is_the_same_as_three_equal_ones():
 
 def test_memory_stays_with_the_process_while_images_pass():
     network, depths = classifier("resnet18"), []
-    network._frozen._blocks[0].register_forward_hook(
-        lambda *given: depths.append(host_memory._depth)
-    )
+    network._frozen._blocks[0].register_forward_hook(lambda *given: depths.append(device._depth))
     network.logits(noise(17))
-    assert depths == [1, 1] and host_memory._depth == 0
+    assert depths == [1, 1] and device._depth == 0
 
 
 def test_no_image_gives_no_logits():

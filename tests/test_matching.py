@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from planted import evidence, seen
 
-from studies.explanation.matching import Seen, Stage, check_seen, match
+from studies.explanation.shift import Seen, Stage, check_seen, match
 
 
 def matching(seed=0, num_resamples=3, add=True, **planted):

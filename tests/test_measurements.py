@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom
 
 from studies.statistics.intervals import Interval
-from studies.statistics.measurements import (
+from studies.statistics.paired import (
     Measurement,
     as_gain,
     difference_of,

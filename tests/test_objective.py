@@ -17,8 +17,8 @@ from studies.database.faults import is_own_failure
 from studies.database.storage import open_storage
 from studies.database.trials import read_trials, write_claim
 from studies.search import objective
-from studies.search.suggest import Handout
 from studies.search.objective import Objective
+from studies.search.suggest import Handout
 from studies.settings import StudyOptions, decide
 from studies.signals import Interrupted, StopSignals
 from transfer.training.micro_batches import MemoryLimits

@@ -11,9 +11,9 @@ import pytest
 from bundles import HASHES, bundle_config
 from PIL import Image
 
-from studies.bundle.retraining import Places
+from studies.bundle.reproduce import Places
+from studies.evaluation import images
 from studies.evaluation import images as opened
-from studies.evaluation import opened_artifacts
 from studies.evaluation import setup as ready
 from studies.evaluation.images import THUMBNAIL_SIZE
 from studies.evaluation.setup import get_ready
@@ -34,9 +34,9 @@ def test_thumbnails_are_small_and_keep_their_channels(size, kept, channels):
 
 def test_features_are_rounded_where_they_fit():
     features_ND = np.array([[1.0, 1000.123]], np.float32)
-    assert opened_artifacts._half(features_ND).dtype == np.float16
+    assert images._half(features_ND).dtype == np.float16
     large_ND = features_ND * 1000
-    assert np.array_equal(opened_artifacts._half(large_ND), large_ND)
+    assert np.array_equal(images._half(large_ND), large_ND)
 
 
 def write_images(root: Path, test_depth):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from studies.cli.output import print_json, stderr, stdout
+from studies.cli.main import print_json, stderr, stdout
 
 
 def test_json_is_one_line_on_stdout(capsys):

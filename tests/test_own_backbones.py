@@ -4,7 +4,7 @@ import pytest
 
 import studies
 from studies.errors import UserError
-from studies.search.backbone_module import check_stored, run_module
+from studies.search.places import check_stored, run_module
 from studies.terminal.progress import LineProgress
 from transfer.backbones.find import find_backbone
 

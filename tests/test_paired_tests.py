@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom, norm
 
 from studies.statistics.intervals import score_interval
-from studies.statistics.paired_tests import delong_interval, holm
+from studies.statistics.paired import delong_interval, holm
 
 
 def scores(seed=0, num_images=60):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from studies.report import claims_measured, task_b_c
+from studies.report import judged, task_b_c
 from tests.test_training import activations, config, data  # noqa: F401
 from transfer.training.train import train
 
@@ -42,7 +42,7 @@ def ratio(*trials):
         SimpleNamespace(runs=[t for t in trials if t.strategy == name])
         for name in ("fine_tuning", "feature_extraction")
     )
-    return claims_measured._ratio(tuned, extracted, lambda run: run.peak_memory_bytes)
+    return judged._ratio(tuned, extracted, lambda run: run.peak_memory_bytes)
 
 
 def test_the_ratio_of_peaks_is_of_those_that_are_known():

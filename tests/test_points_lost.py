@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from planted import drawn, evidence, forecast_for, logits, seen
 
-from studies.explanation.points_lost import explain
-from studies.explanation.words import sentences
+from studies.explanation.explain import explain
+from studies.explanation.explanation import sentences
 from studies.statistics.calibration import find_calibration, probabilities
 from studies.statistics.forecast import Predicted, forecast
 from studies.statistics.metrics import METRICS

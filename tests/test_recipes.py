@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from transfer.backbones.find import TransferNetwork
 from transfer.config import TransferConfig
-from transfer.freezing import freeze
+from transfer.network import freeze
 from transfer.probe import Probe
 from transfer.training.recipes import (
     Mixing,

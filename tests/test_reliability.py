@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 
-from studies.statistics.reliability import (
+from studies.statistics.calibration import (
     calibration_json,
     find_calibration_error,
     find_recalibration,

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from studies.search.repeats import Repeat
+from studies.search.loop import Repeat
 
 
 @pytest.mark.parametrize(

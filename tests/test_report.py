@@ -20,7 +20,7 @@ from studies.database.ledger import close_entry, open_entry, openings
 from studies.database.storage import create_study, load_study, open_existing, open_storage
 from studies.database.study import read_study, write_identity, write_totals
 from studies.database.trials import read_trials, write_claim, write_reason
-from studies.report.methods import methods_paragraph
+from studies.report.head import methods_paragraph
 from studies.report.report import make_report, report_study, verdict_text
 from studies.results.study import read_evidence
 

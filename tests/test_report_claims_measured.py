@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from studies.report.claims_measured import measured
+from studies.report.judged import measured
 
 LABELS_N = np.arange(40) % 2
 

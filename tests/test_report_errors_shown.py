@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from studies.report.errors_shown import to_png, worst_first
+from studies.report.task_e import to_png, worst_first
 
 
 def test_only_errors_are_shown_the_surest_first():

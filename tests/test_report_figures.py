@@ -34,9 +34,9 @@ from studies.report.figures import (
     waterfall,
 )
 from studies.report.figures.axes import metric_axis, power_of_ten
-from studies.report.importance import Importance
+from studies.statistics.calibration import reliability_curve
+from studies.statistics.importance import Importance
 from studies.statistics.intervals import Interval
-from studies.statistics.reliability import reliability_curve
 
 FE, FT = "feature_extraction", "fine_tuning"
 NAN = math.nan

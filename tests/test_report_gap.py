@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from studies.report.claims_measured import _gap
-from studies.report.judged import Judged
+from studies.report.judged import Judged, _gap
 
 NUM_VAL = 40
 

@@ -10,7 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import binom
 
-from studies.report.importance import (
+from studies.statistics.importance import (
     FEWEST_FOR_IMPORTANCE,
     FEWEST_TRIALS,
     associations,

@@ -12,7 +12,7 @@ from studies.report.claims import judge
 from studies.report.judged import Judged
 from studies.report.task_b_c import gain_words
 from studies.statistics.calibration import uncalibrated
-from studies.statistics.measurements import Measurement, with_known_result
+from studies.statistics.paired import Measurement, with_known_result
 
 LABELS_N = np.arange(60) % 2
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from studies.bundle.bundle import read_bundle
 from studies.bundle.export import ExportOptions, export_study
-from studies.bundle.retraining import Places
+from studies.bundle.reproduce import Places
 from studies.cli.search import main
 from studies.terminal.progress import LineProgress
 from transfer.data.sources.phantom import class_names, parse_phantom, phantom_images

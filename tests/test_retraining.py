@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from studies.bundle.config import MODEL, SCRIPT
-from studies.bundle.retraining import (
+from studies.bundle.reproduce import (
     Places,
     Recipe,
     find_same_weights,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfer.activations.rows import DEVICE_SHARE, Rows
+from transfer.activations.inputs import DEVICE_SHARE, Rows
 
 # A device without memory: it shows where an array is put, without a GPU.
 CPU, META = torch.device("cpu"), torch.device("meta")

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from studies.dashboard import serving
-from studies.dashboard.serving import find_place, listen
+from studies.dashboard import server
+from studies.dashboard.server import find_place, listen
 from studies.errors import UserError
 
 
@@ -149,9 +149,9 @@ def test_a_taken_port_moves_on_to_the_next():
 
 
 def test_no_free_port_is_an_error(monkeypatch):
-    monkeypatch.setattr(serving, "NUM_PORTS", 1)
-    with running() as server, pytest.raises(UserError, match="taken; name another with --port"):
-        listen(find_place("127.0.0.1"), server.server_port, hello)
+    monkeypatch.setattr(server, "NUM_PORTS", 1)
+    with running() as first, pytest.raises(UserError, match="taken; name another with --port"):
+        listen(find_place("127.0.0.1"), first.server_port, hello)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_port_without_permission_is_an_error(monkeypatch):
     def refused(*args):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(serving, "Server", refused)
+    monkeypatch.setattr(server, "Server", refused)
     with pytest.raises(UserError, match="--port 80: Permission denied; take one from 1024 on"):
         listen(find_place("127.0.0.1"), 80, hello)
 

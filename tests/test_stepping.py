@@ -11,7 +11,7 @@ from torch import nn
 
 from transfer.backbones.find import TransferNetwork
 from transfer.config import TransferConfig
-from transfer.freezing import freeze
+from transfer.network import freeze
 from transfer.training.optimizer import Stepping, logits_above, make_optimizer
 
 

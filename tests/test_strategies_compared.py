@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from studies.results.strategies_compared import Choice, compare_strategies
+from studies.results.comparison import Choice, compare_strategies
 
 CHOICES = (Choice(trial=12, num_trials=15), Choice(trial=3, num_trials=14))
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests.test_training import CPU, DEPTH, NAME, config
-from transfer import host_memory
+from transfer import device
 from transfer.activations.activations import Activations
 from transfer.data.loading import Split, load_data
 from transfer.data.sources.open import open_source
 from transfer.data.unsealing import unsealed
-from transfer.trained import predict_logits, trained_features
+from transfer.inference import predict_logits, trained_features
 from transfer.training.optimizer import logits_above
 from transfer.training.train import train
 from transfer.weights.find import find_weights
@@ -48,12 +48,12 @@ def test_memory_stays_with_the_process_while_images_pass(data, tmp_path, monkeyp
 
     def watched(backbone, boundary):
         built = blocks(backbone, boundary)
-        built[-1].register_forward_hook(lambda *given: depths.append(host_memory._depth))
+        built[-1].register_forward_hook(lambda *given: depths.append(device._depth))
         return built
 
     monkeypatch.setattr(activations, "blocks", watched)
     predict_logits(run, activations, state)
-    assert set(depths) == {1} and host_memory._depth == 0
+    assert set(depths) == {1} and device._depth == 0
 
 
 @pytest.mark.parametrize("num_val", [1, 15, 16, 17])
@@ -113,7 +113,7 @@ def test_a_network_that_is_asked_again_takes_smaller_parts_where_memory_is_short
             raise torch.OutOfMemoryError("no room")
         return logits_above(network, boundary, x, precision)
 
-    monkeypatch.setattr("transfer.trained.logits_above", short)
+    monkeypatch.setattr("transfer.inference.logits_above", short)
     logits_NC = predict_logits(run, activations, result.trained_state)
     assert tried[:3] == [16, 8, 4] and set(tried[3:]) == {4}
     best_NC = result.history[result.best_epoch - 1].val_logits_NC

@@ -16,14 +16,14 @@ import pytest
 import torch
 from slowly import slow
 
-from transfer import host_memory
+from transfer import device
 from transfer.activations.activations import Activations
 from transfer.backbones.catalog import BACKBONES
 from transfer.config import TransferConfig
 from transfer.data.loading import load_data
 from transfer.data.sources.open import open_source
+from transfer.inference import predict_logits
 from transfer.probe import solve_probe
-from transfer.trained import predict_logits
 from transfer.training.metrics import classification_metrics
 from transfer.training.recipes import WeightAverage
 from transfer.training.result import EpochRecord, best_epoch
@@ -578,13 +578,13 @@ def test_memory_stays_with_the_process_for_a_run_and_no_longer(activations):
     during = []
 
     def note(record):
-        during.append(host_memory._depth)
+        during.append(device._depth)
 
     train(config(2, epochs=2), activations, on_epoch=note)
-    assert during == [1, 1] and host_memory._depth == 0
+    assert during == [1, 1] and device._depth == 0
     with pytest.raises(DivergedError):
         train(config(2, learning_rate=1e30, epochs=9), activations)
-    assert host_memory._depth == 0
+    assert device._depth == 0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from studies.database.study import read_study
 from studies.database.trials import read_trials, write_claim
 from studies.database.upkeep import delete_study, find_belongings, rename_study
 from studies.errors import UserError
-from studies.evaluation.finalists import find_finalists
+from studies.evaluation.setup import find_finalists
 from studies.results.study import read_evidence
 
 FAMILY = {"s", "s/confirm", "s/controls"}

@@ -5,8 +5,8 @@ import json
 import optuna
 import pytest
 
+from studies.database.artifacts import upload
 from studies.database.storage import open_storage
-from studies.database.uploads import upload
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from studies.database.artifacts import read_predictions
 from studies.database.storage import load_study, open_existing
 from studies.database.trials import read_trials
 from studies.results.choice import CONFIRM, read_confirmed
+from studies.results.comparison import compare_on_validation
 from studies.results.forecasts import forecast_of_candidate
-from studies.results.validation_verdict import compare_on_validation
 
 
 @pytest.fixture(scope="module")

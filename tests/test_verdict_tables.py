@@ -5,9 +5,9 @@ import io
 import numpy as np
 from rich.console import Console
 
-from studies.results.choice import Confirmed, Verdict
-from studies.results.strategies_compared import Choice, compare_strategies
-from studies.terminal.confirmed import print_verdict, verdict_json
+from studies.results.choice import Confirmed
+from studies.results.comparison import Choice, ConfirmSummary, compare_strategies
+from studies.terminal.study import print_verdict, verdict_json
 from tests.test_confirm import candidate
 from tests.test_control_rows import control, learned
 
@@ -16,7 +16,7 @@ def verdict(*candidates, comparison=None, resplit=False):
     confirmed = Confirmed(
         metric="accuracy", seeds=[1, 2], resplit=resplit, how="best", candidates=candidates
     )
-    return Verdict(
+    return ConfirmSummary(
         confirmed=confirmed,
         controls=[control("majority", "none", "none", 0.75), control("knn", "net", "random", 0.8)],
         learned={c.strategy: learned(0.5, 0.0) for c in candidates},

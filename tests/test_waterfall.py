@@ -5,7 +5,7 @@ import pytest
 from planted import evidence, seen
 from scipy.stats import binom, spearmanr
 
-from studies.explanation.waterfall import find_path, normal_interval
+from studies.explanation.shift import find_path, normal_interval
 from studies.statistics.metrics import METRICS
 
 NUM_WORLDS = 40

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transfer.data.window import find_window, histogram, to_eight_bits
+from transfer.data.decoding import find_window, histogram, to_eight_bits
 
 
 def counts_of(*values):

@@ -35,9 +35,9 @@ from studies.bundle.config import (
     read_config,
 )
 from studies.errors import UserError
-from studies.search.backbone_module import run_module
+from studies.search.places import run_module
 from studies.statistics import calibration
-from studies.statistics.calibration import Floats, Labels
+from studies.statistics.metrics import Floats, Labels
 from studies.terminal.progress import LineProgress
 from studies.watchers import Progress
 from transfer.backbones.find import find_spec

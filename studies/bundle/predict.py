@@ -22,7 +22,7 @@ from rich.text import Text
 from studies.bundle.bundle import Bundle
 from studies.bundle.config import Preprocessing
 from studies.errors import UserError
-from studies.statistics.calibration import Floats
+from studies.statistics.metrics import Floats
 from studies.watchers import Progress
 from transfer.cache import written_whole
 from transfer.data.decoding import (
@@ -31,8 +31,8 @@ from transfer.data.decoding import (
     UnreadableImageError,
     decode_image,
     resize,
+    to_eight_bits,
 )
-from transfer.data.window import to_eight_bits
 from transfer.messages import printable
 
 CHUNKS_AT_A_TIME = 4

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from studies.cli.main import print_json, stdout
 from studies.cli.options import (
     SOURCES,
     AllowLeakage,
@@ -26,7 +27,6 @@ from studies.cli.options import (
     WeightsDir,
     option,
 )
-from studies.cli.output import print_json, stdout
 
 look = typer.Typer()
 

@@ -1,14 +1,35 @@
-"""How a command ends: every error becomes one line and an exit code. Knows no command."""
+"""How a command ends: every error becomes one line and an exit code. Knows no command.
 
+Results go to stdout, all else to stderr.
+"""
+
+import json
 import re
+import sys
 import traceback
 from collections.abc import Callable
 
 from optuna.exceptions import StorageInternalError
+from rich.console import Console
 from typer.exceptions import Exit, TyperException
 
 from studies.errors import StudyFailedError, UserError
 from studies.signals import Interrupted
+
+
+def stdout() -> Console:
+    """The console of results."""
+    return Console(highlight=False, emoji=False)
+
+
+def stderr(text: str) -> None:
+    """Print a line, to be copied whole, on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(text, markup=False)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
 
 
 def exit_code(call: Callable[[], object], argv: list[str], say: Callable[[str], None]) -> int:

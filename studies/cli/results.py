@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from studies.cli.main import print_json, stdout
 from studies.cli.options import (
     SOURCES,
     AsJson,
@@ -19,7 +20,6 @@ from studies.cli.options import (
     WeightsDir,
     option,
 )
-from studies.cli.output import print_json, stdout
 from studies.database.storage import DEFAULT_STORAGE
 from studies.settings import DEFAULTS
 
@@ -85,7 +85,7 @@ def export(
 ) -> None:
     """The confirmed configuration as a folder: model, config, card, script."""
     from studies.bundle.export import ExportOptions, export_study
-    from studies.bundle.retraining import Places
+    from studies.bundle.reproduce import Places
     from studies.terminal.progress import start_progress
 
     options = ExportOptions(
@@ -130,7 +130,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """The one final test evaluation: forecast, then both strategies on the test images."""
-    from studies.bundle.retraining import Places
+    from studies.bundle.reproduce import Places
     from studies.evaluation.evaluate import EvaluateOptions
     from studies.signals import StopSignals
     from studies.terminal.evaluation import print_evaluation
@@ -208,8 +208,7 @@ def reproduce(
 ) -> None:
     """Train a bundle's model again; exit code 1 where another validation metric comes out."""
     from studies.bundle.bundle import read_bundle
-    from studies.bundle.reproduce import reproduce
-    from studies.bundle.retraining import Places
+    from studies.bundle.reproduce import Places, reproduce
     from studies.terminal.progress import start_progress
 
     places = Places(data=data, weights_dir=weights_dir, cache_dir=cache_dir, device=device)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from studies.cli.inspect import given_values, look
-from studies.cli.main import exit_code
+from studies.cli.main import exit_code, print_json, stderr, stdout
 from studies.cli.options import (
     SOURCES,
     AllowLeakage,
@@ -50,7 +50,6 @@ from studies.cli.options import (
     WeightsDir,
     option,
 )
-from studies.cli.output import print_json, stderr, stdout
 from studies.cli.results import bundles
 from studies.cli.upkeep import upkeep
 from studies.database.storage import DEFAULT_STORAGE
@@ -208,7 +207,7 @@ def confirm(
     debug: Debug = False,
 ) -> None:
     """Train the best of each strategy over several seeds, and choose by their mean."""
-    from studies.terminal.confirmed import print_verdict, verdict_json
+    from studies.terminal.study import print_verdict, verdict_json
     from studies.workflow import confirm as confirm_stored
 
     given = given_values(

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from studies.cli.main import print_json, stderr, stdout
 from studies.cli.options import AsJson, Debug, Storage
-from studies.cli.output import print_json, stderr, stdout
 from studies.database.storage import DEFAULT_STORAGE
 from studies.errors import UserError
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from studies.document.drawing import to_png
 from studies.report.figures import Curve, confusion_matrices, learning_curves
-from studies.statistics.calibration import Labels
+from studies.statistics.metrics import Labels
 
 MOST_CLASSES = 50  # Of a confusion matrix.
 LEARNING_CURVE, CONFUSION_MATRIX = "learning_curve.png", "confusion_matrix.png"

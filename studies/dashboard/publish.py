@@ -15,9 +15,8 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 
+from studies.dashboard.notes import confirm_note, controls_note, search_note, trial_note
 from studies.dashboard.plots import PLOTS
-from studies.dashboard.study_notes import confirm_note, controls_note, search_note
-from studies.dashboard.trial_notes import trial_note
 from studies.database.beside import beside
 from studies.database.storage import StudyStorage, load_study, study_names
 from studies.database.trials import records_of

@@ -1,19 +1,25 @@
-"""Artifacts of trials and studies, read: files in the folder beside the database.
+"""Files of trials and studies, in the folder beside the database: written whole, and read.
 
-Knows where they lie and what an array file holds; not what follows from it. Never imports torch.
+Of kinds that run nothing. Knows Optuna's artifact store, where files lie and what an array file
+holds; not what follows from it. Never imports torch.
 """
 
 import io
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import optuna
 from numpy.typing import NDArray
+from optuna.artifacts import upload_artifact
 
 from studies.database.storage import StudyStorage
 from studies.database.trials import TrialRecord
 from studies.errors import UserError
-from studies.statistics.calibration import Floats, Labels, uncalibrated
+from studies.statistics.calibration import uncalibrated
+from studies.statistics.metrics import Floats, Labels
 
 # Of opened test images, as `evaluate` names them in the ledger.
 TEST_PREDICTIONS, TEST_FEATURES, TEST_THUMBNAILS = (
@@ -88,3 +94,32 @@ def best_epoch(
     assert run.best_epoch is not None
     of_best_NC = uncalibrated(stored.logits_ENC[run.best_epoch - 1])
     return stored.labels_N, of_best_NC, stored.groups_N
+
+
+# Never HTML or SVG: opened from a dashboard they run their scripts in its origin.
+KINDS = (".png", ".csv", ".json", ".npz", ".safetensors")
+
+
+def upload(
+    storage: StudyStorage,
+    owner: optuna.Study | optuna.Trial,
+    name: str,
+    write: Callable[[Path], object],
+) -> str:
+    """Store a file with a study or a running trial; returns the artifact's id.
+
+    Args:
+        name: what the file is called in the dashboard.
+        write: writes the file at the path that it is given.
+
+    Raises:
+        ValueError: the name's ending is none of ``KINDS``.
+    """
+    if not name.endswith(KINDS):
+        raise ValueError(f"Only {', '.join(KINDS)} files are stored, but got '{name}'.")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        write(path)
+        return upload_artifact(
+            artifact_store=storage.artifacts, file_path=str(path), study_or_trial=owner
+        )

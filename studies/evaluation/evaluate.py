@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from studies.bundle.bundle import Bundle, read_bundle
 from studies.bundle.card import card_paragraphs, with_test_section
 from studies.bundle.config import CARD, MODEL
-from studies.bundle.retraining import Places
+from studies.bundle.reproduce import Places
 from studies.database.ledger import (
     OpenedMeanwhileError,
     Opening,
@@ -29,13 +29,11 @@ from studies.database.ledger import (
 )
 from studies.database.storage import StudyStorage, open_existing, open_storage
 from studies.errors import UserError
-from studies.evaluation.finalists import Finalists, find_finalists, forecast_of
-from studies.evaluation.images import open_test_images
-from studies.evaluation.opened_artifacts import store
+from studies.evaluation.images import open_test_images, store
 from studies.evaluation.result import evaluated
-from studies.evaluation.setup import Ready, get_ready
+from studies.evaluation.setup import Finalists, Ready, find_finalists, forecast_of, get_ready
 from studies.results.evaluation import forecast_sentence, overlap, refusal
-from studies.search.backbone_module import check_stored, run_module
+from studies.search.places import check_stored, run_module
 from studies.signals import Interrupted, StopSignals
 from studies.watchers import NOWHERE, Faces, Progress
 from transfer.device import choose_device, make_deterministic

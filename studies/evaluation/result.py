@@ -14,13 +14,12 @@ import numpy as np
 from studies.bundle.bundle import Bundle
 from studies.database.storage import StudyStorage
 from studies.database.trials import CANDIDATE, SEED, TrialRecord
-from studies.evaluation.finalists import Finalists
 from studies.evaluation.images import Said
+from studies.evaluation.setup import Finalists
+from studies.results.comparison import FIRST, SECOND, choices_of, compare_strategies
 from studies.results.controls import control_names
 from studies.results.forecasts import calibration_of
-from studies.results.strategies_compared import FIRST, SECOND, compare_strategies
-from studies.results.validation_verdict import choices_of
-from studies.statistics.calibration import Calibration, Floats, uncalibrated
+from studies.statistics.calibration import Calibration, calibration_json, uncalibrated
 from studies.statistics.clusters import num_subjects
 from studies.statistics.estimates import (
     as_json,
@@ -35,8 +34,7 @@ from studies.statistics.estimates import (
     predictive_values,
     values_by_seed,
 )
-from studies.statistics.metrics import METRICS, Labels
-from studies.statistics.reliability import calibration_json
+from studies.statistics.metrics import METRICS, Floats, Labels
 from studies.watchers import Progress
 
 

@@ -17,7 +17,7 @@ from scipy.stats import norm, rankdata
 from studies.statistics.clusters import find_clusters
 from studies.statistics.intervals import Interval
 from studies.statistics.metrics import Floats, Labels
-from studies.statistics.paired_tests import delong_interval
+from studies.statistics.paired import delong_interval
 
 NUM_FOLDS = 5  # Each set needs as many images, or groups of them.
 NUM_COMPONENTS = 50

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from studies.explanation.waterfall import WIDTH, normal_interval
+from studies.explanation.shift import WIDTH, normal_interval
 from studies.statistics.calibration import called, find_threshold
 from studies.statistics.estimates import OF_CALLS, num_resamples
 from studies.statistics.intervals import Interval, resampled, resampling_counts

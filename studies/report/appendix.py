@@ -1,16 +1,41 @@
-"""The appendix: every trial with its reason, what pruning saved, the timeline, versions."""
+"""The appendix: every trial with its reason, what pruning saved, the timeline, versions.
+
+Also where a number of a report comes from, and links to trials.
+"""
 
 from collections.abc import Sequence
 
 from studies.database.trials import CANDIDATE, SEED, TrialRecord, count_states
-from studies.document.blocks import Block, Drawing, Listing, Paragraph, Section, Table, Words
+from studies.document.blocks import Block, Cell, Drawing, Listing, Paragraph, Section, Table, Words
 from studies.document.numbers import configuration_text, metric_text, number_cell, seconds_text
 from studies.report.figures import TimelineTrial, timeline
 from studies.results.accounting import account
+from studies.results.choice import Candidate
 from studies.results.comparison import seconds_saved
 from studies.results.controls import control_names
 from studies.results.study import Evidence
 from transfer.config import TITLES
+
+
+def trial_cell(trial: TrialRecord) -> Cell:
+    """A link to a trial of the search."""
+    return Cell(text=str(trial.number), href=f"#trial-{trial.number}", key=trial.number)
+
+
+def source_of_trial(trial: TrialRecord, name: str) -> str:
+    """Where a number of one trial comes from."""
+    return f"trial {trial.number} of study {name}, seed {trial.config.get('seed')}"
+
+
+def source_of_candidate(candidate: Candidate, name: str) -> str:
+    """Where a number over seeds comes from."""
+    numbers = ", ".join(str(run.number) for run in candidate.runs)
+    seeds = ", ".join(str(run.params["seed"]) for run in candidate.runs)
+    return (
+        f"trials {numbers} of study {name}/confirm: the configuration of trial "
+        f"{candidate.number}, seeds {seeds}"
+    )
+
 
 STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
 

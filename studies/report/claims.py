@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from studies.statistics.intervals import Interval
-from studies.statistics.measurements import Measurement, difference_of
-from studies.statistics.paired_tests import holm
+from studies.statistics.paired import Measurement, difference_of, holm
 
 ClaimVerdict = Literal[
     "holds here",

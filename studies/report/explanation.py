@@ -8,11 +8,10 @@ from studies.document.blocks import Block, Cell, Drawing, Listing, Paragraph, Ta
 from studies.document.numbers import NOTHING, difference_text, interval_cell, is_share, number_cell
 from studies.errors import UserError
 from studies.explanation.explain import explain_study
-from studies.explanation.explanation import Explanation, Level
-from studies.explanation.words import NAMES as CAUSES
-from studies.explanation.words import sentences
+from studies.explanation.explanation import NAMES as CAUSES
+from studies.explanation.explanation import Explanation, Level, sentences
+from studies.report.appendix import source_of_candidate
 from studies.report.figures import Step, recall_by_class, waterfall
-from studies.report.sources import source_of_candidate
 from studies.results.study import Evidence
 from studies.statistics.estimates import recalls_over_seeds
 from studies.statistics.intervals import Interval

@@ -14,8 +14,14 @@ from studies.document.numbers import interval_text, plain_interval
 from studies.errors import UserError
 from studies.report.figures import calibration, confusion_matrices, roc_curves
 from studies.results.study import Evidence
-from studies.statistics.calibration import Calibration, Floats, Labels, probabilities
-from studies.statistics.reliability import ReliabilityCurve, find_recalibration, reliability_curve
+from studies.statistics.calibration import (
+    Calibration,
+    ReliabilityCurve,
+    find_recalibration,
+    probabilities,
+    reliability_curve,
+)
+from studies.statistics.metrics import Floats, Labels
 from transfer.config import TITLES
 
 

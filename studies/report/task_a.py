@@ -3,8 +3,8 @@
 from studies.database.trials import TrialRecord
 from studies.document.blocks import Block, Cell, Drawing, Paragraph, Section, Table, Words
 from studies.document.numbers import NOTHING, interval_cell, metric_text, number_cell
+from studies.report.appendix import source_of_trial
 from studies.report.figures import CostPoint, accuracy_cost
-from studies.report.sources import source_of_trial
 from studies.results.controls import KEYS
 from studies.results.study import Evidence
 from transfer.backbones.catalog import BACKBONES

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from studies.document.blocks import Block, Cell, Drawing, Paragraph, Section, Table, Words
 from studies.document.numbers import metric_text, number_cell, seconds_text
+from studies.report.appendix import source_of_candidate
 from studies.report.claims import Claim, Measured, claims, holm_adjusted
-from studies.report.claims_measured import claimed_metric, measured
 from studies.report.figures import SearchStep, best_so_far, strategies_over_seeds
-from studies.report.sources import source_of_candidate
+from studies.report.judged import claimed_metric, measured
 from studies.report.task_b_c import seeds_interval
 from studies.results.study import Evidence
 from studies.statistics.intervals import Interval

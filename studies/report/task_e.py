@@ -1,10 +1,28 @@
-"""Task E: the test data. Sealed, with a forecast; or opened, with all that came out."""
+"""Task E: the test data. Sealed, with a forecast; or opened, with all that came out.
 
+The most confident errors are shown as pictures, from stored thumbnails: no image is opened.
+"""
+
+import io
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from studies.database.artifacts import TEST_PREDICTIONS, TEST_THUMBNAILS, read_arrays
 from studies.database.ledger import Opening
-from studies.document.blocks import Block, Cell, Listing, Paragraph, Section, Table, Words
+from studies.document.blocks import (
+    Block,
+    Cell,
+    Listing,
+    Paragraph,
+    Picture,
+    Pictures,
+    Section,
+    Table,
+    Words,
+)
 from studies.document.numbers import (
     NOTHING,
     difference_text,
@@ -13,10 +31,10 @@ from studies.document.numbers import (
     number_cell,
     plain_interval,
 )
-from studies.report.errors_shown import most_confident_errors
+from studies.errors import UserError
+from studies.report.appendix import source_of_candidate
 from studies.report.explanation import explained
 from studies.report.predictions_shown import confusions, curves, stored_predictions
-from studies.report.sources import source_of_candidate
 from studies.results.evaluation import (
     PRECISION_NOTE,
     calibration_error_text,
@@ -26,8 +44,56 @@ from studies.results.evaluation import (
     shown_metrics,
 )
 from studies.results.study import Evidence
-from studies.statistics.metrics import METRICS
+from studies.statistics.calibration import probabilities
+from studies.statistics.metrics import METRICS, Floats, Labels
 from transfer.config import TITLES
+
+SHOWN = 12
+
+
+def most_confident_errors(evidence: Evidence, opening: Opening) -> list[Block]:
+    """The errors of the bundle's model that it was surest of, the surest first."""
+    assert opening.result is not None
+    ids: Mapping[str, Any] = opening.result.get("artifacts", {})
+    try:
+        stored = read_arrays(evidence.storage, ids.get(TEST_PREDICTIONS), "test predictions")
+        images = read_arrays(evidence.storage, ids.get(TEST_THUMBNAILS), "thumbnails")
+    except UserError:
+        return []
+    given_NC, labels_N = probabilities(stored["bundle_NC"], 1.0), stored["labels_N"]
+    worst = worst_first(given_NC, labels_N)
+    classes = evidence.classes
+    pictures = [
+        Picture(
+            png=to_png(images["images_NHWC"][i]),
+            caption=f"{stored['names_N'][i]}: {classes[labels_N[i]]}, called "
+            f"{classes[given_NC[i].argmax()]} ({given_NC[i].max():.2f})",
+        )
+        for i in worst[:SHOWN]
+    ]
+    if not pictures:
+        return []
+    caption = (
+        f"The {len(pictures)} most confident of {len(worst)} errors of the bundle's model, with "
+        "the probability before calibration"
+    )
+    return [Pictures(caption=caption, pictures=pictures)]
+
+
+def worst_first(given_NC: Floats, labels_N: Labels) -> list[int]:
+    """Images that are called wrong, the most confident first."""
+    wrong = np.flatnonzero(given_NC.argmax(axis=1) != labels_N)
+    return [int(i) for i in wrong[np.argsort(-given_NC[wrong].max(axis=1), kind="stable")]]
+
+
+def to_png(image_HWC: Any) -> bytes:
+    """An image of one or three channels as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC).save(
+        buffer, "PNG"
+    )
+    return buffer.getvalue()
+
 
 MOST_CLASSES = 4
 READ = (

@@ -18,11 +18,10 @@ from studies.database.storage import StudyStorage, storage_option
 from studies.database.study import read_confirm
 from studies.database.trials import CANDIDATE, SEED, TrialRecord, best_trials, read_trials
 from studies.errors import UserError
-from studies.results.strategies_compared import Comparison
 from transfer.config import Strategy
 
 if TYPE_CHECKING:
-    from studies.results.controls import Learned
+    pass
 
 CONFIRM = "confirm"
 Choose = Literal["best", "cheapest"]
@@ -168,21 +167,6 @@ class Confirmed:
             "chosen": {strategy: c.number for strategy, c in self.chosen.items()},
             "best": None if self.best is None else self.best.number,
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What is known on validation images: the confirmed candidates, and what they must beat.
-
-    ``controls`` are the trials of ``NAME/controls``, ``learned`` says of each strategy's choice
-    whether it learned anything; ``comparison`` is of the two strategies' choices, None where there
-    is nothing to compare.
-    """
-
-    confirmed: Confirmed
-    controls: Sequence[TrialRecord]
-    learned: Mapping[str, "Learned"]
-    comparison: Comparison | None = None
 
 
 def confirm_seeds(study_seed: int, count: int) -> list[int]:

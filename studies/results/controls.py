@@ -19,9 +19,8 @@ from studies.results.choice import Confirmed
 from studies.statistics.calibration import probabilities
 from studies.statistics.clusters import images_words, num_subjects
 from studies.statistics.intervals import Interval, bootstrap_over_seeds
-from studies.statistics.measurements import chosen_elsewhere
 from studies.statistics.metrics import METRICS, Floats, Labels
-from studies.statistics.paired import difference_over_seeds
+from studies.statistics.paired import chosen_elsewhere, difference_over_seeds
 
 # The study beside the search that has them.
 CONTROLS_STUDY = "controls"

@@ -23,15 +23,14 @@ from studies.results.choice import (
     read_confirmed,
     read_repeats,
 )
+from studies.results.comparison import Comparison, compare_on_validation
 from studies.results.controls import CONTROLS_STUDY
 from studies.results.forecasts import forecast_of_candidate
-from studies.results.strategies_compared import Comparison
-from studies.results.validation_verdict import compare_on_validation
 from studies.settings import chooser_words
-from studies.statistics.calibration import Floats, Labels, uncalibrated
+from studies.statistics.calibration import uncalibrated
 from studies.statistics.forecast import Forecast
 from studies.statistics.intervals import Interval, stratified_bootstrap
-from studies.statistics.metrics import METRICS
+from studies.statistics.metrics import METRICS, Floats, Labels
 from transfer.config import Strategy
 
 

@@ -23,8 +23,8 @@ from studies.database.study import (
 from studies.database.trials import TrialRecord
 from studies.errors import UserError
 from studies.results.choice import CONFIRM, Confirmed, candidates, confirm_seeds, read_confirmed
+from studies.search.loop import Repeat, run_repeats
 from studies.search.objective import Objective
-from studies.search.repeats import Repeat, run_repeats
 from studies.search.worker import Workplace
 from studies.settings import StudyOptions
 from studies.statistics.metrics import METRICS

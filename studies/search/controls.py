@@ -19,9 +19,9 @@ from studies.database.beside import open_beside
 from studies.database.owners import hand_out_lock
 from studies.database.trials import TrialRecord, read_trials, write_claim, write_result
 from studies.results.controls import CONTROLS_STUDY, KEYS, NONE
-from studies.search.suggest import fixed_sampler
-from studies.search.repeats import Repeat, run_repeats
+from studies.search.loop import Repeat, run_repeats
 from studies.search.objective import upload_history, upload_predictions
+from studies.search.suggest import fixed_sampler
 from studies.search.worker import Workplace, make_activations
 from transfer.controls import CONTROLS, ON_FEATURES
 from transfer.similarity import linear_cka

@@ -7,48 +7,47 @@ Legend: E epochs, N validation images, C classes.
 """
 
 import csv
-import io
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
-import numpy as np
-import optuna
-from numpy.typing import NDArray
-from safetensors.torch import save_file
-from torch import Tensor
-from studies.database.storage import StudyStorage
-from studies.database.trials import PREDICTIONS, WEIGHTS
-from studies.database.uploads import upload
-from transfer.data.loading import Split
 import gc
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.trial import TrialState
+from safetensors.torch import save_file
+from torch import Tensor
+
+from studies.database.artifacts import upload
 from studies.database.faults import DIVERGED, kills_device
 from studies.database.storage import StudyStorage
 from studies.database.trials import (
     INTERRUPTED,
+    PREDICTIONS,
+    WEIGHTS,
     replace_value,
     write_duplicate,
     write_provenance,
     write_reason,
     write_result,
 )
-from studies.search.suggest import Handout
 from studies.search.pruning import should_prune
+from studies.search.suggest import Handout
 from studies.settings import StudySettings
 from studies.signals import Interrupted, StopSignals
 from studies.watchers import Pictures, Progress
 from transfer.activations.activations import Activations
 from transfer.config import Strategy, TransferConfig, score_of
+from transfer.data.loading import Split
 from transfer.device import free_memory
+from transfer.inference import trained_features
 from transfer.similarity import linear_cka
-from transfer.trained import trained_features
 from transfer.training.micro_batches import MemoryLimits, NoRoomError, is_out_of_memory
 from transfer.training.result import EpochRecord, TrainingResult, best_epoch
 from transfer.training.train import train

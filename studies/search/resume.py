@@ -9,7 +9,6 @@ from typing import Any
 from studies.data_check import ALLOWANCES, flag
 from studies.database.study import StudyRecord
 from studies.errors import UserError
-from studies.search.setup import BEFORE
 from studies.settings import DEFAULTS, FIXED, StudyOptions
 from transfer.messages import printable
 
@@ -20,7 +19,7 @@ def refuse_other_settings(options: StudyOptions, stored: StudyRecord, name: str)
     Raises:
         UserError: some differ.
     """
-    asked, before = _asked(options), {**BEFORE, **stored.settings}
+    asked, before = _asked(options), stored.settings
     different = [
         f"{key} (stored {before.get(key, DEFAULTS[key])}, asked for {value})"
         for key, value in asked.items()

@@ -1,6 +1,5 @@
 """Create or resume a study and run its trials to their total. Knows only the order of things."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from studies.data_card import store_card
 from studies.database.artifacts import best_epoch
 from studies.database.faults import WAY_OUT, to_retry, why_stop
 from studies.database.ledger import openings, seal_sentence
-from studies.database.owners import fail_orphans, hand_out_lock
+from studies.database.owners import hand_out_lock
 from studies.database.storage import (
     StudyStorage,
     check_place,
@@ -37,21 +36,18 @@ from studies.database.study import (
 )
 from studies.database.trials import TrialRecord, count_states, read_trials
 from studies.errors import StudyFailedError, UserError
-from studies.results.choice import Verdict
-from studies.results.comparison import interim_verdict
+from studies.results.comparison import ConfirmSummary, compare_on_validation, interim_verdict
 from studies.results.controls import read_learned
-from studies.results.validation_verdict import compare_on_validation
 from studies.search.confirm import check_resplit, confirm_study, declare_margin, remember_asked
 from studies.search.controls import run_controls
-from studies.search.suggest import Handout, Plan, hand_out, num_probes, room, whose_turn
+from studies.search.loop import Stopwatch, run_trials
 from studies.search.setup import Prepared, find_source, prepare, study_name
+from studies.search.suggest import Handout, Plan, hand_out, num_probes, room, whose_turn
 from studies.search.worker import Workplace, open_workplace
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
 from studies.statistics.clusters import images_words
 from studies.watchers import NOWHERE, Faces, Progress
-
-POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +65,7 @@ class RunSummary:
     seconds: float
     note: str | None
     seal: str
-    verdict: Verdict | None = None
+    verdict: ConfirmSummary | None = None
     options: StudyOptions | None = None
 
     @property
@@ -103,7 +99,7 @@ def run_study(
     prepared, storage, study = _opened(options, progress, signals, on_named)
     first_new = len(read_trials(study))
     with open_workplace(storage, prepared, progress, signals, faces) as workplace:
-        between = _BetweenTrials()
+        between = Stopwatch()
         try:
             note = _work(workplace, study, between, retry_failed=options.retry_failed)
         finally:
@@ -136,7 +132,7 @@ def confirm_stored(
     signals: StopSignals,
     on_named: Callable[[str], None] = lambda name: None,
     faces: Faces = NOWHERE,
-) -> Verdict:
+) -> ConfirmSummary:
     """Confirm the best of a study that is there; without a name of the only or the latest one.
 
     A training over seeds that has failed is done once more, with its seed.
@@ -164,11 +160,11 @@ def _confirm(
     records: Sequence[TrialRecord],
     *,
     retry_failed: bool = False,
-) -> Verdict:
+) -> ConfirmSummary:
     confirmed = confirm_study(workplace, options, records, retry_failed=retry_failed)
     # By all seeds: with one of the recipes' nobody would know what seeds do to the difference.
     controls = run_controls(workplace, confirmed.seeds, retry_failed=retry_failed)
-    return Verdict(
+    return ConfirmSummary(
         confirmed=confirmed,
         controls=controls,
         learned=read_learned(workplace.storage, confirmed, workplace.prepared.data.counts),
@@ -198,21 +194,6 @@ def _opened(
     declare_margin(storage, study, options.margin)
     remember_asked(study, options)
     return prepared, storage, study
-
-
-class _BetweenTrials:
-    """Seconds that trials take beyond what they have measured themselves."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def started(self) -> None:
-        """A trial is about to be handed out."""
-        self._started = perf_counter()
-
-    def ended(self, seconds_of_trial: float) -> None:
-        """All of it is stored, and these seconds of it are accounted for."""
-        self.seconds += perf_counter() - self._started - seconds_of_trial
 
 
 def _look_up(options: StudyOptions) -> tuple[str | None, StudyRecord | None]:
@@ -266,7 +247,7 @@ def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
 
 
 def _work(
-    workplace: Workplace, study: optuna.Study, between: "_BetweenTrials", *, retry_failed: bool
+    workplace: Workplace, study: optuna.Study, between: Stopwatch, *, retry_failed: bool
 ) -> str | None:
     """Run trials until the total is reached; returns why it ended earlier, if it did.
 
@@ -274,7 +255,7 @@ def _work(
         StudyFailedError: trials fail for a reason that is not their configurations'.
     """
     prepared, progress, storage = workplace.prepared, workplace.progress, workplace.storage
-    settings, worker = prepared.settings, workplace.worker
+    settings = prepared.settings
     plan = Plan(
         space=prepared.space,
         opening=prepared.identity["opening"],
@@ -283,48 +264,43 @@ def _work(
         metric=settings.metric,
         share=settings.share,
     )
-    probes = num_probes(plan.opening)
-    subjects = prepared.data.subjects
-    num_images = len(prepared.data.val)
-    num_subjects = None if subjects is None else subjects["val"]
-    records = read_trials(study)
     # Trials from here on are this run's own: of them none is run again.
     first_new = len(study.get_trials(deepcopy=False)) if retry_failed else 0
-    progress.study(settings.name, settings.metric, settings.trials, records)
+    progress.study(settings.name, settings.metric, settings.trials, read_trials(study))
     objective = workplace.objective(study)
-    predicted = partial(best_epoch, storage)
-    while True:
-        workplace.signals.check()
-        between.started()
-        with hand_out_lock(storage):
-            records = read_trials(study, records)
-            if fail_orphans(storage, study, records, worker):
-                records = read_trials(study, records)
-            failed = [r for r in to_retry(records) if r.number < first_new]
-            handout = _next(study, plan, records, prepared, worker, failed)
-        if isinstance(handout, str):
-            return handout or None
-        if handout is None:
-            time.sleep(POLL_SECONDS)
-            continue
-        objective.run(handout)
-        records = read_trials(study, records)
-        done = next(r for r in records if r.number == handout.trial.number)
-        workplace.publisher.publish_if_due()
-        between.ended(done.timing.get("total", 0.0))
-        progress.trial_finished(done, records)
-        stop = why_stop(done, records)
-        if stop is not None:
-            raise StudyFailedError(f"{stop} {WAY_OUT}")
-        if handout.logical_number == probes - 1:
-            verdict = interim_verdict(
-                records,
-                settings.metric,
-                num_subjects or num_images,
-                predicted,
-                images_words(num_images, num_subjects, "validation images"),
-            )
-            progress.message(verdict or "No probe is complete yet.")
+
+    def next_trial(records: list[TrialRecord]) -> Handout | str | None:
+        failed = [r for r in to_retry(records) if r.number < first_new]
+        return _next(study, plan, records, prepared, workplace.worker, failed)
+
+    def stop(done: TrialRecord, records: list[TrialRecord]) -> str | None:
+        why = why_stop(done, records)
+        return why and f"{why} {WAY_OUT}"
+
+    def tell_after_probes(handout: Handout, records: list[TrialRecord]) -> None:
+        if handout.logical_number != num_probes(plan.opening) - 1:
+            return
+        subjects, num_images = prepared.data.subjects, len(prepared.data.val)
+        num_subjects = None if subjects is None else subjects["val"]
+        verdict = interim_verdict(
+            records,
+            settings.metric,
+            num_subjects or num_images,
+            partial(best_epoch, storage),
+            images_words(num_images, num_subjects, "validation images"),
+        )
+        progress.message(verdict or "No probe is complete yet.")
+
+    _, why_ended = run_trials(
+        workplace,
+        study,
+        next_trial,
+        objective=lambda handout: objective,
+        why_stop=stop,
+        on_finished=tell_after_probes,
+        between=between,
+    )
+    return why_ended or None
 
 
 def _next(

@@ -3,28 +3,27 @@
 Knows what identifies a study and refuses to go on with another one. Runs no trial.
 """
 
-from pathlib import Path
-import torch
-from search_spaces import SearchSpace
-from studies.database.study import StudyRecord
-from studies.settings import StudySettings
-from studies.watchers import Progress
-from transfer.config import Strategy
-from transfer.training.precision import choose_precision, describe_precision
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
 import torch
+
 from search_spaces import SearchSpace
 from studies.data_check import Checked, finding_lines, load_checked
 from studies.database.study import StudyRecord
 from studies.errors import UserError
-from studies.search.backbone_module import OwnBackbones, check_stored, run_module
-from studies.search.suggest import opening
-from studies.search.places import find_last_weights, open_last_source
+from studies.search.places import (
+    OwnBackbones,
+    check_stored,
+    find_last_weights,
+    open_last_source,
+    run_module,
+)
 from studies.search.resume import allowances, refuse_other_data, refuse_other_settings
+from studies.search.suggest import opening
 from studies.settings import DEFAULTS, FIXED, StudyOptions, StudySettings, decide
 from studies.spaces import chosen_space
 from studies.watchers import Progress
@@ -36,13 +35,12 @@ from transfer.backbones.find import (
     interpolations_of,
 )
 from transfer.cache import cache_folder, default_limit
+from transfer.config import Strategy
 from transfer.data.loading import ImageData
 from transfer.data.sources.open import Source, open_source
 from transfer.device import choose_device, make_deterministic, num_threads
+from transfer.training.precision import choose_precision, describe_precision
 from transfer.weights.find import WeightFile, WeightsNotFoundError
-
-# Studies created before there was this setting trained in float32, not in its default.
-BEFORE = {"precision": "fp32"}
 
 
 def chosen_precision(

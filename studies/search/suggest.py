@@ -9,9 +9,11 @@ anew from the records for every suggestion, so that it is the same whenever it i
 """
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
 import numpy as np
 import optuna
 from optuna.distributions import (
@@ -20,22 +22,14 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
+
 from search_spaces import Parameter, SearchSpace
 from search_spaces.fields import Value
-from studies.database.trials import TrialRecord
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-import numpy as np
-import optuna
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
-from search_spaces import Parameter, SearchSpace
 from studies.database.trials import TrialRecord, count_states, write_claim
 from studies.results.turns import next_strategy
 

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from studies.search.backbone_module import run_module
+from studies.search.places import run_module
 from studies.settings import DEFAULTS, read_options
 from studies.watchers import Progress
 from transfer.backbones.catalog import BACKBONES

@@ -12,7 +12,7 @@ from rich.text import Text
 from search_spaces import SearchSpace
 from studies.data_card import check_preview, describe, save_preview
 from studies.data_check import ALLOWANCES, Checked, load_checked
-from studies.search.backbone_module import run_module
+from studies.search.places import run_module
 from studies.search.resume import asked_allowances
 from studies.search.setup import choose_space, find_source, settings_for
 from studies.settings import StudyOptions, StudySettings

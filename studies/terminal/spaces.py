@@ -35,7 +35,7 @@ def look_at_space(given: Mapping[str, Any]) -> SearchSpace:
     options = read_options(given)
     own: tuple[str, ...] = ()
     if options.backbone_module is not None:
-        from studies.search.backbone_module import run_module  # It needs torch.
+        from studies.search.places import run_module  # It needs torch.
 
         own = run_module(options.backbone_module, LineProgress()).names
     return chosen_space(options, own=own)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from studies.check_record import allowed_lines
+from studies.data_check import allowed_lines
 from studies.database.ledger import Opening, openings, seal_sentence
 from studies.database.storage import StudyStorage, load_study, open_existing, study_names
 from studies.database.study import StudyRecord, read_study

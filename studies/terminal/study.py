@@ -1,4 +1,4 @@
-"""What is printed at the end: leaderboard, strategies side by side, next commands; and as JSON.
+"""What is printed at the end: leaderboard, strategies, choices, next commands; and as JSON.
 
 Knows summaries and records, not how they came about.
 """
@@ -13,19 +13,119 @@ from rich.table import Table
 from rich.text import Text
 
 from search_spaces.fields import FIELDS, is_default
-from studies.check_record import allowed_lines
+from studies.data_check import allowed_lines
 from studies.database.storage import DEFAULT_STORAGE
 from studies.database.trials import TrialRecord, best_trials, count_states
 from studies.results.accounting import account
-from studies.results.comparison import StrategySummary, compare, seconds_saved
+from studies.results.choice import Candidate, Confirmed, seed_remarks
+from studies.results.comparison import ConfirmSummary, StrategySummary, compare, seconds_saved
+from studies.results.controls import alarms, call_notes, control_rows
 from studies.results.turns import share_json, share_lines, share_of
 from studies.settings import StudyOptions
 from studies.statistics.clusters import images_words
-from studies.terminal.confirmed import print_verdict, verdict_json
+from studies.statistics.metrics import METRICS
 from transfer.config import TITLES
 
 if TYPE_CHECKING:
     from studies.search.run import RunSummary
+
+
+def print_verdict(console: Console, verdict: ConfirmSummary) -> None:
+    """Print the candidates over seeds, the choices marked, then the controls and alarms."""
+    found = verdict.confirmed
+    console.print(_choices_table(found))
+    for line in remarks(found):
+        console.print(Text(line))
+    for line in comparison_lines(verdict):
+        console.print(Text(line))
+    console.print(_controls(control_rows(verdict.controls), found.metric))
+    for line in [
+        *alarms(verdict.learned, TITLES),
+        *call_notes(verdict.learned, TITLES),
+    ]:
+        console.print(Text(line))
+
+
+def _controls(rows: Sequence[Mapping[str, Any]], metric: str) -> Table:
+    """What the strategies must beat."""
+    table = Table(
+        title=f"Controls: validation {metric}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        show_edge=False,
+    )
+    for column in ("control", "backbone", "weights"):
+        table.add_column(column)
+    table.add_column(metric, justify="right")
+    sign = -1 if METRICS[metric].larger_is_better else 1
+    for row in sorted(rows, key=lambda row: sign * float(row["val"][metric])):
+        names = (row["control"], row["backbone"] or "", row["weights"] or "")
+        table.add_row(*map(str, names), f"{row['val'][metric]:.4f}")
+    return table
+
+
+def _choices_table(found: Confirmed) -> Table:
+    seeds = ", ".join(map(str, found.seeds))
+    title = f"Over seeds {seeds}: validation {found.metric}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
+    for column in ("", "trial", "strategy", "backbone", "mean", "+-", "of each seed"):
+        table.add_column(column, justify="left" if column in ("strategy", "backbone") else "right")
+    chosen = {candidate.number for candidate in found.chosen.values()}
+    for candidate in found.candidates:
+        mark = "*" if candidate.number in chosen else ""
+        table.add_row(mark, *_cells(candidate))
+    return table
+
+
+def _cells(candidate: Candidate) -> list[str]:
+    error = candidate.standard_error
+    return [
+        str(candidate.number),
+        TITLES[candidate.strategy],
+        str(candidate.configuration["backbone"]),
+        f"{candidate.mean:.4f}",
+        "?" if error == float("inf") else f"{error:.4f}",
+        " ".join(f"{value:.4f}" for value in candidate.values),
+    ]
+
+
+def remarks(found: Confirmed) -> list[str]:
+    """What may be said of the choice, a sentence each."""
+    if not found.candidates:
+        return ["No training over seeds is complete."]
+    by = found.chooser.replace("_", " ")
+    how = f"best mean {by}"
+    if found.how == "cheapest":
+        how = f"cheapest within one standard error of the difference in {by}"
+    lines = [f"* chosen within its strategy ({how}); +- is the standard error of the mean."]
+    missing = set(TITLES) - set(found.chosen)
+    if missing:
+        names = ", ".join(TITLES[name] for name in sorted(missing))
+        lines.append(f"Nothing is confirmed of {names}.")
+    return [*lines, *seed_remarks(found, TITLES)]
+
+
+def comparison_lines(verdict: ConfirmSummary) -> list[str]:
+    """The two choices against each other on validation images, and what that is worth."""
+    found = verdict.comparison
+    if found is not None:
+        return [f"{found.sentence} The test images decide."]
+    if verdict.confirmed.resplit and len(verdict.confirmed.chosen) == len(TITLES):
+        return ["Each seed had validation images of its own: the test images will compare."]
+    return []
+
+
+def verdict_json(verdict: ConfirmSummary) -> dict[str, Any]:
+    """`confirm --json`."""
+    return {
+        **verdict.confirmed.as_json(),
+        "controls": control_rows(verdict.controls),
+        "difference": None if verdict.comparison is None else verdict.comparison.as_json(),
+        "alarms": alarms(verdict.learned, TITLES),
+        "notes": call_notes(verdict.learned, TITLES),
+    }
+
 
 LEADERBOARD = 5
 SEARCHED = ("learning rate", "batch size", "layers unfrozen")

@@ -23,17 +23,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transfer.activations.frozen import BlockCost, FrozenBlocks, as_rows, canonical, normalised
-from transfer.activations.inputs import BoundaryInputs, Outputs, kept_outputs
+from transfer.activations.inputs import BoundaryInputs, Outputs, Rows, kept_outputs
 from transfer.activations.inputs import Positions as Positions
 from transfer.activations.policy import Occupant, plan
-from transfer.activations.rows import Rows
 from transfer.activations.store import Array, Entries
 from transfer.backbones.catalog import Interpolation
 from transfer.backbones.find import find_backbone, find_spec
 from transfer.cache import default_limit
 from transfer.data.loading import LARGE, ImageData
-from transfer.device import cpu_model, describe_device
-from transfer.host_memory import retained_memory
+from transfer.device import cpu_model, describe_device, retained_memory
 from transfer.probe import Probe, solve_probe
 from transfer.training.micro_batches import MemoryLimits, if_need_be_twice
 from transfer.views import show_views

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.data.check.duplicates import copies_to_drop
-from transfer.data.decoding import Interpolation, Pixels, Resize, Resizing
-from transfer.data.groups import group_codes, partition_lines, together
+from transfer.data.decoding import Interpolation, Pixels, Resize, Resizing, Window
 from transfer.data.opening import (
     GIVEN,
     CheckedSplit,
@@ -27,8 +26,13 @@ from transfer.data.opening import (
     require_classes,
 )
 from transfer.data.sources.items import Items, OnProgress, Source
-from transfer.data.splits import Positions, stratified_split
-from transfer.data.window import Window
+from transfer.data.splits import (
+    Positions,
+    group_codes,
+    partition_lines,
+    stratified_split,
+    together,
+)
 
 SPLITS = ("train", "val", "test")
 # The pixels that views are made from, and how many times the images' size they have: `views`

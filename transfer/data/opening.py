@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from transfer.data.decoding import Resizing
 from transfer.data.facts import Facts, ImageFacts, Unreadable
-from transfer.data.groups import together
 from transfer.data.sources.items import Items, OnProgress, Source, SplitName, joined
-from transfer.data.splits import Positions, split_off_test
+from transfer.data.splits import Positions, split_off_test, together
 from transfer.data.store import DecodedStore, open_store
 from transfer.data.survey import survey
 

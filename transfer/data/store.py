@@ -20,7 +20,17 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from transfer.cache import mark_used, reserve
-from transfer.data.decoding import NativePixels, Pixels, Resizing, resize
+from transfer.data.decoding import (
+    NUM_VALUES,
+    NativePixels,
+    Pixels,
+    Resizing,
+    Window,
+    find_window,
+    histogram,
+    resize,
+    to_eight_bits,
+)
 from transfer.data.facts import Facts, ImageFacts
 from transfer.data.sources.items import Items, OnProgress
 from transfer.data.survey import (
@@ -30,7 +40,6 @@ from transfer.data.survey import (
     items_key,
     refuse_unless_out_of_room,
 )
-from transfer.data.window import NUM_VALUES, Window, find_window, histogram, to_eight_bits
 
 # Part of every key: raise it when decoding, resizing or the layout of an entry changes.
 FORMAT = 4

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from transfer.data.decoding import Interpolation, Pixels, resize
+from transfer.data.decoding import Interpolation, Pixels, resize, to_eight_bits
 from transfer.data.facts import pixel_digest
-from transfer.data.groups import group_codes
 from transfer.data.loading import ImageData, Split, count_labels, hash_lines
 from transfer.data.sources.items import OnProgress
+from transfer.data.splits import group_codes
 from transfer.data.store import written_pixels
-from transfer.data.window import to_eight_bits
 
 
 def unsealed(

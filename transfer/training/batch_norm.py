@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from transfer.backbones.find import TransferNetwork
-from transfer.training.half_precision import autocast
+from transfer.training.optimizer import autocast
 
 # A pass without gradients costs a sixth to a third of a training step an image: with this share
 # of the training images it takes 6 % of an epoch, with the least from 213 images on at most a

@@ -16,8 +16,8 @@ from scipy.special import stdtrit
 from torch.nn.functional import cross_entropy
 
 from transfer.backbones.find import TransferNetwork, check_image_size, find_spec
-from transfer.freezing import freeze, trainable_parameters
-from transfer.host_memory import retained_memory
+from transfer.device import retained_memory
+from transfer.network import freeze, trainable_parameters
 from transfer.training.optimizer import logits_above
 from transfer.weights.find import find_weights, load_blocks
 

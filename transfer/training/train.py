@@ -17,9 +17,8 @@ from transfer.activations.frozen import CHUNK_SIZES
 from transfer.backbones.find import TransferNetwork, find_spec
 from transfer.config import CALIBRATED_LOSS, TransferConfig
 from transfer.data.loading import Split
-from transfer.device import PeakMemory
-from transfer.freezing import batch_norm_trains, freeze, num_trainable_parameters
-from transfer.host_memory import retained_memory
+from transfer.device import PeakMemory, retained_memory
+from transfer.network import batch_norm_trains, freeze, num_trainable_parameters
 from transfer.training.batch_norm import num_statistics_images, statistics_names, take_statistics
 from transfer.training.calibrated_loss import calibrated_loss
 from transfer.training.metrics import classification_metrics

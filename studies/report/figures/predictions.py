@@ -24,7 +24,7 @@ from studies.report.figures.axes import (
     shared_label,
     strategies_in,
 )
-from studies.statistics.reliability import ReliabilityCurve
+from studies.statistics.calibration import ReliabilityCurve
 
 Floats = NDArray[np.float64]
 Matrix = tuple[Sequence[Sequence[float]], Sequence[str]]

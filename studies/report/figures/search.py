@@ -37,7 +37,7 @@ from studies.report.figures.axes import (
 )
 
 if TYPE_CHECKING:  # It needs Optuna, which drawing does not.
-    from studies.report.importance import Importance
+    from studies.statistics.importance import Importance
 
 MOST_LABELS = 12
 MOST_TICKS = 6  # A parameter of at most so many values gets a tick at each.

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from transfer.data.decoding import SUFFIXES, decode_image
-from transfer.data.groups import find_groups
 from transfer.data.sources.items import Items, Source, SplitName, in_class_order, short_name
+from transfer.data.splits import find_groups
 
 # What is meant for a split and must not become a class, nor be passed over.
 OTHER_NAMES = {

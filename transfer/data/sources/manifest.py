@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from transfer.data.decoding import decode_image
-from transfer.data.groups import find_groups
 from transfer.data.sources.items import Items, Source, SplitName, in_class_order, short_name
+from transfer.data.splits import find_groups
 
 REQUIRED = ("path", "label")
 OPTIONAL = ("split", "group")

@@ -17,7 +17,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 from scipy.stats import kruskal, spearmanr
 
-from studies.statistics.paired_tests import holm
+from studies.statistics.paired import holm
 
 # Before that nothing goes with anything; before the second the best tenth is a trial or two.
 FEWEST_TRIALS, FEWEST_FOR_IMPORTANCE = 10, 30
