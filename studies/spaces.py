@@ -6,7 +6,24 @@ Needs torch only for backbones that are not in the table.
 from search_spaces import Parameter, SearchSpace, load_space
 from search_spaces.overrides import with_overrides
 from studies.settings import StudyOptions
-from transfer.backbones.catalog import Depths
+from transfer.backbones.catalog import BACKBONES
+from transfer.config import TITLES
+
+
+class Depths(dict[str, int]):
+    """The number of blocks by backbone: lists the table, and looks up every other name when asked.
+
+    Only names outside the table need torch. Looking one up raises ValueError, with the choices or
+    with the reason why a network can't be cut into layers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({name: spec.depth for name, spec in BACKBONES.items()})
+
+    def __missing__(self, name: str) -> int:
+        from transfer.backbones.find import find_spec
+
+        return find_spec(name).depth
 
 
 def chosen_space(
@@ -30,14 +47,15 @@ def chosen_space(
     return with_overrides(space, options.set or ())
 
 
-WORDS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning", None: "both"}
-
-
 def parameter_rows(space: SearchSpace) -> list[tuple[str, str, str]]:
     """Name, strategy and values of every parameter that is in use."""
     all_of_them = space.strategies[0] if len(space.strategies) == 1 else None
     return [
-        (parameter.name, WORDS[parameter.strategy or all_of_them], _values(parameter, space))
+        (
+            parameter.name,
+            TITLES.get(parameter.strategy or all_of_them or "", "both"),
+            _values(parameter, space),
+        )
         for parameter in space.parameters
         if parameter.strategy in (None, *space.strategies)
     ]

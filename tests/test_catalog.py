@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_weights
 
-from transfer.backbones.catalog import BACKBONES, Depths
+from studies.spaces import Depths
+from transfer.backbones.catalog import BACKBONES
 from transfer.backbones.find import original_network
 
 STATED = {
@@ -27,7 +28,7 @@ def count_macs(network: nn.Module, image_13hw: torch.Tensor) -> float:
 
 def test_depths_of_the_table_need_no_torch():
     check = (
-        "import sys; from transfer.backbones.catalog import Depths; Depths()['resnet18']; "
+        "import sys; from studies.spaces import Depths; Depths()['resnet18']; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0

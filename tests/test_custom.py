@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from studies.spaces import Depths
 from transfer.backbones import custom
-from transfer.backbones.catalog import Depths
 from transfer.backbones.find import (
     backbones_from_file,
     block_tensors,

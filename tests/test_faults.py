@@ -8,8 +8,17 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from studies.database.faults import IN_A_ROW, kills_device, to_retry, why_stop
-from studies.database.trials import CANDIDATE, INTERRUPTED, read_trials, write_claim, write_reason
+from studies.database.trials import (
+    CANDIDATE,
+    IN_A_ROW,
+    INTERRUPTED,
+    kills_device,
+    read_trials,
+    to_retry,
+    why_stop,
+    write_claim,
+    write_reason,
+)
 from studies.search.suggest import fixed_sampler
 
 FULL = "OSError: [Errno 28] No space left on device: '/tmp/{}/x.npz'"

@@ -10,10 +10,10 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from search_spaces import Baseline, Parameter, SearchSpace
-from studies.database.faults import to_retry
 from studies.database.trials import (
     INTERRUPTED,
     read_trials,
+    to_retry,
     write_duplicate,
     write_provenance,
     write_reason,

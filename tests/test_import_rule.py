@@ -139,6 +139,59 @@ def test_no_folder_imports_from_another_than_it_may():
     assert dict(against) == BREACHES
 
 
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {
+    module_name(path): path
+    for package in ("studies", "transfer", "search_spaces")
+    for path in (ROOT / package).rglob("*.py")
+}
+
+
+def modules_imported(name):
+    """The project's modules that one names, inside of functions and for types alone too."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            names = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            found |= names & set(MODULES)
+    return found
+
+
+def circles(imports):
+    """What is left of a graph when all that import nothing that is left are taken away."""
+    left = {name: set(others) for name, others in imports.items()}
+    while ends := [name for name, others in left.items() if not others & set(left)]:
+        for name in ends:
+            del left[name]
+    return sorted(left)
+
+
+@pytest.mark.parametrize(
+    ("imports", "left"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"a"}, "c": set()}, ["a", "b"]),
+        ({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}, ["a", "b", "c"]),
+    ],
+)
+def test_circles_are_found(imports, left):
+    assert circles(imports) == left
+
+
+def test_no_module_imports_another_that_leads_back_to_it():
+    imports = {name: modules_imported(name) - {name} for name in MODULES}
+    assert sum(map(len, imports.values())) > len(MODULES)
+    assert circles(imports) == []
+
+
+def test_no_folder_has_more_than_twelve_files():
+    files = Counter(path.parent for path in MODULES.values())
+    assert {str(folder): n for folder, n in files.items() if n > 12} == {}
+
+
 def test_studies_is_where_the_three_packages_meet():
     used = set().union(*map(packages_imported, (ROOT / "studies").rglob("*.py")))
     assert {"search_spaces", "transfer", "optuna"} <= used
@@ -162,8 +215,7 @@ def first_that_loads_torch(*modules):
 
 
 def modules_of(folder):
-    for path in sorted((ROOT / "studies" / folder).rglob("*.py")):
-        yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return [module_name(path) for path in sorted((ROOT / "studies" / folder).rglob("*.py"))]
 
 
 def test_reading_results_does_not_load_torch():

@@ -13,9 +13,8 @@ import torch
 from optuna.trial import TrialState
 
 from studies.dashboard.pictures import trial_pictures
-from studies.database.faults import is_own_failure
 from studies.database.storage import open_storage
-from studies.database.trials import read_trials, write_claim
+from studies.database.trials import is_own_failure, read_trials, write_claim
 from studies.search import objective
 from studies.search.objective import Objective
 from studies.search.suggest import Handout

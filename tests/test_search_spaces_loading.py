@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from search_spaces import SpaceError, load_space, preset_names
-from transfer.backbones.catalog import Depths
+from studies.spaces import Depths
 
 DEPTHS = {"resnet18": 9, "mobilenet_v2": 19}
 RIGHT = {

@@ -9,8 +9,7 @@ from typing import Any
 
 from search_spaces.fields import STRATEGIES
 from studies.database.trials import TrialRecord
-
-_WORDS = {"feature_extraction": "feature extraction", "fine_tuning": "fine-tuning"}
+from transfer.config import TITLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ def share_of(settings: Mapping[str, Any]) -> str:
 def share_lines(share: str, records: Sequence[TrialRecord]) -> list[str]:
     """What each strategy has had, as a line; none of a study that has one strategy."""
     parts = [
-        f"{_WORDS[name]} {spent.trials} ({spent.seconds:.1f} s)"
+        f"{TITLES[name]} {spent.trials} ({spent.seconds:.1f} s)"
         for name, spent in _spent_by_strategy(records).items()
     ]
     told = f"Trials of each strategy, in turn by {share}: {', '.join(parts)}."

@@ -13,9 +13,16 @@ from typing import Any
 
 import optuna
 
-from studies.database.faults import kills_device, why_stop_repeats
 from studies.database.owners import fail_orphans, hand_out_lock
-from studies.database.trials import CANDIDATE, SEED, TrialRecord, read_trials, write_claim
+from studies.database.trials import (
+    CANDIDATE,
+    SEED,
+    TrialRecord,
+    kills_device,
+    read_trials,
+    why_stop_repeats,
+    write_claim,
+)
 from studies.errors import StudyFailedError
 from studies.search.objective import Objective
 from studies.search.suggest import Handout, fixed_sampler, suggest

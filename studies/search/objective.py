@@ -25,12 +25,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from studies.database.artifacts import upload
-from studies.database.faults import DIVERGED, kills_device
 from studies.database.storage import StudyStorage
 from studies.database.trials import (
+    DIVERGED,
     INTERRUPTED,
     PREDICTIONS,
     WEIGHTS,
+    kills_device,
     replace_value,
     write_duplicate,
     write_provenance,

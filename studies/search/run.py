@@ -9,7 +9,6 @@ import optuna
 
 from studies.data_card import store_card
 from studies.database.artifacts import best_epoch
-from studies.database.faults import WAY_OUT, to_retry, why_stop
 from studies.database.ledger import openings, seal_sentence
 from studies.database.owners import hand_out_lock
 from studies.database.storage import (
@@ -34,7 +33,14 @@ from studies.database.study import (
     write_places,
     write_totals,
 )
-from studies.database.trials import TrialRecord, count_states, read_trials
+from studies.database.trials import (
+    WAY_OUT,
+    TrialRecord,
+    count_states,
+    read_trials,
+    to_retry,
+    why_stop,
+)
 from studies.errors import StudyFailedError, UserError
 from studies.results.comparison import ConfirmSummary, compare_on_validation, interim_verdict
 from studies.results.controls import read_learned

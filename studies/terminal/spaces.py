@@ -13,7 +13,7 @@ from search_spaces import Baseline, SearchSpace, load_space, preset_names
 from studies.errors import UserError
 from studies.settings import read_options
 from studies.spaces import (
-    WORDS,
+    Depths,
     chosen_space,
     is_searched,
     number_text,
@@ -21,7 +21,7 @@ from studies.spaces import (
     size_words,
 )
 from studies.terminal.progress import LineProgress
-from transfer.backbones.catalog import Depths
+from transfer.config import TITLES
 
 
 def look_at_space(given: Mapping[str, Any]) -> SearchSpace:
@@ -84,7 +84,7 @@ def _baseline(baseline: Baseline) -> str:
     given = {k: number_text(v) for k, v in (baseline.model_extra or {}).items()}
     if baseline.depth_share is not None:
         given["num_unfrozen_layers"] = f"{baseline.depth_share:.0%} of the depth"
-    return ", ".join([WORDS[baseline.strategy], *(f"{k} {v}" for k, v in given.items())])
+    return ", ".join([TITLES[baseline.strategy], *(f"{k} {v}" for k, v in given.items())])
 
 
 def space_json(space: SearchSpace) -> dict[str, Any]:

@@ -90,19 +90,3 @@ _SPECS = (
 )
 
 BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
-
-
-class Depths(dict[str, int]):
-    """The number of blocks by backbone: lists the table, and looks up every other name when asked.
-
-    Only names outside the table need torch. Looking one up raises ValueError, with the choices or
-    with the reason why a network can't be cut into layers.
-    """
-
-    def __init__(self) -> None:
-        super().__init__({name: spec.depth for name, spec in BACKBONES.items()})
-
-    def __missing__(self, name: str) -> int:
-        from transfer.backbones.find import find_spec
-
-        return find_spec(name).depth
