@@ -21,10 +21,8 @@ from transfer.data.sources.items import OnProgress, Source
 from transfer.messages import printable
 
 
-def allowed_lines(record: Mapping[str, Any] | None) -> list[str]:
+def allowed_lines(record: Mapping[str, Any]) -> list[str]:
     """What was allowed, and what was left out for it, a sentence each; none for clean data."""
-    if record is None:
-        return []
     return [*(f"Went on with {text}." for text in record["allowed"]), *left_out_lines(record)]
 
 

@@ -19,8 +19,6 @@ from transfer.backbones.find import (
     find_backbone,
     find_spec,
     has_batch_norm,
-    original_head,
-    original_network,
     pool,
     split_into_blocks,
 )
@@ -36,7 +34,7 @@ def name(request):
 @pytest.fixture(scope="module")
 def network(name):
     torch.manual_seed(0)
-    return original_network(name).eval()
+    return find_backbone(name).build().eval()
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +50,13 @@ def images_N3hw():
 @torch.inference_mode()
 def test_blocks_and_original_head_give_the_original_logits(name, network, blocks, images_N3hw):
     logits_NC = network(images_N3hw)
-    assert torch.equal(original_head(name, network)(blocks(images_N3hw)), logits_NC)
+    assert torch.equal(find_backbone(name).head(network)(blocks(images_N3hw)), logits_NC)
     assert not torch.equal(logits_NC[0], logits_NC[1])
 
 
 def test_blocks_hold_every_parameter_but_the_classifiers_exactly_once(name, network, blocks):
     held = Counter(id(parameter) for block in blocks for parameter in block.parameters())
-    classifier = {id(parameter) for parameter in original_head(name, network).parameters()}
+    classifier = {id(parameter) for parameter in find_backbone(name).head(network).parameters()}
     everything = {id(parameter) for parameter in network.parameters()}
     assert set(held.values()) == {1}
     assert held.keys() == everything - classifier
@@ -101,7 +99,7 @@ def one_step(network: TransferNetwork, num_unfrozen_layers: int) -> None:
 def test_the_frozen_layers_of_a_cut_network_are_bit_identical_after_training(name):
     if name.startswith("timm:"):
         pytest.importorskip("timm")
-    spec, blocks = find_spec(name), split_into_blocks(name, original_network(name))
+    spec, blocks = find_spec(name), split_into_blocks(name, find_backbone(name).build())
     for num_unfrozen_layers in (0, 1, spec.depth):
         network = TransferNetwork(deepcopy(blocks), spec.num_features, 4, dropout=0.0)
         before = deepcopy(network.state_dict())
@@ -117,7 +115,7 @@ def test_the_frozen_layers_of_a_cut_network_are_bit_identical_after_training(nam
 
 def test_an_unknown_backbone_is_refused_with_the_choices_and_what_was_meant():
     with pytest.raises(UnknownBackboneError) as error:
-        original_network("resnet51")
+        find_backbone("resnet51").build()
     message = str(error.value)
     assert message.startswith("Unknown backbone 'resnet51'; choose from efficientnet_lite0, resn")
     assert "squeezenet1_1, torchvision:NAME, timm:NAME. Did you mean resnet50, " in message

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from transfer.backbones.find import block_tensors, original_network
+from transfer.backbones.find import block_tensors, find_backbone
 from transfer.data.sources.phantom import class_names, parse_phantom, phantom_images
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -31,7 +31,7 @@ def folders(tmp_path_factory):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
     with torch.random.fork_rng():
-        tensors = block_tensors("mobilenet_v2", original_network("mobilenet_v2"))
+        tensors = block_tensors("mobilenet_v2", find_backbone("mobilenet_v2").build())
     save_file(
         {key: t.contiguous() for key, t in tensors.items()}, weights / "mobilenet_v2.safetensors"
     )

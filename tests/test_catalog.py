@@ -11,7 +11,7 @@ from torchvision.models import get_model_weights
 
 from studies.spaces import Depths
 from transfer.backbones.catalog import BACKBONES
-from transfer.backbones.find import original_network
+from transfer.backbones.find import find_backbone
 
 STATED = {
     name: get_model_weights(name).IMAGENET1K_V1
@@ -82,7 +82,7 @@ def test_numbers_are_the_ones_torchvision_states(name):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_parameters_and_gmacs_are_those_of_the_network(name):
     with torch.device("meta"):
-        network = original_network(name)
+        network = find_backbone(name).build()
         macs = count_macs(network, torch.empty(1, 3, 224, 224))
     assert sum(parameter.numel() for parameter in network.parameters()) == (
         BACKBONES[name].num_parameters

@@ -14,7 +14,6 @@ from transfer.backbones.find import (
     check_image_size,
     find_backbone,
     find_spec,
-    original_network,
     split_into_blocks,
 )
 
@@ -46,7 +45,7 @@ def test_a_network_in_a_file_is_found_by_its_name(tmp_path):
     assert (spec.mean, spec.std) == ((0.485, 0.456, 0.406), (0.5, 0.5, 0.5))
     assert spec.gmacs == round(111 * 111 * (216 + 48) / 1e9, 3)
     assert Depths()["my_net"] == 2
-    network = original_network("my_net")
+    network = find_backbone("my_net").build()
     blocks = split_into_blocks("my_net", network)
     assert block_tensors("my_net", network).keys() == network.state_dict().keys()
     assert blocks(torch.zeros(2, 3, 20, 20)).shape == (2, 6, 9, 9)
@@ -66,7 +65,7 @@ def test_each_build_has_tensors_of_its_own(tmp_path):
         ": build", ": lambda: net"
     )
     backbones_from_file(write(tmp_path, shared))
-    first, second = original_network("my_net"), original_network("my_net")
+    first, second = find_backbone("my_net").build(), find_backbone("my_net").build()
     with torch.no_grad():
         first[1].weight.zero_()
     assert second[1].weight.abs().sum() > 0

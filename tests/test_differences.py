@@ -93,8 +93,3 @@ def test_what_was_not_allowed_then_is_refused_now():
     with pytest.raises(UserError, match="without --drop-duplicates"):
         allowances(options, stored(), "s")
     assert allowances(options, None, "s") == asked_allowances(options)
-
-
-def test_a_study_older_than_the_check_may_be_allowed_something():
-    old = changed("data", "check", value=None)
-    assert allowances(StudyOptions(allow_leakage=True), stored(old), "s")["allow_leakage"]

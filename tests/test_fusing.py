@@ -17,12 +17,7 @@ from torchvision.models.densenet import _DenseLayer
 
 from transfer.activations.fusing import fuse
 from transfer.backbones.catalog import BACKBONES
-from transfer.backbones.find import (
-    find_backbone,
-    original_head,
-    original_network,
-    split_into_blocks,
-)
+from transfer.backbones.find import find_backbone, split_into_blocks
 from transfer.weights.files import copy_weights
 from transfer.weights.find import find_weights, load_blocks
 
@@ -60,7 +55,7 @@ def result(blocks, original):
 @pytest.fixture(scope="module")
 def head(name):
     torch.manual_seed(0)
-    return original_head(name, original_network(name)).eval()
+    return find_backbone(name).head(find_backbone(name).build()).eval()
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +131,9 @@ def test_real_weights_give_the_original_logits_in_float32(name, weights_dir, is_
     if not is_there:
         pytest.skip(reason)
     weight_file = find_weights(name, weights_dir=weights_dir, allow_download=False)
-    network = original_network(name).eval()
+    network = find_backbone(name).build().eval()
     copy_weights(weight_file.path, name, network)
-    blocks, head = split_into_blocks(name, network), original_head(name, network)
+    blocks, head = split_into_blocks(name, network), find_backbone(name).head(network)
     assert difference(head(fused(blocks)(images())), head(blocks(images()))) < 1e-5
 
 

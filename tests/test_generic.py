@@ -11,14 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from transfer.backbones.find import (
-    block_tensors,
-    find_backbone,
-    original_head,
-    original_network,
-    pool,
-    split_into_blocks,
-)
+from transfer.backbones.find import block_tensors, find_backbone, pool, split_into_blocks
 from transfer.backbones.libraries import RefusedBackboneError, UnknownBackboneError, timm_backbone
 
 # Name, depth, and the only image size it takes, if there is one.
@@ -58,7 +51,7 @@ def needs_timm(name):
 def noisy(name):
     """The network with noise on its weights: zeros of the initialisation would hide branches."""
     torch.manual_seed(3)
-    network = original_network(name).eval()
+    network = find_backbone(name).build().eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
@@ -80,14 +73,14 @@ def test_a_network_is_cut_into_layers_that_compute_the_same(name, depth, only_si
     images_N3hw = torch.randn(5, 3, size, size)
     features_ND = blocks(images_N3hw)
     assert pool(features_ND).shape == (5, backbone.spec.num_features)
-    assert torch.equal(original_head(name, network)(features_ND), network(images_N3hw))
+    assert torch.equal(find_backbone(name).head(network)(features_ND), network(images_N3hw))
     check_parts(name, network, blocks)
     check_copy(blocks, images_N3hw, features_ND)
 
 
 def check_parts(name, network, blocks):
     """Every parameter is in one block or in the head, and the blocks keep the names."""
-    head = original_head(name, network)
+    head = find_backbone(name).head(network)
     held = Counter(id(p) for block in blocks for p in block.parameters())
     assert set(held.values()) == {1}
     assert not held.keys() & {id(parameter) for parameter in head.parameters()}
@@ -224,5 +217,5 @@ def test_a_timm_network_without_classifier_gets_one(monkeypatch):
     monkeypatch.setattr(
         timm, "create_model", lambda name, pretrained: create(name, pretrained, num_classes=0)
     )
-    network = original_network("timm:test_resnet")
+    network = find_backbone("timm:test_resnet").build()
     assert isinstance(network.get_classifier(), nn.Linear)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchvision.ops import SqueezeExcitation
 
 from transfer.backbones.catalog import BACKBONES
-from transfer.backbones.find import original_network, split_into_blocks
+from transfer.backbones.find import find_backbone, split_into_blocks
 from transfer.backbones.table import TABLE, on_meta, run_blocks
 
 
@@ -33,14 +33,14 @@ def test_the_table_describes_the_same_backbones_as_the_catalog():
     ],
 )
 def test_a_block_is_made_of(name, index, kinds):
-    block = split_into_blocks(name, original_network(name))[index]
+    block = split_into_blocks(name, find_backbone(name).build())[index]
     assert [type(part).__name__ for part in block.children()] == kinds
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v3_large", "convnext_tiny"])
 def test_pretrained_parts_of_the_head_belong_to_the_last_block(name):
     with torch.device("meta"):
-        blocks = split_into_blocks(name, original_network(name)).eval()
+        blocks = split_into_blocks(name, find_backbone(name).build()).eval()
         features_ND = blocks(torch.empty(2, 3, 64, 64))
     assert features_ND.shape == (2, BACKBONES[name].num_features)
 
@@ -99,7 +99,7 @@ def tensorflow_convolution(conv: nn.Conv2d, inputs_Nchw: torch.Tensor) -> torch.
 
 @pytest.mark.parametrize("size", [32, 33, 34, 7, 2, 1])
 def test_efficientnet_lite0_pads_every_stride_like_tensorflow(size):
-    network = original_network("efficientnet_lite0")
+    network = find_backbone("efficientnet_lite0").build()
     strided = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
     assert [conv.kernel_size[0] for conv in strided] == [3, 3, 5, 3, 5]
     for conv in strided:
@@ -108,7 +108,7 @@ def test_efficientnet_lite0_pads_every_stride_like_tensorflow(size):
 
 
 def test_efficientnet_lite0_has_neither_silu_nor_squeeze_and_excitation():
-    modules = list(original_network("efficientnet_lite0").modules())
+    modules = list(find_backbone("efficientnet_lite0").build().modules())
     assert not any(isinstance(module, nn.SiLU | SqueezeExcitation) for module in modules)
     # Stem and last convolution, one in the first block, two in each of the other fifteen.
     assert sum(isinstance(module, nn.ReLU6) for module in modules) == 2 + 1 + 2 * 15

@@ -14,7 +14,7 @@ from studies.errors import UserError
 from studies.search.places import find_last_weights, open_last_source
 from studies.search.setup import find_source
 from studies.settings import StudyOptions
-from transfer.backbones.find import block_tensors, original_network
+from transfer.backbones.find import block_tensors, find_backbone
 
 BACKBONE = "squeezenet1_1"
 SPACE = f"""
@@ -40,7 +40,7 @@ def nothing_at_hand(monkeypatch, tmp_path):
 def write_weights(folder, seed=0):
     folder.mkdir(exist_ok=True)
     torch.manual_seed(seed)
-    tensors = block_tensors(BACKBONE, original_network(BACKBONE))
+    tensors = block_tensors(BACKBONE, find_backbone(BACKBONE).build())
     path = folder / f"{BACKBONE}.safetensors"
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
     return path

@@ -17,7 +17,7 @@ from studies.errors import UserError
 from studies.search.setup import Prepared, find_source, prepare
 from studies.settings import StudyOptions
 from studies.terminal.progress import LineProgress
-from transfer.backbones.find import block_tensors, find_backbone, original_network
+from transfer.backbones.find import block_tensors, find_backbone
 from transfer.weights.find import WeightsNotFoundError
 
 DATA = "phantom:train=20,test=10,size=32"
@@ -53,7 +53,7 @@ def nothing_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
 def write_weights(folder: Path, backbone: str, seed: int) -> None:
     folder.mkdir(exist_ok=True)
     torch.manual_seed(seed)
-    tensors = block_tensors(backbone, original_network(backbone))
+    tensors = block_tensors(backbone, find_backbone(backbone).build())
     contiguous = {key: tensor.contiguous() for key, tensor in tensors.items()}
     save_file(contiguous, folder / f"{backbone}.safetensors")
 
@@ -350,27 +350,6 @@ def test_another_precision_is_refused_by_name(
     stored = record(prepared(tmp_path, precision=created, **given))
     with pytest.raises(UserError, match=rf"precision \(stored .*, asked for {asked}\)"):
         prepared(tmp_path, stored, precision=asked, **given)
-
-
-def test_a_study_from_before_there_was_a_precision_goes_on_in_float32(
-    tmp_path: Path, half: list[tuple[str, str, int]]
-) -> None:
-    given = {**SMALL, "weights": "random"}
-    identity = dict(prepared(tmp_path, **given).identity)
-    del identity["precision"]
-    settings = {k: v for k, v in identity["settings"].items() if k != "precision"}
-    stored = StudyRecord(
-        identity={**identity, "settings": settings}, trials=8, timeout_seconds=None
-    )
-    half.clear()
-    said = Said()
-    for precision in (None, "fp32"):
-        study = prepared(tmp_path, stored, said=said, precision=precision, **given)
-        assert study.identity.get("precision", {}) == {}
-    assert half == [] and not [line for line in said.lines if "Layers" in line]
-    for precision in ("auto", "bf16"):
-        with pytest.raises(UserError, match=rf"stored fp32, asked for {precision}"):
-            prepared(tmp_path, stored, precision=precision, **given)
 
 
 @pytest.mark.parametrize(

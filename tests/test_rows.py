@@ -49,7 +49,6 @@ def test_on_the_cpu_no_memory_is_asked_for_and_nothing_is_copied_ahead():
 
     array = numbers()
     rows = Rows(array, CPU, fail)
-    assert rows.is_on_device
     array[0] = 77
     assert (rows.take(np.array([0])) == 77).all()
 
@@ -81,7 +80,7 @@ def test_an_array_goes_to_the_device_whole_where_it_takes_its_share_of_free_memo
         warnings.simplefilter("error")  # As that of torch about arrays that can't be written.
         rows = Rows(array, META, free_bytes)
         taken = rows.take(np.array([3, 3, 0]))
-    assert rows.is_on_device is fits
+    assert (rows._whole is not None) is fits
     assert asked == [META]
     assert taken.device == META and taken.shape == (3, 2, 3) and taken.dtype == torch.float32
 
@@ -105,7 +104,7 @@ def test_the_host_is_read_for_every_batch_only_where_the_array_is_not_on_the_dev
 def test_arrays_that_go_to_the_device_together_share_the_quarter():
     free = 3 * NUM_BYTES / DEVICE_SHARE
     held = [
-        Rows(numbers(), META, lambda device: free, share=1 / count).is_on_device
+        Rows(numbers(), META, lambda device: free, share=1 / count)._whole is not None
         for count in (1, 3, 4)
     ]
     assert held == [True, True, False]

@@ -13,7 +13,8 @@ from studies.database.trials import write_claim, write_reason
 from studies.errors import UserError
 from studies.terminal.status import print_status, status_json
 
-DATA = {"test_fingerprint": "a" * 64}
+CHECK = {"allowed": [], "left_out": {}}
+DATA = {"test_fingerprint": "a" * 64, "check": CHECK}
 
 
 @pytest.fixture

@@ -103,12 +103,6 @@ def test_the_data_card_is_read_back_with_its_artifacts(study):
     assert card["counts"] == {"train": {"a": 3}} and card["artifacts"] == {"samples.png": "id"}
 
 
-def test_a_study_older_than_the_data_check_has_none(study):
-    write_identity(study, IDENTITY)
-    write_totals(study, 9, None)
-    assert read_study(study).data_check is None
-
-
 @pytest.mark.parametrize(("subjects", "worth"), [(None, 30), ({"val": 12}, 12)])
 def test_a_split_is_worth_its_subjects_where_they_are_known(study, subjects, worth):
     data = {"counts": {"val": {"a": 10, "b": 20}}, "subjects": subjects}

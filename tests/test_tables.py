@@ -80,7 +80,10 @@ RECORDS = [
 def summary(records=RECORDS, metric="accuracy", num_new=3, note=None):
     identity = {
         "settings": {"metric": metric, "epochs": 15},
-        "data": {"counts": {"val": {"NORMAL": 200, "OPACITY": 200}}},
+        "data": {
+            "counts": {"val": {"NORMAL": 200, "OPACITY": 200}},
+            "check": {"allowed": [], "left_out": {}},
+        },
     }
     return RunSummary(
         name="chest xray",

@@ -17,7 +17,7 @@ from torchvision.models import resnet34
 
 from transfer.backbones import custom
 from transfer.backbones.catalog import BACKBONES
-from transfer.backbones.find import block_tensors, original_network, pool
+from transfer.backbones.find import block_tensors, find_backbone, pool
 from transfer.weights import places as weight_places
 from transfer.weights.find import (
     WeightFile,
@@ -66,7 +66,7 @@ def own_net(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def mobilenet_tensors():
     torch.manual_seed(7)
-    return original_network("mobilenet_v2").state_dict()
+    return find_backbone("mobilenet_v2").build().state_dict()
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ def test_a_file_loads_in_both_formats_with_and_without_classifier(
     tmp_path, name, suffix, with_classifier
 ):
     torch.manual_seed(7)
-    network = original_network(name)
+    network = find_backbone(name).build()
     tensors = block_tensors(name, network)
     path = tmp_path / f"{name}{suffix}"
     save = save_file if suffix == ".safetensors" else torch.save
@@ -420,7 +420,9 @@ def test_ones_own_network_brings_its_weights(own_net):
 
 
 def test_a_file_comes_before_the_weights_that_ones_own_network_brings(own_net, tmp_path):
-    state = {key: tensor + 1 for key, tensor in original_network(own_net).state_dict().items()}
+    state = {
+        key: tensor + 1 for key, tensor in find_backbone(own_net).build().state_dict().items()
+    }
     save_file(state, tmp_path / "own_net.safetensors")
     found = find_weights(own_net, weights_dir=tmp_path)
     assert found.source == "weights folder"
@@ -491,7 +493,7 @@ def test_random_blocks_of_every_kind_leave_the_global_random_state_alone():
 
 
 def test_a_densenet_file_with_names_from_before_is_understood(tmp_path):
-    network = original_network("densenet121")
+    network = find_backbone("densenet121").build()
     older = {
         re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): tensor
         for key, tensor in network.state_dict().items()
@@ -503,7 +505,7 @@ def test_a_densenet_file_with_names_from_before_is_understood(tmp_path):
 
 
 def test_the_hidden_layer_of_a_classifier_must_be_in_the_file(tmp_path):
-    state = original_network("mobilenet_v3_small").state_dict()
+    state = find_backbone("mobilenet_v3_small").build().state_dict()
     path = tmp_path / "mobilenet_v3_small.pth"
     torch.save({key: t for key, t in state.items() if not key.startswith("classifier.3")}, path)
     load_blocks(find_weights("mobilenet_v3_small", weights_dir=tmp_path))
@@ -517,7 +519,7 @@ def test_a_cut_network_loads_the_file_of_the_original_by_its_short_name(tmp_path
     if name.startswith("timm:"):
         pytest.importorskip("timm")
     torch.manual_seed(7)
-    network = original_network(name)
+    network = find_backbone(name).build()
     torch.save(network.state_dict(), tmp_path / f"{name.partition(':')[2]}.pth")
     blocks = load_blocks(find_weights(name, weights_dir=tmp_path))
     expected = block_tensors(name, network)

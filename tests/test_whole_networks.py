@@ -4,7 +4,7 @@ import pytest
 import torch
 from bundles import head
 
-from transfer.backbones.find import block_tensors, find_spec, original_network
+from transfer.backbones.find import block_tensors, find_backbone, find_spec
 from transfer.weights.find import find_weights, load_blocks
 from transfer.weights.whole import HEAD, kinds_of, whole_network
 
@@ -30,7 +30,7 @@ def test_its_names_are_the_original_networks_and_the_heads(weight_file):
     tensors = whole_network(weight_file, trained_state(weight_file, 0))
     names = {
         name
-        for name in block_tensors(NAME, original_network(NAME))
+        for name in block_tensors(NAME, find_backbone(NAME).build())
         if not name.endswith("num_batches_tracked")
     }
     assert tensors.keys() == names | set(HEAD)

@@ -45,7 +45,6 @@ from studies.bundle.reproduce import (
     train_again,
     with_validation_images,
 )
-from studies.data_check import ALLOWANCES
 from studies.database.artifacts import artifact_bytes, read_predictions
 from studies.database.beside import beside
 from studies.database.ledger import openings
@@ -181,7 +180,7 @@ def best_predictions(
 def recipe_of(found: ChosenRun, name: str, storage: str) -> Recipe:
     """The training that is exported, with all that fixes its numbers."""
     identity, settings = found.study.identity, found.study.settings
-    data, check = identity["data"], found.study.data_check or {}
+    data, check = identity["data"], found.study.data_check
     seed = int(found.run.params[SEED])
     resplit = found.confirmed.resplit
     backbone = found.config.backbone
@@ -207,10 +206,10 @@ def recipe_of(found: ChosenRun, name: str, storage: str) -> Recipe:
             fingerprint=data["fingerprint"],
             test_fingerprint=data["test_fingerprint"],
             counts=data["counts"],
-            flags=check.get("flags", dict.fromkeys(ALLOWANCES, False)),
-            allowed=tuple(check.get("allowed", ())),
-            warnings=tuple(check.get("warnings", ())),
-            left_out=check.get("left_out", {}),
+            flags=check["flags"],
+            allowed=tuple(check["allowed"]),
+            warnings=tuple(check["warnings"]),
+            left_out=check["left_out"],
         ),
         weights=WeightsOrigin(
             kind=settings["weights"],

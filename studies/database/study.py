@@ -17,7 +17,6 @@ SCHEMA = 2
 _IDENTITY = "identity"
 _TOTALS = "totals"
 _CONFIRM = "confirm"
-_LATER_CHECK = "later_data_check"
 _MARGIN = "margin"
 _ASKED = "confirm_asked"
 _DATA_CARD = "data_card"  # with the ids of its artifacts
@@ -28,7 +27,6 @@ STUDY_ATTRIBUTES = (
     _IDENTITY,
     _TOTALS,
     _CONFIRM,
-    _LATER_CHECK,
     _MARGIN,
     _ASKED,
     _DATA_CARD,
@@ -45,10 +43,9 @@ class StudyRecord:
     """What identifies a study (fixed when it is created), what bounds it, and what it has cost.
 
     ``decoding_seconds`` are those of all its runs, spent before trials; in
-    ``between_trials_seconds`` trials were handed out and their results stored. ``later_check`` is
-    the first data check of a study that was created before there was one. ``search_id`` is drawn
-    when the study is created: no other study has it, of whatever name. None for a study that was
-    created before there was one.
+    ``between_trials_seconds`` trials were handed out and their results stored. ``search_id`` is
+    drawn when the study is created: no other study has it, of whatever name. None for a study that
+    was created before there was one.
     """
 
     identity: dict[str, Any]
@@ -56,7 +53,6 @@ class StudyRecord:
     timeout_seconds: float | None
     decoding_seconds: float = 0.0
     between_trials_seconds: float = 0.0
-    later_check: dict[str, Any] | None = None
     search_id: str | None = None
     places: dict[str, Any] = field(default_factory=dict)
 
@@ -75,10 +71,10 @@ class StudyRecord:
         return dict(self.identity["settings"])
 
     @property
-    def data_check(self) -> dict[str, Any] | None:
-        """What was allowed, left out and warned of; None for a study older than the check."""
-        check: dict[str, Any] | None = self.identity.get("data", {}).get("check")
-        return check or self.later_check
+    def data_check(self) -> dict[str, Any]:
+        """What was allowed, left out and warned of."""
+        check: dict[str, Any] = self.identity["data"]["check"]
+        return check
 
     def num_independent(self, split: str) -> int:
         """The fewest independent images that a split is worth: its subjects, if they are known."""
@@ -175,11 +171,6 @@ def read_asked(study: optuna.Study) -> dict[str, Any]:
     return dict(study.user_attrs.get(_ASKED, {}))
 
 
-def write_later_check(study: optuna.Study, check: Mapping[str, Any]) -> None:
-    """Store the first data check of a study that was created before there was one."""
-    study.set_user_attr(_LATER_CHECK, dict(check))
-
-
 def write_totals(study: optuna.Study, trials: int, timeout_seconds: float | None) -> None:
     study.set_user_attr(_TOTALS, {"trials": trials, "timeout_seconds": timeout_seconds})
 
@@ -232,6 +223,5 @@ def read_study(study: optuna.Study, *, allow_older: bool = False) -> StudyRecord
         places=attributes.get(_PLACES, {}),
         decoding_seconds=float(attributes.get(_DECODING, 0.0)),
         between_trials_seconds=float(attributes.get(_BETWEEN_TRIALS, 0.0)),
-        later_check=attributes.get(_LATER_CHECK),
         **attributes[_TOTALS],
     )

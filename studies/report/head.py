@@ -198,13 +198,12 @@ def data_blocks(evidence: Evidence) -> list[Block]:
         blocks.append(
             Pictures(caption=caption, pictures=[Picture(png=evidence.samples, caption="")])
         )
-    findings = list((evidence.study.data_check or {}).get("warnings", []))
-    findings = [f"Warning: {text}." for text in findings]
-    findings += allowed_lines(evidence.study.data_check)
+    check = evidence.study.data_check
+    findings = [f"Warning: {text}." for text in check["warnings"]] + allowed_lines(check)
     if findings:
         blocks.append(Paragraph(content="The data check found:"))
         blocks.append(Listing(items=findings))
-    elif evidence.study.data_check is not None:
+    else:
         blocks.append(Paragraph(content="The data check found nothing that may spoil the study."))
     return blocks
 

@@ -80,10 +80,9 @@ def allowances(options: StudyOptions, stored: StudyRecord | None, name: str) -> 
         UserError: something else was allowed then.
     """
     asked = asked_allowances(options)
-    check = stored.data_check if stored else None
-    if check is None:
+    if stored is None:
         return asked
-    before: dict[str, bool] = check["flags"]
+    before: dict[str, bool] = stored.data_check["flags"]
     new = [flag(key) for key in ALLOWANCES if asked[key] and not before[key]]
     if new:
         raise UserError(_refusal(name, [f"without {', '.join(new)}"]))

@@ -29,7 +29,6 @@ from studies.database.study import (
     is_foreign,
     read_study,
     write_identity,
-    write_later_check,
     write_places,
     write_totals,
 )
@@ -244,8 +243,6 @@ def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
             write_identity(study, prepared.identity)
         elif stored.identity != prepared.identity:
             raise UserError(f"Study '{settings.name}' was created by another process just now.")
-        elif stored.data_check is None:
-            write_later_check(study, prepared.checked.record())
         write_places(study, prepared.places)
         write_totals(study, settings.trials, settings.timeout_seconds)
         add_decoding_seconds(study, prepared.decoding_seconds)

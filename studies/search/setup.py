@@ -58,7 +58,7 @@ def chosen_precision(
     """
     precision: dict[str, str] = {}
     if stored is not None:
-        precision = stored.identity.get("precision", {})
+        precision = stored.identity["precision"]
     elif Strategy.FINE_TUNING in space.strategies:
         for backbone in space.backbones:
             precision[backbone] = choose_precision(
@@ -148,7 +148,7 @@ def prepare(
         on_progress=progress.work,
     )
     data = checked.data
-    if stored is None or stored.data_check is None:
+    if stored is None:
         # Of a study that goes on it is first asked whether its data are still the same.
         _tell(checked, progress)
         checked.refuse()

@@ -73,7 +73,7 @@ class Workplace:
             settings=settings,
             activations=activations or self.activations,
             provenance=self._provenance(),
-            precision=self.prepared.identity.get("precision", {}),
+            precision=self.prepared.identity["precision"],
             progress=self.progress,
             signals=self.signals,
             limits=self.limits,

@@ -168,11 +168,6 @@ def losses(labels_N: Labels, probabilities_NC: Floats) -> Floats:
     return nats_N
 
 
-def auroc_scores(probabilities_NC: Floats) -> Floats:
-    """What orders images by class 1 of two: its log odds. Shape N."""
-    return log_odds(probabilities_NC)[:, 1]
-
-
 def log_odds(probabilities_NC: Floats) -> Floats:
     """Of every class log p - log(1 - p), which doesn't saturate at a probability of 1. Shape N, C.
 

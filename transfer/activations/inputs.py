@@ -48,11 +48,6 @@ class Rows:
                 # A copy: torch warns of a map that it can't write.
                 self._whole = torch.from_numpy(np.array(array)).to(device)
 
-    @property
-    def is_on_device(self) -> bool:
-        """Whether rows are found on the device without a copy from the host."""
-        return self._device.type == "cpu" or self._whole is not None
-
     def take(self, index_B: NDArray[np.int64]) -> Tensor:
         """The rows at ``index_B``, a copy on the device in the array's type."""
         if self._whole is not None:

@@ -120,11 +120,6 @@ def _unknown(name: str) -> UnknownBackboneError:
     )
 
 
-def original_network(name: str) -> nn.Module:
-    """Return the original network with its ImageNet classifier and random weights."""
-    return find_backbone(name).build()
-
-
 def split_into_blocks(name: str, network: nn.Module) -> nn.Sequential:
     """Return the blocks of an original network, input side first, sharing its parameters."""
     return nn.Sequential(*find_backbone(name).split(network))
@@ -137,11 +132,6 @@ def has_batch_norm(name: str, num_layers: int) -> bool:
         network = backbone.build() if backbone.is_own else on_meta(backbone.build)
     blocks = backbone.split(network)[-num_layers:] if num_layers else []
     return any(isinstance(module, _BatchNorm) for block in blocks for module in block.modules())
-
-
-def original_head(name: str, network: nn.Module) -> nn.Module:
-    """Return what follows the blocks in an original network: pooling and its classifier."""
-    return find_backbone(name).head(network)
 
 
 def block_tensors(name: str, network: nn.Module) -> dict[str, Tensor]:
