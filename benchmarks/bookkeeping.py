@@ -18,7 +18,7 @@ import numpy as np
 import optuna
 
 from studies.search import run as runner
-from studies.search import worker as workplace
+from studies.search import worker as worker
 from studies.search.objective import Objective
 from studies.settings import read_options
 from studies.signals import StopSignals
@@ -80,7 +80,7 @@ def main() -> None:
         )
         quiet = LineProgress()
         ends = [perf_counter()]
-        patched = patch.object(workplace, "Objective", partial(Objective, train=instant_train))
+        patched = patch.object(worker, "Objective", partial(Objective, train=instant_train))
         watch = patch.object(quiet, "trial_finished", lambda *_: ends.append(perf_counter()))
         with StopSignals() as signals, patched, watch:
             runner.run_study(options, quiet, signals, faces=FACES)

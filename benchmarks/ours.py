@@ -25,7 +25,7 @@ from torch.optim import optimizer as optimizer_hooks
 from studies import data_check
 from studies.search import run as runner
 from studies.search import setup as preparation
-from studies.search import worker as workplace
+from studies.search import worker as worker
 from studies.search.objective import Objective
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
@@ -197,7 +197,7 @@ def run_list(setup: Setup, configs: Sequence[TransferConfig]) -> Run:
     patches = (
         (data_check, "load_data", run.load_data),
         (preparation, "opening", lambda space: list(space.configurations())),
-        (workplace, "Objective", partial(Objective, train=run.train)),
+        (worker, "Objective", partial(Objective, train=run.train)),
     )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -18,7 +18,7 @@ from optuna.samplers import TPESampler
 
 from search_spaces import SearchSpace, load_space
 from studies.database.trials import read_trials
-from studies.search.suggest import Plan, fixed_sampler, hand_out, opening, suggest
+from studies.search.suggest import SearchPlan, fixed_sampler, opening, suggest, suggest_next
 from transfer.backbones.catalog import BACKBONES
 
 STRATEGIES = ("feature_extraction", "fine_tuning")
@@ -42,7 +42,7 @@ def points_lost(fields: dict[str, object], space: SearchSpace) -> float:
 
 
 def search(
-    plan: Plan, leader: str, n_trials: int, gap: float, noise: float, *, in_turn: bool
+    plan: SearchPlan, leader: str, n_trials: int, gap: float, noise: float, *, in_turn: bool
 ) -> dict[str, float]:
     """One study; returns what is printed of it."""
     study = optuna.create_study(direction="maximize")
@@ -52,8 +52,8 @@ def search(
     empty: list[bool] = []
     for number in range(n_trials):
         if in_turn:
-            handout = hand_out(study, plan, read_trials(study), worker="")
-            trial, fields = handout.trial, handout.fields
+            suggestion = suggest_next(study, plan, read_trials(study), worker="")
+            trial, fields = suggestion.trial, suggestion.fields
         else:
             is_first = number < len(plan.opening)
             study.sampler = (
@@ -102,7 +102,7 @@ def main() -> None:
         for in_turn in (False, True):
             found = [
                 search(
-                    Plan(space=space, opening=opening(space), seed=seed, sampler="tpe"),
+                    SearchPlan(space=space, opening=opening(space), seed=seed, sampler="tpe"),
                     leader,
                     args.trials,
                     args.gap,

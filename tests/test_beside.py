@@ -20,7 +20,7 @@ from studies.report.head import verdict
 from studies.results.choice import CONFIRM
 from studies.results.controls import CONTROLS_STUDY
 from studies.results.study import read_evidence
-from studies.search import worker as workplace
+from studies.search import worker as worker
 from studies.search.objective import Objective
 from studies.search.run import confirm_stored
 from studies.settings import read_options
@@ -152,7 +152,7 @@ def test_a_training_that_kills_its_device_ends_the_run_and_no_further_seed_is_sp
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return train(config, *given, **options)
 
-    monkeypatch.setattr(workplace, "Objective", partial(Objective, train=dies))
+    monkeypatch.setattr(worker, "Objective", partial(Objective, train=dies))
     with pytest.raises(StudyFailedError, match=r"left the device unusable .* Mend the cause"):
         run_study(tmp_path, **SMALL)
     assert is_dead == [1]
@@ -160,7 +160,7 @@ def test_a_training_that_kills_its_device_ends_the_run_and_no_further_seed_is_sp
     (failed,) = read_trials(load_study(storage, f"s/{CONFIRM}"))
     assert failed.state == "FAIL"
     is_dead.clear()
-    monkeypatch.setattr(workplace, "Objective", Objective)
+    monkeypatch.setattr(worker, "Objective", Objective)
     (found,) = confirm(tmp_path).confirmed.candidates
     assert found.missing == []
 
@@ -175,7 +175,7 @@ def test_a_training_that_failed_is_done_again_with_its_seed_when_confirming(
             raise torch.OutOfMemoryError
         return train(config, *given, **options)
 
-    monkeypatch.setattr(workplace, "Objective", partial(Objective, train=fails_once))
+    monkeypatch.setattr(worker, "Objective", partial(Objective, train=fails_once))
     url = run_study(tmp_path, **SMALL)
     storage = open_storage(url)
     with pytest.raises(UserError, match=r"failed \(out of memory\).*`python -m studies confirm s"):

@@ -58,9 +58,9 @@ def table(tmp_path, monkeypatch):
         )
         run_one = Objective.run
 
-        def watched(self, handout):
+        def watched(self, suggestion):
             before_trial(cache_dir)
-            run_one(self, handout)
+            run_one(self, suggestion)
 
         with monkeypatch.context() as patched, StopSignals() as signals:
             patched.setattr(Objective, "run", watched)

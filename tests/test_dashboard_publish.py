@@ -14,7 +14,7 @@ from studies.dashboard import publish as publishing
 from studies.dashboard.publish import Publisher, publish, publish_all
 from studies.database.storage import load_study, open_existing, open_storage
 from studies.database.study import write_totals
-from studies.database.trials import best_trials, read_trials, write_claim
+from studies.database.trials import best_trials, read_trials, write_owner
 from studies.errors import UserError
 from tests.bundles import run_study
 from tests.dashboards import ask, detail, running
@@ -121,7 +121,7 @@ def test_a_new_trial_gets_its_note_and_the_note_of_the_study_follows(storage):
     study = load_study(storage, "s")
     write_totals(study, 9, None)
     trial = study.ask()
-    write_claim(trial, worker="host:1:ab", logical_number=trial.number)
+    write_owner(trial, worker="host:1:ab", logical_number=trial.number)
     publish(storage, "s")
     assert trial_notes(storage, "s")[-1] == ""
     assert "1 running" in get_note(study) and "6 of 9" in get_note(study)

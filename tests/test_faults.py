@@ -16,7 +16,7 @@ from studies.database.trials import (
     read_trials,
     to_retry,
     why_stop,
-    write_claim,
+    write_owner,
     write_reason,
 )
 from studies.search.suggest import fixed_sampler
@@ -43,7 +43,7 @@ class Bench:
             self.study.sampler = fixed_sampler({"strategy": strategy}, 0)
             trial = self.study.ask()
             logical_number = trial.number if number is None else number
-            write_claim(trial, worker="host:1:ab", logical_number=logical_number)
+            write_owner(trial, worker="host:1:ab", logical_number=logical_number)
             trial.suggest_categorical("strategy", [EXTRACTION, TUNING])
             rate = trial.number + 1.0 if rate is None or len(reasons) > 1 else rate
             trial.suggest_float("learning_rate", rate, rate)

@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 
 from studies.dashboard.pictures import trial_pictures
 from studies.database.storage import open_storage
-from studies.database.trials import is_own_failure, read_trials, write_claim
+from studies.database.trials import is_own_failure, read_trials, write_owner
 from studies.search import objective
 from studies.search.objective import Objective
-from studies.search.suggest import Handout
+from studies.search.suggest import Suggestion
 from studies.settings import StudyOptions, decide
 from studies.signals import Interrupted, StopSignals
 from transfer.training.micro_batches import MemoryLimits
@@ -101,9 +101,9 @@ class Bench:
     ):
         """Run one trial; returns its record."""
         trial = self.study.ask()
-        write_claim(trial, worker="host:1:ab", logical_number=trial.number)
+        write_owner(trial, worker="host:1:ab", logical_number=trial.number)
         trial.suggest_categorical("strategy", ["feature_extraction"])
-        handout = Handout(
+        suggestion = Suggestion(
             trial=trial,
             logical_number=trial.number,
             fields=fields,
@@ -112,7 +112,7 @@ class Bench:
             rivals=rivals,
         )
         try:
-            self.objective(train, pruner, choose_by).run(handout)
+            self.objective(train, pruner, choose_by).run(suggestion)
         finally:
             self.last = read_trials(self.study)[-1]
         return self.last

@@ -16,8 +16,8 @@ from studies.database.trials import (
     read_trials,
     replace_value,
     trials,
-    write_claim,
     write_duplicate,
+    write_owner,
     write_provenance,
     write_reason,
     write_result,
@@ -47,7 +47,7 @@ def epoch(number, accuracy, loss=0.5):
 def add(study, storage, state=TrialState.COMPLETE, accuracy=0.75, loss=0.5, reason=None, of=None):
     """Store one trial as the objective does; returns its number."""
     trial = study.ask()
-    write_claim(trial, worker="host:1:ab", logical_number=trial.number)
+    write_owner(trial, worker="host:1:ab", logical_number=trial.number)
     strategy = trial.suggest_categorical("strategy", ["feature_extraction", "fine_tuning"])
     trial.suggest_float(f"learning_rate@{strategy}", 1e-4, 1e-1)
     if of is not None:

@@ -19,7 +19,7 @@ from studies.cli.search import main
 from studies.database.ledger import close_entry, open_entry, openings
 from studies.database.storage import create_study, load_study, open_existing, open_storage
 from studies.database.study import read_study, write_identity, write_totals
-from studies.database.trials import read_trials, write_claim, write_reason
+from studies.database.trials import read_trials, write_owner, write_reason
 from studies.report.head import methods_paragraph
 from studies.report.report import make_report, report_study, verdict_text
 from studies.results.study import read_evidence
@@ -304,7 +304,7 @@ def test_a_study_without_trials_has_a_report_that_says_so(empty, tmp_path):
 def fail(storage, study, *reasons):
     for number, reason in enumerate(reasons):
         trial = study.ask()
-        write_claim(trial, worker="host:1:ab", logical_number=number)
+        write_owner(trial, worker="host:1:ab", logical_number=number)
         trial.suggest_categorical("strategy", ["fine_tuning"])
         trial.suggest_categorical("backbone", ["resnet18"])
         write_reason(storage, study, number, reason)

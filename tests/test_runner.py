@@ -13,7 +13,7 @@ import pytest
 from studies.cli.search import main
 from studies.database.storage import load_study, open_existing, open_storage
 from studies.database.trials import read_trials
-from studies.search import worker as workplace
+from studies.search import worker as worker
 from studies.search.objective import Objective
 from studies.search.run import _next
 from studies.terminal.progress import LineProgress
@@ -358,7 +358,7 @@ def test_a_study_that_is_deleted_while_it_runs_ends_with_one_line(
 
     if moment == "training":
         patched = partial(Objective, train=deleted_while)
-        monkeypatch.setattr(workplace, "Objective", patched)
+        monkeypatch.setattr(worker, "Objective", patched)
     else:
         monkeypatch.setattr(LineProgress, "trial_finished", lambda *given: delete())
     assert main([*RUN, "--trials", "2"]) == 1

@@ -9,7 +9,7 @@ from rich.console import Console
 from studies.database.ledger import open_entry
 from studies.database.storage import open_storage
 from studies.database.study import write_identity, write_totals
-from studies.database.trials import write_claim, write_reason
+from studies.database.trials import write_owner, write_reason
 from studies.errors import UserError
 from studies.terminal.status import print_status, status_json
 
@@ -30,7 +30,7 @@ def database(tmp_path):
         if name == "done":
             for number in range(2):
                 trial = study.ask()
-                write_claim(trial, worker="host:1:ab", logical_number=number)
+                write_owner(trial, worker="host:1:ab", logical_number=number)
                 trial.suggest_categorical("strategy", ["fine_tuning"])
                 if number == 0:
                     study.tell(trial, 0.75)

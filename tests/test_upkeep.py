@@ -15,7 +15,7 @@ from studies.database.ledger import open_entry, openings
 from studies.database.owners import at_work
 from studies.database.storage import load_study, open_existing, open_storage
 from studies.database.study import read_study
-from studies.database.trials import read_trials, write_claim
+from studies.database.trials import read_trials, write_owner
 from studies.database.upkeep import delete_study, find_belongings, rename_study
 from studies.errors import UserError
 from studies.evaluation.setup import find_finalists
@@ -149,7 +149,7 @@ def test_while_a_worker_is_at_it_nothing_is_deleted_or_renamed(database, storage
 def test_trials_on_other_hosts_are_told_and_hinder_nobody(database, storage):
     """Whoever died there can't be seen from here."""
     trial = load_study(storage, "s").ask()
-    write_claim(trial, worker="elsewhere:1:ab", logical_number=1)
+    write_owner(trial, worker="elsewhere:1:ab", logical_number=1)
     found = find_belongings(storage, "s")
     assert found.running_elsewhere == ["trial 1 of s (elsewhere:1:ab)"]
     assert "elsewhere:1:ab" in " ".join(found.lines())

@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from search_spaces import Parameter, SearchSpace
 from studies.database.owners import fail_orphans, hand_out_lock, owner_lock
 from studies.database.storage import open_storage
-from studies.database.trials import read_trials, write_claim
-from studies.search.suggest import Plan, hand_out, room
+from studies.database.trials import read_trials, write_owner
+from studies.search.suggest import Plan, room, suggest_next
 
 NUM_WORKERS = 4
 N_TRIALS = 24
@@ -46,7 +46,7 @@ def _begin_trial(text, ready):
     storage = open_storage(text)
     study = optuna.load_study(study_name="s", storage=storage.database)
     with owner_lock(storage) as worker:
-        write_claim(study.ask(), worker=worker, logical_number=0)
+        write_owner(study.ask(), worker=worker, logical_number=0)
         ready.set()
         time.sleep(600)
 
@@ -93,7 +93,7 @@ def test_a_trial_is_failed_once_its_process_is_killed_and_not_before(
 def test_running_trial(study, storage, owner, failed):
     trial = study.ask()
     if owner is not None:
-        write_claim(trial, worker=owner, logical_number=0)
+        write_owner(trial, worker=owner, logical_number=0)
     with owner_lock(storage) as worker:
         assert fail_orphans(storage, study, read_trials(study), worker) == failed
     assert state_and_reason(study) == (("FAIL", "interrupted") if failed else ("RUNNING", None))
@@ -102,13 +102,13 @@ def test_running_trial(study, storage, owner, failed):
 def test_a_worker_leaves_its_own_trial_and_that_of_another_one_alive(study, storage):
     with owner_lock(storage) as worker, owner_lock(storage) as other:
         for number, owner in enumerate((worker, other)):
-            write_claim(study.ask(), worker=owner, logical_number=number)
+            write_owner(study.ask(), worker=owner, logical_number=number)
         assert fail_orphans(storage, study, read_trials(study), worker) == []
 
 
 def test_finished_trials_are_never_touched(study, storage):
     trial = study.ask()
-    write_claim(trial, worker=f"{socket.gethostname()}:1:dead", logical_number=0)
+    write_owner(trial, worker=f"{socket.gethostname()}:1:dead", logical_number=0)
     study.tell(trial, state=TrialState.PRUNED)
     assert fail_orphans(storage, study, read_trials(study), None) == []
     assert state_and_reason(study) == ("PRUNED", None)
@@ -130,10 +130,10 @@ def _run_trials(text, barrier):
             with hand_out_lock(storage):
                 records = read_trials(study)
                 missing, running = room(records, N_TRIALS)
-                handout = hand_out(study, PLAN, records, worker) if missing else None
-            if handout is not None:
+                suggestion = suggest_next(study, PLAN, records, worker) if missing else None
+            if suggestion is not None:
                 time.sleep(0.1)  # Trains, while the others have the lock.
-                study.tell(handout.trial, 1.0)
+                study.tell(suggestion.trial, 1.0)
             elif not running:
                 return
 

@@ -59,7 +59,7 @@ def workers_at(storage: StudyStorage, name: str) -> list[str]:
 @contextmanager
 def hand_out_lock(storage: StudyStorage) -> Iterator[None]:
     """One worker at a time asks for a trial: SQLite would hand the same one out twice."""
-    with FileLock(storage.locks / "hand_out.lock"):
+    with FileLock(storage.locks / "suggest_next.lock"):
         yield
 
 

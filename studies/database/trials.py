@@ -147,7 +147,7 @@ class TrialRecord:
         return None if self.best is None else _gap(self.train_metrics, self.best["val"])
 
 
-def write_claim(trial: optuna.Trial, *, worker: str, logical_number: int) -> None:
+def write_owner(trial: optuna.Trial, *, worker: str, logical_number: int) -> None:
     """Write first who owns a trial: without it a killed worker's trial would run for ever."""
     claim = {"schema": SCHEMA, "worker": worker, "logical_number": logical_number}
     trial.set_user_attr(_CLAIM, claim)

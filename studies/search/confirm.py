@@ -1,6 +1,6 @@
 """Run what confirming asks for: the candidates' trainings over seeds, in ``NAME/confirm``.
 
-Knows the workplace of a study; which candidates, and what follows, is `confirm`'s to know.
+Knows the worker of a study; which candidates, and what follows, is `confirm`'s to know.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -25,7 +25,7 @@ from studies.errors import UserError
 from studies.results.choice import CONFIRM, Confirmed, candidates, confirm_seeds, read_confirmed
 from studies.search.loop import Repeat, run_repeats
 from studies.search.objective import Objective
-from studies.search.worker import Workplace
+from studies.search.worker import Worker
 from studies.settings import StudyOptions
 from studies.statistics.metrics import METRICS
 from studies.statistics.verdict_words import default_margin
@@ -35,7 +35,7 @@ DEFAULT_TOP, DEFAULT_SEEDS = 2, 3
 
 
 def confirm_study(
-    workplace: Workplace,
+    worker: Worker,
     options: StudyOptions,
     records: Sequence[TrialRecord],
     *,
@@ -51,25 +51,25 @@ def confirm_study(
         UserError: validation splits were drawn otherwise before, or can't be drawn anew.
         Interrupted: a signal came; what is finished is stored.
     """
-    settings, storage = workplace.prepared.settings, workplace.storage
+    settings, storage = worker.prepared.settings, worker.storage
     study = open_beside(
         storage,
         settings.name,
         CONFIRM,
-        workplace.search_id,
+        worker.search_id,
         metric=settings.metric,
-        say=workplace.progress.message,
+        say=worker.progress.message,
     )
     declared = read_confirm(study) or {}
     before = declared or read_asked(load_study(storage, settings.name))
     resplit = bool(before.get("resplit") if options.resplit is None else options.resplit)
-    _check_resplit(workplace, declared, resplit)
-    suggested = workplace.prepared.space.suggested.get("top", DEFAULT_TOP)
+    _check_resplit(worker, declared, resplit)
+    suggested = worker.prepared.space.suggested.get("top", DEFAULT_TOP)
     top = options.top or before.get("top") or suggested
     seeds = confirm_seeds(settings.seed, options.seeds or before.get("num_seeds", DEFAULT_SEEDS))
     how = options.choose or before.get("choose", "best")
     chosen = candidates(records, settings.metric, top)
-    margin = _margin(workplace, declared)
+    margin = _margin(worker, declared)
     stored = {
         "top": top,
         "num_seeds": len(seeds),
@@ -85,8 +85,8 @@ def confirm_study(
         for trial in chosen
         for seed in seeds
     ]
-    objectives = _objectives(workplace, study, resplit)
-    run_repeats(workplace, study, repeats, objectives, retry_failed=retry_failed)
+    objectives = _objectives(worker, study, resplit)
+    run_repeats(worker, study, repeats, objectives, retry_failed=retry_failed)
     found = read_confirmed(study, records, settings.metric)
     assert found is not None
     return found
@@ -130,21 +130,21 @@ def declare_margin(storage: StudyStorage, study: optuna.Study, margin: float | N
     write_margin(study, margin)
 
 
-def _margin(workplace: Workplace, before: dict[str, Any]) -> float | None:
+def _margin(worker: Worker, before: dict[str, Any]) -> float | None:
     """The margin of a study that is confirmed now; None if it was begun when there was none."""
     if before:
         return before.get("margin")
-    settings = workplace.prepared.settings
-    asked = read_margin(load_study(workplace.storage, settings.name))
-    counts = list(workplace.prepared.data.counts["train"].values())
+    settings = worker.prepared.settings
+    asked = read_margin(load_study(worker.storage, settings.name))
+    counts = list(worker.prepared.data.counts["train"].values())
     return default_margin(METRICS[settings.metric], counts) if asked is None else asked
 
 
-def _check_resplit(workplace: Workplace, before: dict[str, object], resplit: bool) -> None:
+def _check_resplit(worker: Worker, before: dict[str, object], resplit: bool) -> None:
     if before and before["resplit"] != resplit:
         was = "a validation split for each seed" if before["resplit"] else "one validation split"
         raise UserError(
-            f"Study '{workplace.prepared.settings.name}' was confirmed with {was}; go on without "
+            f"Study '{worker.prepared.settings.name}' was confirmed with {was}; go on without "
             "--resplit/--no-resplit, or choose another --name."
         )
 
@@ -162,11 +162,9 @@ def check_resplit(resplit: bool | None, made_splits: Collection[str]) -> None:
         )
 
 
-def _objectives(
-    workplace: Workplace, study: optuna.Study, resplit: bool
-) -> Callable[[int], Objective]:
+def _objectives(worker: Worker, study: optuna.Study, resplit: bool) -> Callable[[int], Objective]:
     """The objective of each seed: on the study's own split, or on one that the seed draws."""
-    prepared = workplace.prepared
+    prepared = worker.prepared
 
     @cache
     def objective(seed: int) -> Objective:
@@ -182,9 +180,9 @@ def _objectives(
                 with_views=prepared.data.large_NHWC is not None,
                 skip_unreadable=True,
                 drop_duplicates=bool(prepared.checked.allowed.get("drop_duplicates")),
-                on_progress=workplace.progress.work,
+                on_progress=worker.progress.work,
             )
-            activations = workplace.activations_of(data)
-        return workplace.objective(study, seed=seed, activations=activations, keep_weights=True)
+            activations = worker.activations_of(data)
+        return worker.objective(study, seed=seed, activations=activations, keep_weights=True)
 
     return objective

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from studies.database.beside import open_beside
 from studies.database.owners import hand_out_lock
-from studies.database.trials import TrialRecord, read_trials, write_claim, write_result
+from studies.database.trials import TrialRecord, read_trials, write_owner, write_result
 from studies.results.controls import CONTROLS_STUDY, KEYS, NONE
 from studies.search.loop import Repeat, run_repeats
 from studies.search.objective import upload_history, upload_predictions
 from studies.search.suggest import fixed_sampler
-from studies.search.worker import Workplace, make_activations
+from studies.search.worker import Worker, make_activations
 from transfer.controls import CONTROLS, ON_FEATURES
 from transfer.similarity import linear_cka
 from transfer.training.metrics import classification_metrics
@@ -56,7 +56,7 @@ def controls_of(backbones: Sequence[str], weights: str) -> list[Control]:
 
 
 def run_controls(
-    workplace: Workplace, seeds: Sequence[int], *, retry_failed: bool = False
+    worker: Worker, seeds: Sequence[int], *, retry_failed: bool = False
 ) -> list[TrialRecord]:
     """Fit and store the controls that are not there yet.
 
@@ -67,49 +67,47 @@ def run_controls(
     Raises:
         Interrupted: a signal came; what is finished is stored.
     """
-    settings, space = workplace.prepared.settings, workplace.prepared.space
+    settings, space = worker.prepared.settings, worker.prepared.space
     study = open_beside(
-        workplace.storage,
+        worker.storage,
         settings.name,
         CONTROLS_STUDY,
-        workplace.search_id,
+        worker.search_id,
         metric=settings.metric,
-        say=workplace.progress.message,
+        say=worker.progress.message,
     )
     wanted = controls_of(space.backbones, settings.weights)
     for number, control in enumerate(wanted, start=1):
-        workplace.signals.check()
+        worker.signals.check()
         if not any(control.is_of(r) and r.counts for r in read_trials(study)):
-            _run(workplace, study, control, wanted)
-        workplace.progress.work("controls", number, len(wanted))
+            _run(worker, study, control, wanted)
+        worker.progress.work("controls", number, len(wanted))
     return run_repeats(
-        workplace,
+        worker,
         study,
         [
             Repeat(candidate=number, configuration=configuration, seed=seed)
-            for number, configuration in enumerate(_recipes(workplace))
+            for number, configuration in enumerate(_recipes(worker))
             for seed in seeds
         ],
-        lambda seed: workplace.objective(study, seed=seed, keep_weights=True),
+        lambda seed: worker.objective(study, seed=seed, keep_weights=True),
         retry_failed=retry_failed,
     )
 
 
-def _recipes(workplace: Workplace) -> list[dict[str, Any]]:
+def _recipes(worker: Worker) -> list[dict[str, Any]]:
     """The default recipe of each strategy: the last of its baselines, on the first backbone."""
-    space = workplace.prepared.space
+    space = worker.prepared.space
     last = {baseline.strategy: baseline for baseline in space.baselines}
     return [space.baseline_configuration(b, space.backbones[0]) for b in last.values()]
 
 
-def _run(
-    workplace: Workplace, study: optuna.Study, control: Control, wanted: Sequence[Control]
-) -> None:
+def _run(worker: Worker, study: optuna.Study, control: Control, wanted: Sequence[Control]) -> None:
     started = perf_counter()
-    data = workplace.activations.data
-    features_ND = control_features(workplace, control)
+    data = worker.activations.data
+    features_ND = control_features(worker, control)
     num_classes = len(data.classes)
-    similarity = _similarity(workplace, control, features_ND)
+    similarity = _similarity(worker, control, features_ND)
     predict = CONTROLS[control.name](
         features_ND[data.train.positions_N],
         data.train.labels_N,
@@ -127,17 +125,17 @@ def _run(
         for name, split in (("train", data.train), ("val", data.val))
     }
     # Only what is stored at once may be seen: two processes may fit, one of them stores.
-    with hand_out_lock(workplace.storage):
+    with hand_out_lock(worker.storage):
         if any(control.is_of(r) and r.counts for r in read_trials(study)):
             return
         trial = _ask(study, control, wanted)
-        write_claim(trial, worker=workplace.worker, logical_number=trial.number)
-        value = metrics["val"][workplace.prepared.settings.metric]
+        write_owner(trial, worker=worker.name, logical_number=trial.number)
+        value = metrics["val"][worker.prepared.settings.metric]
         trial.report(value, 1)
         seconds = perf_counter() - started
         spent = {"training_seconds": seconds, "validation_seconds": 0.0}
         history = [{"epoch": 1, "all_layers_train": True, **metrics, **spent}]
-        upload_history(workplace.storage, trial, history)
+        upload_history(worker.storage, trial, history)
         write_result(
             trial,
             history=history,
@@ -148,35 +146,35 @@ def _run(
             batch_norm_trains=None,
             cache={},
             timing={"total": seconds, "training": seconds, "validation": 0.0, "activations": 0.0},
-            predictions=upload_predictions(workplace.storage, trial, [logits["val"]], data.val),
+            predictions=upload_predictions(worker.storage, trial, [logits["val"]], data.val),
             similarity=similarity,
             train_metrics=metrics["train"],
         )
         study.tell(trial, value)
 
 
-def control_features(workplace: Workplace, control: Control) -> NDArray[np.float32]:
+def control_features(worker: Worker, control: Control) -> NDArray[np.float32]:
     """Frozen features of all images, (N, D); none are needed for the majority class: (N, 0)."""
-    prepared = workplace.prepared
+    prepared = worker.prepared
     if control.backbone == NONE:
         return np.zeros((len(prepared.data), 0), np.float32)
-    activations = workplace.activations
+    activations = worker.activations
     if control.weights == "random" and prepared.settings.weights != "random":
         file = find_weights(control.backbone, weights="random", seed=prepared.settings.seed)
         with_random = replace(prepared, weights={control.backbone: file})
-        activations = make_activations(with_random, prepared.data, workplace.progress)
+        activations = make_activations(with_random, prepared.data, worker.progress)
     features_ND: NDArray[np.float32] = activations.features(control.backbone).cpu().numpy()
     return features_ND
 
 
 def _similarity(
-    workplace: Workplace, control: Control, features_ND: NDArray[np.float32]
+    worker: Worker, control: Control, features_ND: NDArray[np.float32]
 ) -> float | None:
     """How alike random weights' features are to the pretrained ones."""
-    if control.weights != "random" or workplace.prepared.settings.weights == "random":
+    if control.weights != "random" or worker.prepared.settings.weights == "random":
         return None
-    val_N = workplace.activations.data.val.positions_N
-    pretrained_ND = workplace.activations.features(control.backbone).cpu().numpy()
+    val_N = worker.activations.data.val.positions_N
+    pretrained_ND = worker.activations.features(control.backbone).cpu().numpy()
     try:
         return linear_cka(pretrained_ND[val_N], features_ND[val_N])
     except ValueError:

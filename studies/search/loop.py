@@ -21,12 +21,12 @@ from studies.database.trials import (
     kills_device,
     read_trials,
     why_stop_repeats,
-    write_claim,
+    write_owner,
 )
 from studies.errors import StudyFailedError
 from studies.search.objective import Objective
-from studies.search.suggest import Handout, fixed_sampler, suggest
-from studies.search.worker import Workplace
+from studies.search.suggest import Suggestion, fixed_sampler, suggest
+from studies.search.worker import Worker
 
 POLL_SECONDS = 0.5
 MOST = 2**32 - 1
@@ -50,14 +50,14 @@ class Stopwatch:
 
 
 def run_trials(
-    workplace: Workplace,
+    worker: Worker,
     study: optuna.Study,
-    next_trial: Callable[[Records], Handout | str | None],
+    next_trial: Callable[[Records], Suggestion | str | None],
     *,
-    objective: Callable[[Handout], Objective],
+    objective: Callable[[Suggestion], Objective],
     why_stop: Callable[[TrialRecord, Records], str | None],
     counted: Callable[[Records], Records] = list,
-    on_finished: Callable[[Handout, Records], None] = lambda handout, records: None,
+    on_finished: Callable[[Suggestion, Records], None] = lambda suggestion, records: None,
     between: Stopwatch | None = None,
 ) -> tuple[Records, str]:
     """Run trials one after the other, together with other processes that do the same.
@@ -78,32 +78,32 @@ def run_trials(
         StudyFailedError: ``why_stop`` had something to say.
         Interrupted: a signal came; what is finished is stored.
     """
-    storage, between = workplace.storage, between or Stopwatch()
+    storage, between = worker.storage, between or Stopwatch()
     every: Records = []
     while True:
-        workplace.signals.check()
+        worker.signals.check()
         between.start()
         with hand_out_lock(storage):
             every = read_trials(study, every)
-            if fail_orphans(storage, study, every, workplace.worker):
+            if fail_orphans(storage, study, every, worker.name):
                 every = read_trials(study, every)
-            handout = next_trial(counted(every))
-        if isinstance(handout, str):
-            return counted(every), handout
-        if handout is None:
+            suggestion = next_trial(counted(every))
+        if isinstance(suggestion, str):
+            return counted(every), suggestion
+        if suggestion is None:
             time.sleep(POLL_SECONDS)  # Others are at it.
             continue
-        objective(handout).run(handout)
+        objective(suggestion).run(suggestion)
         every = read_trials(study, every)
-        done = next(record for record in every if record.number == handout.trial.number)
-        workplace.publisher.publish_if_due()
+        done = next(record for record in every if record.number == suggestion.trial.number)
+        worker.publisher.publish_if_due()
         between.stop(done.timing.get("total", 0.0))
         records = counted(every)
-        workplace.progress.trial_finished(done, records)
+        worker.progress.trial_finished(done, records)
         stop = why_stop(done, records)
         if stop is not None:
             raise StudyFailedError(stop)
-        on_finished(handout, records)
+        on_finished(suggestion, records)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ class Repeat:
 
 
 def run_repeats(
-    workplace: Workplace,
+    worker: Worker,
     study: optuna.Study,
     repeats: Sequence[Repeat],
     objective: Callable[[int], Objective],
@@ -135,16 +135,16 @@ def run_repeats(
         retry_failed: run those that have failed before this call once more, with the same seed.
 
     Returns:
-        All trials of ``study`` that were made from the data and by the settings of ``workplace``.
+        All trials of ``study`` that were made from the data and by the settings of ``worker``.
 
     Raises:
         StudyFailedError: a training has left the device unusable.
         Interrupted: a signal came; what is finished is stored.
     """
-    progress = workplace.progress
-    records = _made_here(workplace, read_trials(study))
+    progress = worker.progress
+    records = _made_here(worker, read_trials(study))
     others = [r for r in records if r.counts and not any(repeat.is_of(r) for repeat in repeats)]
-    metric = workplace.prepared.settings.metric
+    metric = worker.prepared.settings.metric
     progress.study(study.study_name, metric, len(repeats) + len(others), records)
     # What killed its device once says nothing of the configuration; twice, it may.
     failed = [
@@ -161,12 +161,12 @@ def run_repeats(
             f"{study.study_name}, with the same seed {record.params[SEED]}."
         )
 
-    def next_trial(records: Records) -> Handout | str | None:
+    def next_trial(records: Records) -> Suggestion | str | None:
         standing = [r for r in records if r.number not in void]
         taken = [r for r in standing if r.counts or r.state == "RUNNING"]
         left = [repeat for repeat in repeats if not any(map(repeat.is_of, taken))]
         if left:
-            return _hand_out(workplace, study, left[0], len(taken))
+            return _hand_out(worker, study, left[0], len(taken))
         ours = [r for r in taken if any(repeat.is_of(r) for repeat in repeats)]
         return None if any(r.state == "RUNNING" for r in ours) else ""
 
@@ -175,12 +175,12 @@ def run_repeats(
         return why and f"{why} Mend the cause; `confirm` then trains it again."
 
     found, _ = run_trials(
-        workplace,
+        worker,
         study,
         next_trial,
-        objective=lambda handout: objective(handout.trial.params[SEED]),
+        objective=lambda suggestion: objective(suggestion.trial.params[SEED]),
         why_stop=stop,
-        counted=lambda records: _made_here(workplace, records),
+        counted=lambda records: _made_here(worker, records),
     )
     return found
 
@@ -191,12 +191,12 @@ def _failed(repeat: Repeat, records: Sequence[TrialRecord]) -> Records:
     return mine if all(r.state == "FAIL" for r in mine) else []
 
 
-def _made_here(workplace: Workplace, records: Sequence[TrialRecord]) -> Records:
+def _made_here(worker: Worker, records: Sequence[TrialRecord]) -> Records:
     """Those that were trained on these data, from these weights and by these settings.
 
     Who has only just been handed a trial has stored neither.
     """
-    settings = workplace.prepared.settings
+    settings = worker.prepared.settings
     made_by = {
         "epochs": settings.epochs,
         "patience": settings.patience,
@@ -207,18 +207,20 @@ def _made_here(workplace: Workplace, records: Sequence[TrialRecord]) -> Records:
     def is_made_here(record: TrialRecord) -> bool:
         return not record.config or (
             made_by.items() <= record.config.items()
-            and record.fingerprints in ({}, workplace.fingerprints)
+            and record.fingerprints in ({}, worker.fingerprints)
         )
 
     return [record for record in records if is_made_here(record)]
 
 
-def _hand_out(workplace: Workplace, study: optuna.Study, repeat: Repeat, number: int) -> Handout:
+def _hand_out(worker: Worker, study: optuna.Study, repeat: Repeat, number: int) -> Suggestion:
     stored = {**repeat.configuration, CANDIDATE: repeat.candidate, SEED: repeat.seed}
     study.sampler = fixed_sampler(stored, repeat.seed)
     trial = study.ask()
-    write_claim(trial, worker=workplace.worker, logical_number=number)
+    write_owner(trial, worker=worker.name, logical_number=number)
     for name in (CANDIDATE, SEED):
         trial.suggest_int(name, 0, MOST)
-    fields = suggest(trial, workplace.prepared.space)
-    return Handout(trial=trial, logical_number=number, fields=fields, peers=(), duplicate_of=None)
+    fields = suggest(trial, worker.prepared.space)
+    return Suggestion(
+        trial=trial, logical_number=number, fields=fields, peers=(), duplicate_of=None
+    )

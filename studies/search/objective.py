@@ -39,7 +39,7 @@ from studies.database.trials import (
     write_result,
 )
 from studies.search.pruning import should_prune
-from studies.search.suggest import Handout
+from studies.search.suggest import Suggestion
 from studies.settings import StudySettings
 from studies.signals import Interrupted, StopSignals
 from studies.watchers import Pictures, Progress
@@ -159,7 +159,7 @@ class Objective:
     train: Train = field(default=train)
     limits: MemoryLimits = field(default_factory=MemoryLimits)
 
-    def run(self, handout: Handout) -> None:
+    def run(self, suggestion: Suggestion) -> None:
         """Run one trial to its end and store what it gave.
 
         Of a trial that another process has ended meanwhile nothing can be stored any more.
@@ -168,31 +168,31 @@ class Objective:
             Interrupted: a signal came; the trial is stored as failed, "interrupted".
         """
         try:
-            self._run(handout)
+            self._run(suggestion)
         except optuna.exceptions.UpdateFinishedTrialError:
             self.progress.message(
-                f"Another process has ended trial {handout.trial.number} meanwhile; what it gave "
-                "here is not stored."
+                f"Another process has ended trial {suggestion.trial.number} meanwhile; what it "
+                "gave here is not stored."
             )
 
-    def _run(self, handout: Handout) -> None:
-        if handout.duplicate_of is not None:
-            self._repeat(handout)
+    def _run(self, suggestion: Suggestion) -> None:
+        if suggestion.duplicate_of is not None:
+            self._repeat(suggestion)
             return
-        trial, course = handout.trial, _Course()
+        trial, course = suggestion.trial, _Course()
         started, activation_seconds = perf_counter(), self.activations.seconds
         result: TrainingResult | None = None
         similarity: float | None = None
         state, reason, ended = TrialState.FAIL, None, False
         try:
-            config = self._config(handout)
+            config = self._config(suggestion)
             write_provenance(trial, asdict(config), self.provenance)
-            self.progress.trial_started(handout.logical_number, handout.fields)
+            self.progress.trial_started(suggestion.logical_number, suggestion.fields)
             with self.signals.interruptible():
                 result = self.train(
                     config,
                     self.activations,
-                    on_epoch=lambda record: self._on_epoch(handout, record, course),
+                    on_epoch=lambda record: self._on_epoch(suggestion, record, course),
                     limits=self.limits,
                 )
                 similarity = self._similarity(config, result)
@@ -220,7 +220,7 @@ class Objective:
                 timing = _timing(course.history, seconds, perf_counter() - started, result)
                 self._write_result(trial, course.history, result, timing, similarity)
                 if state == TrialState.COMPLETE:
-                    self._draw(handout, course.history)
+                    self._draw(suggestion, course.history)
             if not ended:
                 self._tell(trial, state, reason, course.history)
             if state == TrialState.FAIL:
@@ -228,8 +228,8 @@ class Objective:
             if reason is None or not kills_device(reason):
                 free_memory(self.activations.device)
 
-    def _config(self, handout: Handout) -> TransferConfig:
-        settings, fields = self.settings, handout.fields
+    def _config(self, suggestion: Suggestion) -> TransferConfig:
+        settings, fields = self.settings, suggestion.fields
         tuned = fields["strategy"] == Strategy.FINE_TUNING
         return TransferConfig(
             **{"num_views": settings.num_views, **fields},
@@ -242,16 +242,16 @@ class Objective:
             seed=settings.seed,
         )
 
-    def _on_epoch(self, handout: Handout, record: EpochRecord, course: "_Course") -> bool:
+    def _on_epoch(self, suggestion: Suggestion, record: EpochRecord, course: "_Course") -> bool:
         # No signal may break off a transaction: it would leave the database's session unusable.
         with self.signals.interruptible(False):
             # A training that is short of memory starts anew: what it told before is void.
             del course.history[record.epoch - 1 :]
             self._check(record)
             course.history.append(record)
-            self._report(handout.trial, record, course)
+            self._report(suggestion.trial, record, course)
             self.progress.epoch(record)
-            course.pruned = self._is_pruned(course.history, handout.peers)
+            course.pruned = self._is_pruned(course.history, suggestion.peers)
         self.signals.check()
         return course.pruned
 
@@ -336,7 +336,7 @@ class Objective:
         except (ValueError, NoRoomError):
             return None  # Too few images, features that do not vary, or no memory for them.
 
-    def _draw(self, handout: Handout, history: Sequence[EpochRecord]) -> None:
+    def _draw(self, suggestion: Suggestion, history: Sequence[EpochRecord]) -> None:
         """Store pictures of a trial that no earlier one of its strategy is better than.
 
         Each repeat over seeds has them: it has no rivals.
@@ -344,22 +344,22 @@ class Objective:
         data, best = self.activations.data, self._best(history)
         if self.pictures is None:
             return
-        if any(rival > self._score(best) for rival in handout.rivals):
+        if any(rival > self._score(best) for rival in suggestion.rivals):
             return
         try:
             pictures = self.pictures(
                 [record.as_json() for record in history],
                 metric=self.settings.metric,
-                strategy=handout.fields["strategy"],
+                strategy=suggestion.fields["strategy"],
                 best_epoch=best.epoch,
                 logits_NC=best.val_logits_NC,
                 labels_N=data.val.labels_N,
                 classes=data.classes,
             )
-            upload_pictures(self.storage, handout.trial, pictures)
+            upload_pictures(self.storage, suggestion.trial, pictures)
         except Exception as error:
             # A trial is worth more than its pictures.
-            self.progress.message(f"No pictures of trial {handout.trial.number}: {error}")
+            self.progress.message(f"No pictures of trial {suggestion.trial.number}: {error}")
 
     def _tell(
         self,
@@ -375,10 +375,10 @@ class Objective:
         else:
             self.study.tell(trial, state=state)
 
-    def _repeat(self, handout: Handout) -> None:
+    def _repeat(self, suggestion: Suggestion) -> None:
         """Give a configuration that was tried before its earlier state and value."""
-        assert handout.duplicate_of is not None
-        earlier, trial = handout.duplicate_of, handout.trial
+        assert suggestion.duplicate_of is not None
+        earlier, trial = suggestion.duplicate_of, suggestion.trial
         write_duplicate(trial, earlier)
         if earlier.state == "COMPLETE":
             self.study.tell(trial, earlier.value)

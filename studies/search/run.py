@@ -47,8 +47,15 @@ from studies.search.confirm import check_resplit, confirm_study, declare_margin,
 from studies.search.controls import run_controls
 from studies.search.loop import Stopwatch, run_trials
 from studies.search.setup import Prepared, find_source, prepare, study_name
-from studies.search.suggest import Handout, Plan, hand_out, num_probes, room, whose_turn
-from studies.search.worker import Workplace, open_workplace
+from studies.search.suggest import (
+    SearchPlan,
+    Suggestion,
+    num_probes,
+    remaining,
+    suggest_next,
+    whose_turn,
+)
+from studies.search.worker import Worker, open_worker
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
 from studies.statistics.clusters import images_words
@@ -103,10 +110,10 @@ def run_study(
     started = perf_counter()
     prepared, storage, study = _opened(options, progress, signals, on_named)
     first_new = len(read_trials(study))
-    with open_workplace(storage, prepared, progress, signals, faces) as workplace:
+    with open_worker(storage, prepared, progress, signals, faces) as worker:
         between = Stopwatch()
         try:
-            note = _work(workplace, study, between, retry_failed=options.retry_failed)
+            note = _work(worker, study, between, retry_failed=options.retry_failed)
         finally:
             add_seconds_between_trials(study, between.seconds)
         records = read_trials(study)
@@ -114,7 +121,7 @@ def run_study(
             raise StudyFailedError(_no_result(prepared.settings.name, records))
         verdict = None
         if options.confirm:
-            verdict = _confirm(workplace, options, records, retry_failed=options.retry_failed)
+            verdict = _confirm(worker, options, records, retry_failed=options.retry_failed)
         record = read_study(study)
         assert record is not None
     return RunSummary(
@@ -155,25 +162,25 @@ def confirm_stored(
     records = read_trials(study)
     if count_states(records)["complete"] == 0:
         raise StudyFailedError(_no_result(name, records))
-    with open_workplace(storage, prepared, progress, signals, faces) as workplace:
-        return _confirm(workplace, options, records, retry_failed=True)
+    with open_worker(storage, prepared, progress, signals, faces) as worker:
+        return _confirm(worker, options, records, retry_failed=True)
 
 
 def _confirm(
-    workplace: Workplace,
+    worker: Worker,
     options: StudyOptions,
     records: Sequence[TrialRecord],
     *,
     retry_failed: bool = False,
 ) -> ConfirmSummary:
-    confirmed = confirm_study(workplace, options, records, retry_failed=retry_failed)
+    confirmed = confirm_study(worker, options, records, retry_failed=retry_failed)
     # By all seeds: with one of the recipes' nobody would know what seeds do to the difference.
-    controls = run_controls(workplace, confirmed.seeds, retry_failed=retry_failed)
+    controls = run_controls(worker, confirmed.seeds, retry_failed=retry_failed)
     return ConfirmSummary(
         confirmed=confirmed,
         controls=controls,
-        learned=read_learned(workplace.storage, confirmed, workplace.prepared.data.counts),
-        comparison=compare_on_validation(workplace.storage, confirmed, records),
+        learned=read_learned(worker.storage, confirmed, worker.prepared.data.counts),
+        comparison=compare_on_validation(worker.storage, confirmed, records),
     )
 
 
@@ -250,16 +257,16 @@ def _create_or_load(storage: StudyStorage, prepared: Prepared) -> optuna.Study:
 
 
 def _work(
-    workplace: Workplace, study: optuna.Study, between: Stopwatch, *, retry_failed: bool
+    worker: Worker, study: optuna.Study, between: Stopwatch, *, retry_failed: bool
 ) -> str | None:
     """Run trials until the total is reached; returns why it ended earlier, if it did.
 
     Raises:
         StudyFailedError: trials fail for a reason that is not their configurations'.
     """
-    prepared, progress, storage = workplace.prepared, workplace.progress, workplace.storage
+    prepared, progress, storage = worker.prepared, worker.progress, worker.storage
     settings = prepared.settings
-    plan = Plan(
+    plan = SearchPlan(
         space=prepared.space,
         opening=prepared.identity["opening"],
         seed=settings.seed,
@@ -270,18 +277,18 @@ def _work(
     # Trials from here on are this run's own: of them none is run again.
     first_new = len(study.get_trials(deepcopy=False)) if retry_failed else 0
     progress.study(settings.name, settings.metric, settings.trials, read_trials(study))
-    objective = workplace.objective(study)
+    objective = worker.objective(study)
 
-    def next_trial(records: list[TrialRecord]) -> Handout | str | None:
+    def next_trial(records: list[TrialRecord]) -> Suggestion | str | None:
         failed = [r for r in to_retry(records) if r.number < first_new]
-        return _next(study, plan, records, prepared, workplace.worker, failed)
+        return _next(study, plan, records, prepared, worker.name, failed)
 
     def stop(done: TrialRecord, records: list[TrialRecord]) -> str | None:
         why = why_stop(done, records)
         return why and f"{why} {WAY_OUT}"
 
-    def tell_after_probes(handout: Handout, records: list[TrialRecord]) -> None:
-        if handout.logical_number != num_probes(plan.opening) - 1:
+    def tell_after_probes(suggestion: Suggestion, records: list[TrialRecord]) -> None:
+        if suggestion.logical_number != num_probes(plan.opening) - 1:
             return
         subjects, num_images = prepared.data.subjects, len(prepared.data.val)
         num_subjects = None if subjects is None else subjects["val"]
@@ -295,10 +302,10 @@ def _work(
         progress.message(verdict or "No probe is complete yet.")
 
     _, why_ended = run_trials(
-        workplace,
+        worker,
         study,
         next_trial,
-        objective=lambda handout: objective,
+        objective=lambda suggestion: objective,
         why_stop=stop,
         on_finished=tell_after_probes,
         between=between,
@@ -308,18 +315,18 @@ def _work(
 
 def _next(
     study: optuna.Study,
-    plan: Plan,
+    plan: SearchPlan,
     records: Sequence[TrialRecord],
     prepared: Prepared,
     worker: str,
     failed: Sequence[TrialRecord],
-) -> Handout | str | None:
+) -> Suggestion | str | None:
     """The next trial; why there is none ("" for the total); None while other workers are busy.
 
     ``failed`` are to be run again. One that counts has its place in the total already.
     """
     settings = prepared.settings
-    missing, running = room(records, settings.trials)
+    missing, running = remaining(records, settings.trials)
     retry = next((r for r in failed if r.counts or missing), None)
     if missing == 0 and retry is None:
         return None if running else _no_room_for(failed)
@@ -328,7 +335,7 @@ def _next(
         return None if running else f"The time limit of {settings.timeout_seconds:g} s is reached."
     if retry is None and whose_turn(plan, records) is None:
         return None if running else "Every configuration of the space has been tried."
-    return hand_out(study, plan, records, worker, retry)
+    return suggest_next(study, plan, records, worker, retry)
 
 
 def _no_room_for(failed: Sequence[TrialRecord]) -> str:

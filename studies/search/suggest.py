@@ -30,7 +30,7 @@ from optuna.trial import TrialState, create_trial
 
 from search_spaces import Parameter, SearchSpace
 from search_spaces.fields import Value
-from studies.database.trials import TrialRecord, count_states, write_claim
+from studies.database.trials import TrialRecord, count_states, write_owner
 from studies.results.turns import next_strategy
 
 # How often the sampler is asked again for a configuration that was tried before.
@@ -274,7 +274,7 @@ def _sampler(name: str, seed: int) -> BaseSampler:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Handout:
+class Suggestion:
     """A trial and its configuration by field name.
 
     ``peers`` are the scores, by epoch, of the trials of the same strategy so far, ``rivals`` those
@@ -291,7 +291,7 @@ class Handout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SearchPlan:
     """What decides the order of a study's trials.
 
     ``opening`` has the configurations, by database key, that are run beside the sampler's own;
@@ -337,7 +337,7 @@ def num_probes(opening: Sequence[Mapping[str, Any]]) -> int:
     return len(backbones)
 
 
-def whose_turn(plan: Plan, records: Sequence[TrialRecord]) -> str | None:
+def whose_turn(plan: SearchPlan, records: Sequence[TrialRecord]) -> str | None:
     """The strategy of the next trial; None where every configuration has been tried.
 
     Probes come first. A strategy whose configurations are used up leaves its turns to the other.
@@ -350,13 +350,13 @@ def whose_turn(plan: Plan, records: Sequence[TrialRecord]) -> str | None:
     return next_strategy(plan.share, strategies, records) if strategies else None
 
 
-def hand_out(
+def suggest_next(
     study: optuna.Study,
-    plan: Plan,
+    plan: SearchPlan,
     records: Sequence[TrialRecord],
     worker: str,
     retry: TrialRecord | None = None,
-) -> Handout:
+) -> Suggestion:
     """Create the next trial, signed by ``worker``, with its configuration suggested.
 
     To be called under the hand-out lock, with room in the total and in the space.
@@ -371,11 +371,11 @@ def hand_out(
         number, configuration = retry.logical_number, retry.keyed_params
     study.sampler = fixed_sampler(configuration, _seed(plan, number))
     trial = study.ask()
-    write_claim(trial, worker=worker, logical_number=number)
+    write_owner(trial, worker=worker, logical_number=number)
     fields = suggest(trial, plan.space)
     mine = [r for r in records if r.strategy == fields["strategy"]]
     earlier = [r for r in mine if r.counts and r.keyed_params == trial.params and retry is None]
-    return Handout(
+    return Suggestion(
         trial=trial,
         logical_number=number,
         fields=fields,
@@ -409,7 +409,9 @@ def _suggest_one(trial: optuna.Trial, parameter: Parameter) -> Any:
     return trial.suggest_float(parameter.key, low, high, log=parameter.log)
 
 
-def _next_configuration(plan: Plan, records: Sequence[TrialRecord], number: int) -> dict[str, Any]:
+def _next_configuration(
+    plan: SearchPlan, records: Sequence[TrialRecord], number: int
+) -> dict[str, Any]:
     """What an interrupted trial had, else a recipe, else the sampler's; by database key."""
     tried = tried_configurations(records)
     interrupted = [r for r in records if r.is_interrupted and r.logical_number == number]
@@ -435,7 +437,7 @@ def _next_configuration(plan: Plan, records: Sequence[TrialRecord], number: int)
 
 
 def _next_recipe(
-    plan: Plan, records: Sequence[TrialRecord], strategy: str
+    plan: SearchPlan, records: Sequence[TrialRecord], strategy: str
 ) -> dict[str, Any] | None:
     """The next configuration of the opening: probes at once, then every second trial a recipe.
 
@@ -452,7 +454,7 @@ def _next_recipe(
     return None
 
 
-def _seed(plan: Plan, number: int) -> int:
+def _seed(plan: SearchPlan, number: int) -> int:
     return int(np.random.SeedSequence([plan.seed, number]).generate_state(1)[0])
 
 
@@ -463,7 +465,7 @@ def fixed_sampler(configuration: Mapping[str, Any], seed: int) -> BaseSampler:
         return PartialFixedSampler(dict(configuration), RandomSampler(seed=seed))
 
 
-def room(records: Sequence[TrialRecord], n_trials: int) -> tuple[int, int]:
+def remaining(records: Sequence[TrialRecord], n_trials: int) -> tuple[int, int]:
     """How many trials of the total are not yet begun, and how many are running."""
     counts = count_states(records)
     running = counts.pop("running")

@@ -1,4 +1,4 @@
-"""What every training of a study shares: its data, activations, memory limits, and who works.
+"""A worker: what every training of a study shares, its data, activations and memory limits.
 
 Knows how an objective is put together; nothing of which configuration comes next.
 """
@@ -25,12 +25,15 @@ from transfer.training.micro_batches import MemoryLimits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workplace:
-    """A worker with all it needs to train configurations of the study with this ``search_id``."""
+class Worker:
+    """All it takes to train configurations of the study with this ``search_id``.
+
+    ``name`` is written to the trials that it owns.
+    """
 
     storage: StudyStorage
     prepared: Prepared
-    worker: str
+    name: str
     progress: Progress
     signals: StopSignals
     activations: Activations
@@ -90,20 +93,20 @@ class Workplace:
             "versions": {**versions(), "optuna": optuna.__version__},
             "device": describe_device(self.prepared.device),
             "threads": self.prepared.identity["threads"],
-            "worker": self.worker,
+            "worker": self.name,
             "fingerprints": self.fingerprints,
         }
 
 
 @contextmanager
-def open_workplace(
+def open_worker(
     storage: StudyStorage,
     prepared: Prepared,
     progress: Progress,
     signals: StopSignals,
     faces: Faces,
-) -> Iterator[Workplace]:
-    """A workplace whose worker holds its owner lock until the end of the block.
+) -> Iterator[Worker]:
+    """A worker that holds its owner lock until the end of the block.
 
     At its beginning and at its end what the study is shown by is brought up to date.
 
@@ -114,14 +117,14 @@ def open_workplace(
     publisher = faces.publisher(storage, name, progress.message)
     record = read_study(load_study(storage, name))
     assert record is not None
-    with owner_lock(storage) as worker, at_work(storage, name, worker):
+    with owner_lock(storage) as owner, at_work(storage, name, owner):
         publisher.publish(wait_seconds=0)
         is_gone = False
         try:
-            yield Workplace(
+            yield Worker(
                 storage=storage,
                 prepared=prepared,
-                worker=worker,
+                name=owner,
                 progress=progress,
                 signals=signals,
                 activations=make_activations(prepared, prepared.data, progress),

@@ -19,13 +19,13 @@ from studies.database.trials import (
     write_reason,
 )
 from studies.search.suggest import (
-    Plan,
-    hand_out,
+    SearchPlan,
     next_logical_number,
     num_probes,
     num_untried,
     opening,
-    room,
+    remaining,
+    suggest_next,
     whose_turn,
 )
 
@@ -76,7 +76,7 @@ SMALL = SearchSpace(
 
 
 def plan(space=FREE, sampler="tpe", seed=0, share="trials"):
-    return Plan(space=space, opening=opening(space), seed=seed, sampler=sampler, share=share)
+    return SearchPlan(space=space, opening=opening(space), seed=seed, sampler=sampler, share=share)
 
 
 class Bench:
@@ -93,23 +93,23 @@ class Bench:
         return read_trials(self.study)
 
     def next(self, plan):
-        return hand_out(self.study, plan, self.records, worker="host:1:ab")
+        return suggest_next(self.study, plan, self.records, worker="host:1:ab")
 
     def interrupt(self, trial):
         write_reason(self.storage, self.study, trial.number, INTERRUPTED)
         self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def finish(self, handout):
+    def finish(self, suggestion):
         """A cheap objective: high learning rates are better; every fifth trial is pruned."""
-        trial = handout.trial
-        if handout.duplicate_of is not None:
-            write_duplicate(trial, handout.duplicate_of)
-            self.study.tell(trial, handout.duplicate_of.value)
+        trial = suggestion.trial
+        if suggestion.duplicate_of is not None:
+            write_duplicate(trial, suggestion.duplicate_of)
+            self.study.tell(trial, suggestion.duplicate_of.value)
             return
-        write_provenance(trial, handout.fields, {})
-        value = handout.fields["learning_rate"] - 0.01 * (handout.fields["batch_size"] == 16)
+        write_provenance(trial, suggestion.fields, {})
+        value = suggestion.fields["learning_rate"] - 0.01 * (suggestion.fields["batch_size"] == 16)
         trial.report(value, 1)
-        if handout.logical_number % 5 == 4:
+        if suggestion.logical_number % 5 == 4:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             self.study.tell(trial, value)
@@ -117,19 +117,19 @@ class Bench:
     def run(self, plan, n_trials, lost_before=(), lost_after=()):
         """Run trials; those lost are interrupted before or after their configuration is stored."""
         lost_before, lost_after = set(lost_before), set(lost_after)
-        while room(self.records, n_trials)[0]:
-            handout = self.next(plan)
-            number = handout.logical_number
+        while remaining(self.records, n_trials)[0]:
+            suggestion = self.next(plan)
+            number = suggestion.logical_number
             if number in lost_before:
                 lost_before.discard(number)
-                self.interrupt(handout.trial)
+                self.interrupt(suggestion.trial)
             elif number in lost_after:
                 lost_after.discard(number)
-                write_provenance(handout.trial, handout.fields, {})
-                handout.trial.report(99.0, 1)
-                self.interrupt(handout.trial)
+                write_provenance(suggestion.trial, suggestion.fields, {})
+                suggestion.trial.report(99.0, 1)
+                self.interrupt(suggestion.trial)
             else:
-                self.finish(handout)
+                self.finish(suggestion)
         return [
             (r.logical_number, r.state, r.value, r.keyed_params)
             for r in self.records
@@ -267,9 +267,9 @@ def test_a_finite_space_is_exhausted_with_every_configuration_tried_once(bench, 
 
 
 def test_an_interrupted_configuration_remains_and_a_running_one_does_not(bench):
-    handout = bench.next(plan(FINITE))
+    suggestion = bench.next(plan(FINITE))
     assert num_untried(FINITE, "feature_extraction", bench.records) == 3
-    bench.interrupt(handout.trial)
+    bench.interrupt(suggestion.trial)
     assert num_untried(FINITE, "feature_extraction", bench.records) == 4
 
 
@@ -308,11 +308,11 @@ def test_a_failed_trial_runs_again_with_its_configuration_and_number_and_counts_
     bench.study.tell(lost.trial, state=TrialState.FAIL)
     bench.run(plan(), 8)
     (failed,) = to_retry(bench.records)
-    again = hand_out(bench.study, plan(), bench.records, "host:1:ab", failed)
+    again = suggest_next(bench.study, plan(), bench.records, "host:1:ab", failed)
     assert (again.logical_number, again.fields) == (lost.logical_number, lost.fields)
     assert again.duplicate_of is None and to_retry(bench.records) == []
     bench.finish(again)
-    assert room(bench.records, 8) == (0, 0)
+    assert remaining(bench.records, 8) == (0, 0)
     assert bench.next(plan()).logical_number == 8
 
 
@@ -321,19 +321,19 @@ def test_a_retry_that_is_interrupted_leaves_the_failure_as_it_was(bench):
     write_reason(bench.storage, bench.study, lost.trial.number, "out of memory")
     bench.study.tell(lost.trial, state=TrialState.FAIL)
     (failed,) = to_retry(bench.records)
-    bench.interrupt(hand_out(bench.study, plan(), bench.records, "host:1:ab", failed).trial)
+    bench.interrupt(suggest_next(bench.study, plan(), bench.records, "host:1:ab", failed).trial)
     assert [r.number for r in to_retry(bench.records)] == [failed.number]
     assert bench.records[0].counts
 
 
 def test_room_leaves_running_trials_a_place_and_gives_interrupted_ones_theirs_back(bench):
     first, _ = bench.next(plan()), bench.next(plan())
-    assert room(bench.records, 3) == (1, 2)
+    assert remaining(bench.records, 3) == (1, 2)
     bench.finish(first)
-    assert room(bench.records, 3) == (1, 1)
+    assert remaining(bench.records, 3) == (1, 1)
     bench.interrupt(bench.records[1])
-    assert room(bench.records, 3) == (2, 0)
-    assert room(bench.records, 1) == (0, 0)
+    assert remaining(bench.records, 3) == (2, 0)
+    assert remaining(bench.records, 1) == (0, 0)
 
 
 def test_a_baseline_outside_the_range_is_run_and_nothing_else_there_is(bench):

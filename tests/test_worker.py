@@ -2,11 +2,11 @@
 
 from types import SimpleNamespace
 
-from studies.search.worker import Workplace
+from studies.search.worker import Worker
 from studies.settings import StudyOptions, decide
 
 
-def workplace():
+def worker():
     settings = decide(StudyOptions(), name="s", stored={}, suggested={})
     prepared = SimpleNamespace(
         settings=settings,
@@ -14,10 +14,10 @@ def workplace():
         data=SimpleNamespace(fingerprint="d", test_fingerprint="t"),
         device=SimpleNamespace(type="cpu"),
     )
-    return Workplace(
+    return Worker(
         storage=None,
         prepared=prepared,
-        worker="host:1:ab",
+        name="host:1:ab",
         progress=None,
         signals=None,
         activations="activations",
@@ -26,18 +26,18 @@ def workplace():
 
 
 def test_an_objective_of_the_search_has_the_studys_settings():
-    place = workplace()
-    objective = place.objective("study")
-    assert objective.settings == place.prepared.settings and not objective.keep_weights
+    mine = worker()
+    objective = mine.objective("study")
+    assert objective.settings == mine.prepared.settings and not objective.keep_weights
     assert objective.precision == {"resnet18": "bf16"}
     assert objective.provenance["worker"] == "host:1:ab"
     assert objective.provenance["fingerprints"]["test"] == "t"
 
 
 def test_an_objective_of_another_seed_prunes_nothing_and_shares_the_rest():
-    place = workplace()
-    objective = place.objective("study", seed=7, activations="others", keep_weights=True)
+    mine = worker()
+    objective = mine.objective("study", seed=7, activations="others", keep_weights=True)
     assert (objective.settings.seed, objective.settings.pruner) == (7, "none")
-    assert objective.settings.epochs == place.prepared.settings.epochs
+    assert objective.settings.epochs == mine.prepared.settings.epochs
     assert (objective.activations, objective.keep_weights) == ("others", True)
-    assert objective.limits is place.objective("study").limits
+    assert objective.limits is mine.objective("study").limits
