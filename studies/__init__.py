@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from studies.database.trials import trials
     from studies.database.upkeep import delete_study, rename_study
     from studies.evaluation.evaluate import Evaluated
-    from studies.search.run import RunSummary
+    from studies.results.study import RunSummary
 
 __all__ = [
     "delete_study",

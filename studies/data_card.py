@@ -1,20 +1,16 @@
-"""What `data` shows of a source: its card, as data and printed, and a picture of its pictures.
+"""What `data` shows of a source: its card as JSON, and a picture of its pictures.
 
 Knows a source and its loaded data; of the test split counts and findings alone. Trains nothing.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 from PIL import Image, ImageDraw, ImageFont
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from studies.data_check import Checked
 from studies.database.artifacts import upload
@@ -30,7 +26,6 @@ from transfer.data.sources.open import Source
 EXPECTED_ACCURACY = 0.9
 SPLITS = ("train", "val", "test")
 SAMPLES, FINDINGS = "samples.png", "findings.json"
-MOST_SIZES = 3  # shown on the card; the rest is counted
 
 TILES_PER_CLASS = 8
 TILE, GAP, NAME_WIDTH = 128, 4, 160  # pixels
@@ -68,67 +63,6 @@ def describe(source: Source, data: ImageData, findings: Sequence[Finding] = ()) 
 def _width(num_images: int) -> float:
     low, high = wilson_interval(round(EXPECTED_ACCURACY * num_images), num_images)
     return high - low
-
-
-def print_card(console: Console, card: Mapping[str, Any]) -> None:
-    """Print what ``describe`` returned: a table of counts, then a line for each fact."""
-    console.print(_counts(card))
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(no_wrap=True)
-    facts.add_column(overflow="fold")
-    for name, value in _facts(card):
-        facts.add_row(Text(name), Text(value))
-    console.print(facts)
-
-
-def _counts(card: Mapping[str, Any]) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=Text("Images"), title_justify="left")
-    table.add_column("class", overflow="fold")
-    for split in SPLITS:
-        made = " (made)" if split in card["made_splits"] else ""
-        table.add_column(split + made, justify="right", no_wrap=True)
-    counts = card["counts"]
-    for name in card["classes"]:
-        table.add_row(Text(name), *(f"{counts[split][name]:,}" for split in SPLITS))
-    totals = (f"{sum(counts[split].values()):,}" for split in SPLITS)
-    table.add_section()
-    table.add_row("all", *totals)
-    return table
-
-
-def _facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts = [
-        ("source", f"{card['source']} ({card['kind']})"),
-        ("size", _most_frequent(card["sizes"])),
-        ("mode", _most_frequent(card["modes"])),
-    ]
-    if card["window"]:
-        facts.append(("window", "{} to {} become 0 to 255".format(*card["window"])))
-    if card["groups"]:
-        facts.append(("groups", _groups(card["groups"])))
-    if card["ignored_columns"]:
-        facts.append(("ignored", f"columns {', '.join(card['ignored_columns'])}"))
-    for split, width in card["interval_width"].items():
-        facts.append((f"{split} says", f"90 % accuracy +- {50 * width:.1f} % (95 % interval)"))
-    for finding in card["findings"]:
-        facts.append((finding["level"], finding["text"]))
-    facts.append(("fingerprint", card["fingerprint"][:16]))
-    facts.append(("test fingerprint", card["test_fingerprint"][:16]))
-    return facts
-
-
-def _most_frequent(counts: Mapping[str, int]) -> str:
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{name} ({count:,})" for name, count in ordered[:MOST_SIZES])
-    others = len(ordered) - MOST_SIZES
-    return f"{shown} and {others:,} more" if others > 0 else shown
-
-
-def _groups(groups: Mapping[str, Any]) -> str:
-    matched = groups["num_matched"]
-    return f"{groups['num_groups']:,}" + (
-        f" ({matched:,} files matched the pattern)" if matched is not None else ""
-    )
 
 
 def store_card(storage: StudyStorage, study: optuna.Study, checked: Checked) -> None:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from studies.errors import UserError
 from transfer.data.check.check import check, unreadable_files
 from transfer.data.check.findings import Finding
@@ -209,18 +207,3 @@ def _name(image: Mapping[str, str]) -> str:
     name = printable(name)
     told = name if not split or name.startswith(f"{split}/") else f"{name} ({split})"
     return f"{told}: {image['reason']}" if "reason" in image else told
-
-
-def print_check(console: Console, checked: Checked) -> None:
-    """Print the findings and how many there are."""
-    for line in finding_lines(checked):
-        console.print(line, markup=False, soft_wrap=True)
-    num_images = sum(map(len, checked.data.checked.values()))
-    console.print(f"{num_images:,} images checked: {_how_many(checked.findings)}.", markup=False)
-
-
-def _how_many(findings: Sequence[Finding]) -> str:
-    if not findings:
-        return "nothing found"
-    counts = [(sum(f.level == level for f in findings), level) for level in ("error", "warning")]
-    return ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for count, level in counts)

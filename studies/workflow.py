@@ -9,7 +9,8 @@ from studies.dashboard.pictures import trial_pictures
 from studies.dashboard.publish import Publisher
 from studies.evaluation.evaluate import Evaluated, EvaluateOptions, evaluate_bundle
 from studies.results.comparison import ConfirmSummary
-from studies.search.run import RunSummary, confirm_stored, run_study
+from studies.results.study import RunSummary
+from studies.search.run import confirm_stored, run_study
 from studies.settings import StudyOptions
 from studies.signals import StopSignals
 from studies.watchers import Faces, Progress

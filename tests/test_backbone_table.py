@@ -5,8 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from studies.terminal import backbones as backbone_table
-from studies.terminal.backbones import backbone_rows, look_at_backbones, print_backbones
+from studies.search import preview
+from studies.search.preview import backbone_rows, look_at_backbones
+from studies.terminal.backbones import print_backbones
 from transfer.backbones import custom
 from transfer.backbones import table as layouts
 from transfer.backbones.catalog import BACKBONES
@@ -25,7 +26,7 @@ def fake_speed(monkeypatch):
         on_progress(f"speed of {name} at {image_size} on {device}", 2, 2)
         return Throughput(images_per_second_frozen=123.4, images_per_second_training=45.6)
 
-    monkeypatch.setattr(backbone_table, "measure_throughput", measure)
+    monkeypatch.setattr(preview, "measure_throughput", measure)
 
 
 class FakeProgress:

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from studies.data_card import GAP, NAME_WIDTH, TILE, describe, print_card, save_preview
+from studies.data_card import GAP, NAME_WIDTH, TILE, describe, save_preview
 from studies.statistics.intervals import wilson_interval
+from studies.terminal.data import print_card
 from transfer.data.loading import load_data
 from transfer.data.sources.open import open_source
 

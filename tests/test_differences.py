@@ -6,7 +6,7 @@ import pytest
 
 from studies.database.study import StudyRecord
 from studies.errors import UserError
-from studies.search.resume import (
+from studies.search.setup import (
     allowances,
     asked_allowances,
     refuse_other_data,

@@ -12,8 +12,9 @@ from rich.console import Console
 import studies
 from studies.database.storage import load_study, open_existing
 from studies.database.study import read_study
+from studies.search.preview import look_at_data
 from studies.settings import read_options
-from studies.terminal.data import look_at_data, print_outlook
+from studies.terminal.data import print_outlook
 from studies.terminal.progress import LineProgress
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 import studies
+from studies.backbone_module import check_stored, run_module
 from studies.errors import UserError
-from studies.search.places import check_stored, run_module
 from studies.terminal.progress import LineProgress
 from transfer.backbones.find import find_backbone
 
@@ -27,7 +27,7 @@ def own(tmp_path):
 
 def test_a_file_is_announced_before_it_is_run_and_its_backbones_are_known(own, capsys):
     own.write_text(SOURCE + "import sys; print('run', file=sys.stderr)", encoding="utf-8")
-    found = run_module(own, LineProgress())
+    found = run_module(own, LineProgress().message)
     announced, run = capsys.readouterr().err.splitlines()
     assert announced == f"Running the code in {own}, for its backbones." and run == "run"
     assert found.names == ("announced_net",)
@@ -36,18 +36,18 @@ def test_a_file_is_announced_before_it_is_run_and_its_backbones_are_known(own, c
 
 def test_a_file_that_is_not_there_is_refused_and_nothing_is_announced(tmp_path, capsys):
     with pytest.raises(UserError, match=r"No file .*nowhere\.py; --backbone-module takes"):
-        run_module(tmp_path / "nowhere.py", LineProgress())
+        run_module(tmp_path / "nowhere.py", LineProgress().message)
     assert capsys.readouterr().err == ""
 
 
 def test_the_same_file_is_known_again_wherever_it_lies(own, tmp_path):
-    stored = run_module(own, LineProgress()).as_json()
+    stored = run_module(own, LineProgress().message).as_json()
     moved = own.rename(tmp_path / "moved.py")
     check_stored(stored, moved, "s")
 
 
 def test_a_changed_file_and_none_are_refused(own):
-    stored = run_module(own, LineProgress()).as_json()
+    stored = run_module(own, LineProgress().message).as_json()
     with pytest.raises(UserError, match=r"Study 's' has backbones from .* give --backbone-module"):
         check_stored(stored, None, "s")
     own.write_text(SOURCE + "# changed", encoding="utf-8")

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from studies.database.study import StudyRecord
 from studies.database.trials import TrialRecord
-from studies.search.run import RunSummary
+from studies.results.study import RunSummary
 from studies.settings import StudyOptions
 from studies.terminal.study import (
     LEADERBOARD,

@@ -7,10 +7,12 @@ executes nothing: JSON and safetensors are data. Knows no study's database.
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from studies.backbone_module import run_module
 from studies.bundle.config import (
     CARD,
     CONFIG,
@@ -35,10 +38,8 @@ from studies.bundle.config import (
     read_config,
 )
 from studies.errors import UserError
-from studies.search.places import run_module
 from studies.statistics import calibration
 from studies.statistics.metrics import Floats, Labels
-from studies.terminal.progress import LineProgress
 from studies.watchers import Progress
 from transfer.backbones.find import find_spec
 from transfer.inference import Classifier
@@ -244,7 +245,7 @@ def _run_own(
         )
     if given.is_file() and file_hash(given) != stored.sha256:
         raise UserError(f"{given} is not the file that the bundle's backbone comes from.")
-    run_module(given, progress or LineProgress())
+    run_module(given, progress.message if progress else partial(print, file=sys.stderr))
 
 
 def _checked_tensors(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Tensor]:

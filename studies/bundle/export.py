@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import make_url
 from torch import Tensor
 
+from studies.backbone_module import check_stored, run_module
 from studies.bundle.bundle import refuse_to_replace, write_bundle
 from studies.bundle.card import card_paragraphs, model_card
 from studies.bundle.config import (
@@ -68,7 +69,6 @@ from studies.results.choice import (
     refuse_unfinished,
     seed_remarks,
 )
-from studies.search.places import check_stored, run_module
 from studies.statistics.calibration import (
     Calibration,
     find_calibration,
@@ -439,7 +439,7 @@ def _run_own(
         return None
     check_stored(stored, given, name)
     assert given is not None
-    run_module(given, progress)
+    run_module(given, progress.message)
     return ModuleOrigin(**stored)
 
 

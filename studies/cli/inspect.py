@@ -54,10 +54,9 @@ def data(
     debug: Debug = False,
 ) -> None:
     """Classes, splits, sizes and groups of a source, and what `run` will do with it."""
-    from studies.data_card import print_card
-    from studies.data_check import print_check
+    from studies.search.preview import check_data, look_at_data
     from studies.settings import read_options
-    from studies.terminal.data import check_data, look_at_data, print_outlook
+    from studies.terminal.data import print_card, print_check, print_outlook
     from studies.terminal.progress import start_progress
 
     given = given_values(
@@ -106,7 +105,8 @@ def backbones(
     debug: Debug = False,
 ) -> None:
     """Task A's table: layers, parameters, GMACs, ImageNet accuracy, weights at hand or how to."""
-    from studies.terminal.backbones import look_at_backbones, print_backbones
+    from studies.search.preview import look_at_backbones
+    from studies.terminal.backbones import print_backbones
     from studies.terminal.progress import start_progress
 
     with start_progress() as progress:

@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from studies.backbone_module import check_stored, run_module
 from studies.bundle.bundle import Bundle, read_bundle
 from studies.bundle.card import card_paragraphs, with_test_section
 from studies.bundle.config import CARD, MODEL
@@ -33,7 +34,6 @@ from studies.evaluation.images import open_test_images, store
 from studies.evaluation.result import evaluated
 from studies.evaluation.setup import Finalists, Ready, find_finalists, forecast_of, get_ready
 from studies.results.evaluation import forecast_sentence, overlap, refusal
-from studies.search.places import check_stored, run_module
 from studies.signals import Interrupted, StopSignals
 from studies.watchers import NOWHERE, Faces, Progress
 from transfer.device import choose_device, make_deterministic
@@ -184,7 +184,7 @@ def _run_own(found: Finalists, options: EvaluateOptions, progress: Progress) -> 
         return
     check_stored(stored, options.backbone_module, found.name)
     assert options.backbone_module is not None
-    run_module(options.backbone_module, progress)
+    run_module(options.backbone_module, progress.message)
 
 
 def _predicted(storage: StudyStorage, found: Finalists) -> dict[str, Any]:

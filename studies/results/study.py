@@ -11,9 +11,17 @@ from studies.data_card import SAMPLES
 from studies.database.artifacts import artifact_bytes, best_epoch, read_predictions
 from studies.database.beside import beside
 from studies.database.ledger import Opening, openings
-from studies.database.storage import StudyStorage, load_study
+from studies.database.storage import (
+    StudyStorage,
+    load_study,
+)
 from studies.database.study import StudyRecord, read_data_card, read_study
-from studies.database.trials import TrialRecord, best_trials, read_trials, records_of
+from studies.database.trials import (
+    TrialRecord,
+    best_trials,
+    read_trials,
+    records_of,
+)
 from studies.errors import UserError
 from studies.results.choice import (
     CONFIRM,
@@ -23,10 +31,14 @@ from studies.results.choice import (
     read_confirmed,
     read_repeats,
 )
-from studies.results.comparison import Comparison, compare_on_validation
+from studies.results.comparison import (
+    Comparison,
+    ConfirmSummary,
+    compare_on_validation,
+)
 from studies.results.controls import CONTROLS_STUDY
 from studies.results.forecasts import forecast_of_candidate
-from studies.settings import chooser_words
+from studies.settings import StudyOptions, chooser_words
 from studies.statistics.calibration import uncalibrated
 from studies.statistics.forecast import Forecast
 from studies.statistics.intervals import Interval, stratified_bootstrap
@@ -245,3 +257,30 @@ def _samples(storage: StudyStorage, card: Mapping[str, object]) -> bytes | None:
         return artifact_bytes(storage, artifacts.get(SAMPLES), "sample images")
     except UserError:
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """A study at the end of `run`: ``num_new`` trials were added by this call.
+
+    ``seal`` says whether its test images were ever opened; ``options`` are what it was asked for.
+    """
+
+    name: str
+    storage: StudyStorage
+    study: StudyRecord
+    records: Sequence[TrialRecord]
+    num_new: int
+    seconds: float
+    note: str | None
+    seal: str
+    verdict: ConfirmSummary | None = None
+    options: StudyOptions | None = None
+
+    @property
+    def metric(self) -> str:
+        return str(self.study.settings["metric"])
+
+    @property
+    def num_val(self) -> int:
+        return sum(self.study.identity["data"]["counts"]["val"].values())

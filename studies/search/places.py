@@ -1,19 +1,13 @@
-"""Where the data, weights and own backbones of a study last were, and finding the same ones again.
+"""Where the data and weights of a study last were, and finding the same ones again.
 
 A place is stored with the study and tried first; a flag says otherwise. What is found must have
-the hash that is stored: a place is a hint. The code of own backbones runs only when its user gives
-the file, and not without a word.
+the hash that is stored: a place is a hint. Knows no study, and runs no code.
 """
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from studies.errors import UserError
-from studies.watchers import Progress
-from transfer.backbones.find import backbones_from_file, find_backbone
+from transfer.backbones.find import find_backbone
 from transfer.data.sources.open import Source, open_source
 from transfer.weights.find import WeightFile, WeightsNotFoundError, find_weights, weights_in
 from transfer.weights.places import local_places
@@ -76,46 +70,3 @@ def were_last_at(backbone: str, last: str) -> str:
     """A sentence: where the weights were, and what is there now."""
     now = "another file" if Path(last).is_file() else "no file"
     return f"The weights of {backbone} were last at {last}, where {now} is now."
-
-
-@dataclass(frozen=True, kw_only=True)
-class OwnBackbones:
-    """The names that a file defines, and which file it was."""
-
-    names: tuple[str, ...]
-    file: str
-    sha256: str
-
-    def as_json(self) -> dict[str, str]:
-        """What is stored with a study: enough to know the file again, not to run it."""
-        return {"file": self.file, "sha256": self.sha256}
-
-
-def run_module(path: Path, progress: Progress) -> OwnBackbones:
-    """Run the file, so that its backbones are known by name in this process.
-
-    Raises:
-        ValueError: there is no such file, or it defines no backbones that work.
-    """
-    if not path.is_file():
-        raise UserError(f"No file {path}; --backbone-module takes a Python file.")
-    progress.message(f"Running the code in {path}, for its backbones.")
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    names = backbones_from_file(path)
-    return OwnBackbones(names=names, file=str(path.resolve()), sha256=sha256)
-
-
-def check_stored(stored: Mapping[str, Any] | None, given: Path | None, name: str) -> None:
-    """Refuse to go on with a study whose backbones come from a file, without that same file.
-
-    A stored study names its file, but only the user may have it run: nothing loads code from data.
-    """
-    if stored is None:
-        return
-    if given is None:
-        raise UserError(
-            f"Study '{name}' has backbones from {stored['file']}; give --backbone-module FILE "
-            "again to let that code run."
-        )
-    if given.is_file() and hashlib.sha256(given.read_bytes()).hexdigest() != stored["sha256"]:
-        raise UserError(f"{given} has changed since the study was created; choose another --name.")

@@ -1,7 +1,6 @@
 """Create or resume a study and run its trials to their total. Knows only the order of things."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
@@ -43,6 +42,7 @@ from studies.database.trials import (
 from studies.errors import StudyFailedError, UserError
 from studies.results.comparison import ConfirmSummary, compare_on_validation, interim_verdict
 from studies.results.controls import read_learned
+from studies.results.study import RunSummary
 from studies.search.confirm import check_resplit, confirm_study, declare_margin, remember_asked
 from studies.search.controls import run_controls
 from studies.search.loop import Stopwatch, run_trials
@@ -60,33 +60,6 @@ from studies.settings import StudyOptions
 from studies.signals import StopSignals
 from studies.statistics.clusters import images_words
 from studies.watchers import NOWHERE, Faces, Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """A study at the end of `run`: ``num_new`` trials were added by this call.
-
-    ``seal`` says whether its test images were ever opened; ``options`` are what it was asked for.
-    """
-
-    name: str
-    storage: StudyStorage
-    study: StudyRecord
-    records: Sequence[TrialRecord]
-    num_new: int
-    seconds: float
-    note: str | None
-    seal: str
-    verdict: ConfirmSummary | None = None
-    options: StudyOptions | None = None
-
-    @property
-    def metric(self) -> str:
-        return str(self.study.settings["metric"])
-
-    @property
-    def num_val(self) -> int:
-        return sum(self.study.identity["data"]["counts"]["val"].values())
 
 
 def run_study(

@@ -1,6 +1,7 @@
 """From options to all a study needs: settings, space, weights, data, and the check on resuming.
 
-Knows what identifies a study and refuses to go on with another one. Runs no trial.
+Knows what identifies a study, and refuses to go on with another one, naming what differs. Runs no
+trial.
 """
 
 from collections.abc import Mapping
@@ -12,17 +13,11 @@ from typing import Any
 import torch
 
 from search_spaces import SearchSpace
-from studies.data_check import Checked, finding_lines, load_checked
+from studies.backbone_module import OwnBackbones, check_stored, run_module
+from studies.data_check import ALLOWANCES, Checked, finding_lines, flag, load_checked
 from studies.database.study import StudyRecord
 from studies.errors import UserError
-from studies.search.places import (
-    OwnBackbones,
-    check_stored,
-    find_last_weights,
-    open_last_source,
-    run_module,
-)
-from studies.search.resume import allowances, refuse_other_data, refuse_other_settings
+from studies.search.places import find_last_weights, open_last_source
 from studies.search.suggest import opening
 from studies.settings import DEFAULTS, FIXED, StudyOptions, StudySettings, decide
 from studies.spaces import chosen_space
@@ -39,6 +34,7 @@ from transfer.config import Strategy
 from transfer.data.loading import ImageData
 from transfer.data.sources.open import Source, open_source
 from transfer.device import choose_device, make_deterministic, num_threads
+from transfer.messages import printable
 from transfer.training.precision import choose_precision, describe_precision
 from transfer.weights.find import WeightFile, WeightsNotFoundError
 
@@ -115,7 +111,9 @@ def prepare(
     cache_dir = cache_folder(options.cache_dir)
     before = stored.identity.get("backbone_module") if stored else None
     check_stored(before, options.backbone_module, study_name(options, source))
-    own = run_module(options.backbone_module, progress) if options.backbone_module else None
+    own = (
+        run_module(options.backbone_module, progress.message) if options.backbone_module else None
+    )
     space, by_name = choose_space(options, source, stored, own)
     settings = settings_for(options, source, space, stored)
     if stored is not None:
@@ -324,3 +322,113 @@ def _what_computes(backbone: str) -> dict[str, Any]:
         "std": list(spec.std),
         "interpolation": spec.interpolation,
     }
+
+
+def refuse_other_settings(options: StudyOptions, stored: StudyRecord, name: str) -> None:
+    """Refuse settings that are asked for and are not those that the study was created with.
+
+    Raises:
+        UserError: some differ.
+    """
+    asked, before = _asked(options), stored.settings
+    different = [
+        f"{key} (stored {before.get(key, DEFAULTS[key])}, asked for {value})"
+        for key, value in asked.items()
+        if value != before.get(key, DEFAULTS[key])
+    ]
+    if different:
+        raise UserError(_refusal(name, different))
+
+
+def _asked(options: StudyOptions) -> dict[str, Any]:
+    asked = {key: getattr(options, key) for key in FIXED}
+    return {key: value for key, value in asked.items() if value is not None}
+
+
+def refuse_other_data(identity: Mapping[str, Any], stored: StudyRecord, name: str) -> None:
+    """Refuse other data, space, weights or code than the study was created with.
+
+    Raises:
+        UserError: some differ.
+    """
+    old, different = stored.identity, []
+    if identity["data"]["fingerprint"] != old["data"]["fingerprint"]:
+        different.append(f"data (other training images, labels or groups{_files(identity, old)})")
+    if identity["data"]["test_fingerprint"] != old["data"]["test_fingerprint"]:
+        different.append(f"data (other test images or labels{_files(identity, old)})")
+    if identity["data"]["classes"] != old["data"]["classes"]:
+        different.append("data (other classes, or in another order)")
+    different += [
+        f"space ({part})" for part in _space_differences(identity["space"], old["space"])
+    ]
+    for backbone, sha256 in identity["weights"].items():
+        if old["weights"].get(backbone, sha256) != sha256:
+            last = stored.weight_places.get(backbone)
+            where = "" if last is None else f", theirs was last at {last}; see --weights-dir"
+            different.append(f"weights of {backbone} (another file{where})")
+    before = old.get("backbones", {})
+    for backbone, computed_by in identity["backbones"].items():
+        changed = [
+            f"{key} {before[backbone][key]}, now {value}"
+            for key, value in computed_by.items()
+            if backbone in before and before[backbone][key] != value
+        ]
+        if changed:
+            different.append(f"code of {backbone} ({', '.join(changed)})")
+    if different:
+        raise UserError(_refusal(name, different))
+
+
+def asked_allowances(options: StudyOptions) -> dict[str, bool]:
+    """Which errors of the data check were allowed by flags."""
+    return {name: bool(getattr(options, name)) for name in ALLOWANCES}
+
+
+def allowances(options: StudyOptions, stored: StudyRecord | None, name: str) -> dict[str, bool]:
+    """What was allowed when the study was created, or is now.
+
+    Raises:
+        UserError: something else was allowed then.
+    """
+    asked = asked_allowances(options)
+    if stored is None:
+        return asked
+    before: dict[str, bool] = stored.data_check["flags"]
+    new = [flag(key) for key in ALLOWANCES if asked[key] and not before[key]]
+    if new:
+        raise UserError(_refusal(name, [f"without {', '.join(new)}"]))
+    return before
+
+
+def _files(identity: Mapping[str, Any], old: Mapping[str, Any]) -> str:
+    """Files that could be read when the study was created and can't be now, or the reverse."""
+
+    def unreadable(data: Mapping[str, Any]) -> set[str]:
+        found: Mapping[str, list[str]] = (data.get("check") or {}).get("unreadable", {})
+        return {name for names in found.values() for name in names}
+
+    now, before = unreadable(identity["data"]), unreadable(old["data"])
+    told = [
+        f"; {len(names)} {what}: {printable(min(names))}"
+        for names, what in (
+            (now - before, "can't be read any more"),
+            (before - now, "could not be read then"),
+        )
+        if names
+    ]
+    return "".join(told)
+
+
+def _space_differences(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
+    def by_key(space: Mapping[str, Any]) -> dict[str, Any]:
+        return {f"{p['name']} {p['strategy'] or ''}".strip(): p for p in space["parameters"]}
+
+    ours, theirs = by_key(new), by_key(old)
+    return [key for key in {**theirs, **ours} if ours.get(key) != theirs.get(key)]
+
+
+def _refusal(name: str, different: list[str]) -> str:
+    return (
+        f"Study '{name}' was created with other settings: {'; '.join(different)}. "
+        "Leave them out to go on with it, or choose another --name."
+    )

@@ -1,128 +1,18 @@
-"""`data`: a source as it is found, and what `run` would do with it. Trains and stores nothing."""
+"""`data`: the card of a source, what the data check found, what a study of it would be."""
 
-import shlex
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
-from search_spaces import SearchSpace
-from studies.data_card import check_preview, describe, save_preview
-from studies.data_check import ALLOWANCES, Checked, load_checked
-from studies.search.places import run_module
-from studies.search.resume import asked_allowances
-from studies.search.setup import choose_space, find_source, settings_for
-from studies.settings import StudyOptions, StudySettings
-from studies.terminal.backbones import backbone_rows
-from studies.watchers import Progress
-from transfer.cache import cache_folder
+from studies.data_card import SPLITS
+from studies.data_check import Checked, finding_lines
+from transfer.data.check.findings import Finding
 from transfer.data.decoding import RESIZED
-from transfer.data.loading import ImageData
-from transfer.data.sources.open import Source
-
-MADE = {
-    "val": "about 20 % of the training images are set aside for validation, stratified",
-    "test": "about 20 % become the test set, stratified; the same in every study of these images",
-}
-
-
-def look_at_data(
-    options: StudyOptions, preview: Path | None, progress: Progress
-) -> dict[str, Any]:
-    """The card of the data asked for, with ``run`` for what a study of them would be.
-
-    Args:
-        preview: where to save a picture of training images, if anywhere.
-
-    Raises:
-        ValueError: the source is wrong, or the preview can't be written.
-    """
-    if preview is not None:
-        check_preview(preview)
-    source = find_source(options, None)
-    own = run_module(options.backbone_module, progress) if options.backbone_module else None
-    space, _ = choose_space(options, source, stored=None, own=own)
-    settings = settings_for(options, source, space, stored=None)
-    checked = _checked(options, source, settings, progress)
-    if any(error.kind == "unreadable" for error in checked.errors):
-        checked.refuse()
-    if preview is not None:
-        save_preview(checked.data, preview)
-    return {
-        **describe(source, checked.data, checked.findings),
-        "run": {
-            **outlook(options, settings, space, checked.data),
-            "refused": [f"{error.text}: {error.remedy}" for error in checked.errors],
-        },
-    }
-
-
-def check_data(options: StudyOptions, progress: Progress) -> Checked:
-    """The data asked for with all that was found in them.
-
-    Raises:
-        ValueError: the source is wrong.
-    """
-    source = find_source(options, None)
-    space, _ = choose_space(StudyOptions(), source, stored=None, own=None)
-    settings = settings_for(options, source, space, stored=None)
-    return _checked(options, source, settings, progress)
-
-
-def _checked(
-    options: StudyOptions, source: Source, settings: StudySettings, progress: Progress
-) -> Checked:
-    return load_checked(
-        source,
-        asked_allowances(options),
-        image_size=settings.image_size,
-        resize=settings.resize,
-        seed=settings.seed,
-        cache_dir=cache_folder(options.cache_dir),
-        on_progress=progress.work,
-    )
-
-
-def outlook(
-    options: StudyOptions, settings: StudySettings, space: SearchSpace, data: ImageData
-) -> dict[str, Any]:
-    """What a study of these data would be: settings, space, backbones and their weights."""
-    rows = backbone_rows(space.backbones, weights_dir=options.weights_dir)
-    return {
-        "study": settings.name,
-        "command": _command(options),
-        "space": space.name,
-        "strategies": list(space.strategies),
-        "backbones": {row["name"]: row["weights"] for row in rows if row["at_hand"]},
-        "without_weights": {row["name"]: row["weights"] for row in rows if not row["at_hand"]},
-        "trials": settings.trials,
-        "epochs": settings.epochs,
-        "image_size": settings.image_size,
-        "resize": settings.resize,
-        "splits": [MADE[name] for name in data.made_splits],
-    }
-
-
-def _command(options: StudyOptions) -> str:
-    shown = {
-        "data",
-        "group_pattern",
-        *ALLOWANCES,
-        "image_size",
-        "resize",
-        "backbone_module",
-        "weights_dir",
-        "cache_dir",
-    }
-    given = options.model_dump(include=shown, exclude_none=True)
-    flags = [
-        f"--{key.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
-        for key, value in given.items()
-    ]
-    return f"python -m studies run {' '.join(flags)}".rstrip()
 
 
 def print_outlook(console: Console, shown: Mapping[str, Any]) -> None:
@@ -148,3 +38,82 @@ def print_outlook(console: Console, shown: Mapping[str, Any]) -> None:
 
 def _backbones(weights: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({hint})" for name, hint in weights.items()) or "none at hand"
+
+
+MOST_SIZES = 3  # shown on the card; the rest is counted
+
+
+def print_card(console: Console, card: Mapping[str, Any]) -> None:
+    """Print what ``describe`` returned: a table of counts, then a line for each fact."""
+    console.print(_counts(card))
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for name, value in _facts(card):
+        facts.add_row(Text(name), Text(value))
+    console.print(facts)
+
+
+def _counts(card: Mapping[str, Any]) -> Table:
+    table = Table(box=SIMPLE_HEAD, title=Text("Images"), title_justify="left")
+    table.add_column("class", overflow="fold")
+    for split in SPLITS:
+        made = " (made)" if split in card["made_splits"] else ""
+        table.add_column(split + made, justify="right", no_wrap=True)
+    counts = card["counts"]
+    for name in card["classes"]:
+        table.add_row(Text(name), *(f"{counts[split][name]:,}" for split in SPLITS))
+    totals = (f"{sum(counts[split].values()):,}" for split in SPLITS)
+    table.add_section()
+    table.add_row("all", *totals)
+    return table
+
+
+def _facts(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [
+        ("source", f"{card['source']} ({card['kind']})"),
+        ("size", _most_frequent(card["sizes"])),
+        ("mode", _most_frequent(card["modes"])),
+    ]
+    if card["window"]:
+        facts.append(("window", "{} to {} become 0 to 255".format(*card["window"])))
+    if card["groups"]:
+        facts.append(("groups", _groups(card["groups"])))
+    if card["ignored_columns"]:
+        facts.append(("ignored", f"columns {', '.join(card['ignored_columns'])}"))
+    for split, width in card["interval_width"].items():
+        facts.append((f"{split} says", f"90 % accuracy +- {50 * width:.1f} % (95 % interval)"))
+    for finding in card["findings"]:
+        facts.append((finding["level"], finding["text"]))
+    facts.append(("fingerprint", card["fingerprint"][:16]))
+    facts.append(("test fingerprint", card["test_fingerprint"][:16]))
+    return facts
+
+
+def _most_frequent(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name} ({count:,})" for name, count in ordered[:MOST_SIZES])
+    others = len(ordered) - MOST_SIZES
+    return f"{shown} and {others:,} more" if others > 0 else shown
+
+
+def _groups(groups: Mapping[str, Any]) -> str:
+    matched = groups["num_matched"]
+    return f"{groups['num_groups']:,}" + (
+        f" ({matched:,} files matched the pattern)" if matched is not None else ""
+    )
+
+
+def print_check(console: Console, checked: Checked) -> None:
+    """Print the findings and how many there are."""
+    for line in finding_lines(checked):
+        console.print(line, markup=False, soft_wrap=True)
+    num_images = sum(map(len, checked.data.checked.values()))
+    console.print(f"{num_images:,} images checked: {_how_many(checked.findings)}.", markup=False)
+
+
+def _how_many(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return "nothing found"
+    counts = [(sum(f.level == level for f in findings), level) for level in ("error", "warning")]
+    return ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for count, level in counts)

@@ -35,9 +35,9 @@ def look_at_space(given: Mapping[str, Any]) -> SearchSpace:
     options = read_options(given)
     own: tuple[str, ...] = ()
     if options.backbone_module is not None:
-        from studies.search.places import run_module  # It needs torch.
+        from studies.backbone_module import run_module
 
-        own = run_module(options.backbone_module, LineProgress()).names
+        own = run_module(options.backbone_module, LineProgress().message).names
     return chosen_space(options, own=own)
 
 

@@ -27,7 +27,7 @@ from studies.statistics.metrics import METRICS
 from transfer.config import TITLES
 
 if TYPE_CHECKING:
-    from studies.search.run import RunSummary
+    from studies.results.study import RunSummary
 
 
 def print_verdict(console: Console, verdict: ConfirmSummary) -> None:
