@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from studies.database.storage import DEFAULT_STORAGE
 from studies.errors import UserError, one_line
 from transfer.cache import SIZE_LAW, parse_size
 from transfer.config import CALIBRATED_LOSS, criterion
@@ -64,6 +63,9 @@ FIXED = (
     "pruner",
     "precision",
 )
+
+
+DEFAULT_STORAGE = "sqlite:///studies.db"
 
 
 class StudyOptions(BaseModel):

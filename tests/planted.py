@@ -5,7 +5,7 @@ Shapes: N images, S seeds, C = 2 classes, D features.
 
 import numpy as np
 
-from studies.explanation.explain import Evidence
+from studies.explanation.explain import StoredStudy
 from studies.explanation.shift import Seen
 from studies.statistics.forecast import Forecast
 from studies.statistics.metrics import METRICS
@@ -55,7 +55,7 @@ def evidence(
     val_logits_SVC = logits(rng, val_features_VD, slopes_SD, bias=bias)
     test_logits_SNC = logits(rng, test_features_ND, slopes_SD, flips, bias)
     is_wrong_N = rng.random(num_test) < wrong_labels
-    return Evidence(
+    return StoredStudy(
         train_labels_M=train_labels_M,
         train_features_MD=train_features_MD,
         val_labels_V=val_labels_V,

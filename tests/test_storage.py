@@ -16,7 +16,6 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
 
 from studies.database.storage import (
-    DEFAULT_STORAGE,
     StudyStorage,
     has_database,
     load_study,
@@ -26,6 +25,7 @@ from studies.database.storage import (
     study_names,
 )
 from studies.errors import UserError
+from studies.settings import DEFAULT_STORAGE
 
 SQLITE_SYNCHRONOUS_FULL = 2
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -87,7 +88,7 @@ def summary(records=RECORDS, metric="accuracy", num_new=3, note=None):
     }
     return RunSummary(
         name="chest xray",
-        storage=SimpleNamespace(url="sqlite:///studies.db"),
+        storage=SimpleNamespace(shown_url="sqlite:///studies.db"),
         study=StudyRecord(identity=identity, trials=30, timeout_seconds=None),
         records=records,
         num_new=num_new,
@@ -149,6 +150,14 @@ def test_the_summary_fits_80_columns(metric):
     assert "python -m studies run --name 'chest xray' --trials N" in commands
     assert f"Best trials by {metric.replace('_', ' ')} on" in tables
     assert "70.5% to 79.0%" in tables
+
+
+def test_commands_to_copy_have_no_password():
+    storage = SimpleNamespace(
+        url="postgresql://me:secret@host/db", shown_url="postgresql://me:***@host/db"
+    )
+    text = text_of(lambda c: print_summary(c, replace(summary(), storage=storage)))
+    assert "'postgresql://me:***@host/db'" in text and "secret" not in text
 
 
 def test_the_summary_says_what_was_added_and_why_it_ended():

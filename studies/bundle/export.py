@@ -49,13 +49,7 @@ from studies.bundle.reproduce import (
 from studies.database.artifacts import artifact_bytes, read_predictions
 from studies.database.beside import beside
 from studies.database.ledger import openings
-from studies.database.storage import (
-    DEFAULT_STORAGE,
-    StudyStorage,
-    latest_study,
-    load_study,
-    open_existing,
-)
+from studies.database.storage import StudyStorage, latest_study, load_study, open_existing
 from studies.database.study import StudyRecord, read_study
 from studies.database.trials import SEED, TrialRecord, count_states, read_trials
 from studies.errors import UserError
@@ -69,6 +63,7 @@ from studies.results.choice import (
     refuse_unfinished,
     seed_remarks,
 )
+from studies.settings import DEFAULT_STORAGE
 from studies.statistics.calibration import (
     Calibration,
     find_calibration,

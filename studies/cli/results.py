@@ -20,8 +20,7 @@ from studies.cli.options import (
     WeightsDir,
     option,
 )
-from studies.database.storage import DEFAULT_STORAGE
-from studies.settings import DEFAULTS
+from studies.settings import DEFAULT_STORAGE, DEFAULTS
 
 bundles = typer.Typer()
 

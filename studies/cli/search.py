@@ -52,8 +52,7 @@ from studies.cli.options import (
 )
 from studies.cli.results import bundles
 from studies.cli.upkeep import upkeep
-from studies.database.storage import DEFAULT_STORAGE
-from studies.settings import DEFAULTS
+from studies.settings import DEFAULT_STORAGE, DEFAULTS
 from studies.signals import Interrupted
 
 app = typer.Typer(
@@ -153,9 +152,10 @@ def _run(given: dict[str, Any], config: Path | None, *, as_json: bool, with_repo
 def _report(summary: Any) -> Any:
     """The report of a study that has run, which is none the worse where there can be none."""
     from studies.report.report import write_report
+    from studies.results.study import read_evidence
 
     try:
-        return write_report(summary.storage, summary.name)
+        return write_report(read_evidence(summary.storage, summary.name))
     except Exception as error:
         stderr(f"No report: {error}")
         return None

@@ -7,8 +7,8 @@ import typer
 
 from studies.cli.main import print_json, stderr, stdout
 from studies.cli.options import AsJson, Debug, Storage
-from studies.database.storage import DEFAULT_STORAGE
 from studies.errors import UserError
+from studies.settings import DEFAULT_STORAGE
 
 upkeep = typer.Typer()
 

@@ -26,7 +26,7 @@ from studies.report.head import QUESTION, data_blocks, verdict
 from studies.results.choice import Candidate
 from studies.results.comparison import compare, seconds_saved
 from studies.results.controls import KEYS, NONE, alarms, call_notes, control_rows, read_learned
-from studies.results.study import Evidence
+from studies.results.study import StoredStudy
 from studies.settings import MIN_PEERS, WARMUP_EPOCHS
 from studies.spaces import parameter_rows, size_words
 from studies.statistics.intervals import wilson_interval
@@ -68,7 +68,7 @@ CONTROLS_ARE = (
 )
 
 
-def search_note(evidence: Evidence) -> str:
+def search_note(evidence: StoredStudy) -> str:
     """The note of ``NAME``: question, what is known, data, space, where things are, commands."""
     name = evidence.name
     return to_markdown(
@@ -94,7 +94,7 @@ def search_note(evidence: Evidence) -> str:
     )
 
 
-def confirm_note(evidence: Evidence) -> str:
+def confirm_note(evidence: StoredStudy) -> str:
     """The note of ``NAME/confirm``: why these trainings, and what they gave so far."""
     confirmed, (done, wanted) = evidence.confirmed, evidence.confirming
     assert confirmed is not None
@@ -149,7 +149,7 @@ def confirm_note(evidence: Evidence) -> str:
     )
 
 
-def controls_note(evidence: Evidence) -> str:
+def controls_note(evidence: StoredStudy) -> str:
     """The note of ``NAME/controls``: what each is, and how it did."""
     metric = evidence.metric
     rows: list[list[Words]] = [
@@ -180,7 +180,7 @@ def controls_note(evidence: Evidence) -> str:
     )
 
 
-def _state(evidence: Evidence) -> list[tuple[str, str]]:
+def _state(evidence: StoredStudy) -> list[tuple[str, str]]:
     counts = count_states(evidence.trials)
     done = counts["complete"] + counts["pruned"] + counts["fail"]
     parts = [f"{counts['complete']} complete", f"{counts['pruned']} pruned"]
@@ -194,19 +194,19 @@ def _state(evidence: Evidence) -> list[tuple[str, str]]:
     return [*facts, ("the test images", _seal(evidence))]
 
 
-def _seal(evidence: Evidence) -> str:
+def _seal(evidence: StoredStudy) -> str:
     return seal_sentence(evidence.openings).removeprefix("The test images ").rstrip(".")
 
 
 STATES = {"fail": "failed", "running": "running"}
 
 
-def _metric(evidence: Evidence) -> tuple[str, str]:
+def _metric(evidence: StoredStudy) -> tuple[str, str]:
     words = METRICS.get(evidence.metric, "on validation images, at the best epoch")
     return "value of a trial", f"{evidence.metric.replace('_', ' ')}: {words}"
 
 
-def _best(evidence: Evidence) -> list[Block]:
+def _best(evidence: StoredStudy) -> list[Block]:
     """The best trial of each strategy, and what that is worth."""
     found = compare(evidence.trials, evidence.metric, evidence.study.num_independent("val"))
     items: list[Words] = []
@@ -222,12 +222,12 @@ def _best(evidence: Evidence) -> list[Block]:
     return [Listing(items=items), Paragraph(content=warning)]
 
 
-def _without_pictures(evidence: Evidence) -> list[Block]:
+def _without_pictures(evidence: StoredStudy) -> list[Block]:
     kinds = (Paragraph, Listing, Table)
     return [block for block in data_blocks(evidence) if isinstance(block, kinds)]
 
 
-def _space(evidence: Evidence) -> list[Block]:
+def _space(evidence: StoredStudy) -> list[Block]:
     settings = evidence.study.settings
     space = SearchSpace.model_validate(evidence.study.identity["space"])
     sampler = "TPE" if settings["sampler"] == "tpe" else "random draws"
@@ -260,7 +260,7 @@ def _space(evidence: Evidence) -> list[Block]:
     return blocks
 
 
-def _sisters(evidence: Evidence) -> list[str]:
+def _sisters(evidence: StoredStudy) -> list[str]:
     if evidence.confirmed is None:
         return [
             f"Two more studies come with confirming: {evidence.name}/confirm, the best of each "
@@ -273,7 +273,7 @@ def _sisters(evidence: Evidence) -> list[str]:
     ]
 
 
-def _candidates(evidence: Evidence, found: Sequence[Candidate]) -> Table:
+def _candidates(evidence: StoredStudy, found: Sequence[Candidate]) -> Table:
     metric = evidence.metric
     chosen: set[int] = set()
     if evidence.confirmed is not None and evidence.is_confirmed:  # Before that one only leads.
@@ -295,11 +295,11 @@ def _candidates(evidence: Evidence, found: Sequence[Candidate]) -> Table:
     return Table(name="candidates", caption="", columns=columns, rows=rows)
 
 
-def _name(evidence: Evidence) -> str:
+def _name(evidence: StoredStudy) -> str:
     return f"{shlex.quote(evidence.name)}{storage_option(evidence.storage)}"
 
 
-def _commands(evidence: Evidence) -> Code:
+def _commands(evidence: StoredStudy) -> Code:
     name = _name(evidence)
     return Code(
         lines=[

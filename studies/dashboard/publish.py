@@ -23,7 +23,7 @@ from studies.database.trials import records_of
 from studies.errors import UserError
 from studies.results.choice import CONFIRM
 from studies.results.controls import CONTROLS_STUDY
-from studies.results.study import Evidence, read_evidence
+from studies.results.study import StoredStudy, read_evidence
 
 # While a study runs: no more often, and with no larger share of its time.
 SHORTEST_SECONDS, LARGEST_SHARE = 5.0, 0.02
@@ -167,7 +167,7 @@ class _Page:
     def _read(self) -> dict[str, Any]:
         return self._storage.get_study_system_attrs(self._id)
 
-    def note_trials(self, evidence: Evidence, purpose: str, failures: _Failures) -> None:
+    def note_trials(self, evidence: StoredStudy, purpose: str, failures: _Failures) -> None:
         """Write a note on every finished trial that has none."""
         depths = evidence.study.identity["space"]["depths"]
         for trial in self._study.get_trials(deepcopy=False):

@@ -28,8 +28,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
 
 from studies.errors import UserError
+from studies.settings import DEFAULT_STORAGE
 
-DEFAULT_STORAGE = "sqlite:///studies.db"
 BUSY_TIMEOUT_SECONDS = 60
 SMALLEST_PAGE_BYTES = 512
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from studies.database.storage import DEFAULT_STORAGE, StudyStorage, load_study, open_existing
+from studies.database.storage import StudyStorage, load_study, open_existing
 from studies.database.study import SCHEMA
+from studies.settings import DEFAULT_STORAGE
 from transfer.config import TITLES, score_of
 
 if TYPE_CHECKING:

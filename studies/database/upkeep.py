@@ -24,7 +24,6 @@ from sqlalchemy import select
 from studies.database.ledger import openings
 from studies.database.owners import hand_out_lock, is_elsewhere, workers_at
 from studies.database.storage import (
-    DEFAULT_STORAGE,
     StudyStorage,
     load_study,
     open_existing,
@@ -34,7 +33,7 @@ from studies.database.storage import (
 from studies.database.study import is_foreign, read_search, read_study
 from studies.database.trials import read_trials
 from studies.errors import UserError
-from studies.settings import read_options
+from studies.settings import DEFAULT_STORAGE, read_options
 
 # As Optuna names them: a database may name any file as an artifact, but not have it deleted.
 _ARTIFACT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -43,7 +43,7 @@ from studies.statistics.paired import holm
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class Predictions:
     """Labels, frozen features and the seeds' logits, of the epochs that were chosen.
 
     All seeds have the same validation images. Shapes: labels (N,), features (N, D), logits
@@ -64,7 +64,7 @@ class Evidence:
 
 
 def explain(
-    evidence: Evidence,
+    evidence: Predictions,
     *,
     metric: str,
     classes: Sequence[str],
@@ -202,7 +202,7 @@ def _calibration(score: Score, test: Seen, calibrated_SNC: Floats, seed: int) ->
     return normal_interval(np.array([np.mean(after[0] - before[0]), *drawn_B]))
 
 
-def _levels(evidence: Evidence, classes: Sequence[str], seed: int) -> tuple[Level, ...]:
+def _levels(evidence: Predictions, classes: Sequence[str], seed: int) -> tuple[Level, ...]:
     chosen = _like_test(evidence, len(classes), seed)
     labels = (evidence.train_labels_M[chosen], evidence.val_labels_V, evidence.test_labels_N)
     features = (
@@ -254,7 +254,7 @@ def _levels(evidence: Evidence, classes: Sequence[str], seed: int) -> tuple[Leve
     )
 
 
-def _like_test(evidence: Evidence, num_classes: int, seed: int) -> NDArray[np.int64]:
+def _like_test(evidence: Predictions, num_classes: int, seed: int) -> NDArray[np.int64]:
     """Training images, of each class as many as at test, or the whole groups that give as many."""
     rng = np.random.default_rng(seed)
     chosen: list[int] = []
@@ -315,7 +315,7 @@ def _evidence(
     strategy: str,
     said: Mapping[str, Any],
     looks: Mapping[str, Any],
-) -> Evidence:
+) -> Predictions:
     runs = confirmed.chosen[strategy].runs
     backbone = str(runs[0].config["backbone"])
     which = looks["backbones"].tolist().index(backbone)
@@ -330,7 +330,7 @@ def _evidence(
                 "images than the study; its test result can't be explained."
             )
         logits.append(stored.logits_ENC[run.best_epoch - 1])
-    return Evidence(
+    return Predictions(
         train_labels_M=looks["train_labels"],
         train_features_MD=known_MD[looks["train_positions"]],
         val_labels_V=looks["val_labels"],

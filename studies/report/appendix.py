@@ -5,15 +5,15 @@ Also where a number of a report comes from, and links to trials.
 
 from collections.abc import Sequence
 
-from studies.database.trials import CANDIDATE, SEED, TrialRecord, count_states
 from studies.document.blocks import Block, Cell, Drawing, Listing, Paragraph, Section, Table, Words
 from studies.document.numbers import configuration_text, metric_text, number_cell, seconds_text
 from studies.report.figures import TimelineTrial, timeline
+from studies.results import CANDIDATE, SEED, TrialRecord
 from studies.results.accounting import account
 from studies.results.choice import Candidate
 from studies.results.comparison import seconds_saved
 from studies.results.controls import control_names
-from studies.results.study import Evidence
+from studies.results.study import StoredStudy
 from transfer.config import TITLES
 
 
@@ -40,9 +40,9 @@ def source_of_candidate(candidate: Candidate, name: str) -> str:
 STATES = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
 
 
-def appendix(evidence: Evidence) -> Section:
+def appendix(evidence: StoredStudy) -> Section:
     """All trials of the search, of confirming and of the controls."""
-    counts = count_states(evidence.trials)
+    counts = evidence.states
     saved = seconds_saved(evidence.trials, evidence.study.settings["epochs"])
     costs = account(evidence.study, evidence.trials)
     blocks: list[Block] = [
@@ -62,7 +62,7 @@ def appendix(evidence: Evidence) -> Section:
     return Section(id="appendix", title="Appendix: all trials", blocks=blocks)
 
 
-def _search(evidence: Evidence) -> Table:
+def _search(evidence: StoredStudy) -> Table:
     rows = [
         [
             number_cell(trial.number),
@@ -95,7 +95,7 @@ def _search(evidence: Evidence) -> Table:
     )
 
 
-def _value(evidence: Evidence, trial: TrialRecord) -> Words:
+def _value(evidence: StoredStudy, trial: TrialRecord) -> Words:
     return number_cell(
         trial.value, metric_text(evidence.metric, trial.value) if trial.value is not None else ""
     )
@@ -107,7 +107,7 @@ def _reason(trial: TrialRecord) -> str:
     return trial.reason or ""
 
 
-def _confirm(evidence: Evidence) -> list[Block]:
+def _confirm(evidence: StoredStudy) -> list[Block]:
     found = evidence.confirmed
     if found is None or not found.candidates:
         return [Paragraph(content="Nothing was confirmed over seeds.", kind="note")]
@@ -145,7 +145,7 @@ def _confirm(evidence: Evidence) -> list[Block]:
     ]
 
 
-def _controls(evidence: Evidence) -> list[Block]:
+def _controls(evidence: StoredStudy) -> list[Block]:
     if not evidence.controls:
         return []
     rows: list[list[Words]] = []
@@ -181,7 +181,7 @@ def _controls(evidence: Evidence) -> list[Block]:
     ]
 
 
-def _timeline(evidence: Evidence) -> list[Block]:
+def _timeline(evidence: StoredStudy) -> list[Block]:
     ran = [t for t in evidence.trials if t.started is not None and t.duplicate_of is None]
     if not ran:
         return []
@@ -209,7 +209,7 @@ def _timeline(evidence: Evidence) -> list[Block]:
     ]
 
 
-def _versions(evidence: Evidence) -> list[Block]:
+def _versions(evidence: StoredStudy) -> list[Block]:
     with_config: Sequence[TrialRecord] = [trial for trial in evidence.trials if trial.config]
     if not with_config:
         return []

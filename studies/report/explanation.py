@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from studies.database.ledger import Opening
 from studies.document.blocks import Block, Cell, Drawing, Listing, Paragraph, Table, Words
 from studies.document.numbers import NOTHING, difference_text, interval_cell, is_share, number_cell
 from studies.errors import UserError
@@ -12,13 +11,14 @@ from studies.explanation.explanation import NAMES as CAUSES
 from studies.explanation.explanation import Explanation, Level, sentences
 from studies.report.appendix import source_of_candidate
 from studies.report.figures import Step, recall_by_class, waterfall
-from studies.results.study import Evidence
+from studies.results import Opening
+from studies.results.study import StoredStudy
 from studies.statistics.estimates import recalls_over_seeds
 from studies.statistics.intervals import Interval
 from transfer.config import TITLES
 
 
-def explained(evidence: Evidence, opening: Opening) -> list[Block]:
+def explained(evidence: StoredStudy, opening: Opening) -> list[Block]:
     """Of each strategy the waterfall, its steps, where they are; or why there is none."""
     if evidence.confirmed is None:
         return [_missing("nothing is confirmed over seeds any more")]
@@ -50,7 +50,7 @@ def _matched(found: Explanation, source: str) -> list[Cell | str]:
 
 
 def _of_strategy(
-    evidence: Evidence, opening: Opening, strategy: str, found: Explanation
+    evidence: StoredStudy, opening: Opening, strategy: str, found: Explanation
 ) -> list[Block]:
     candidate = evidence.candidate(strategy)
     source = "" if candidate is None else source_of_candidate(candidate, evidence.name)
@@ -210,7 +210,7 @@ def _source(found: Explanation, images: str) -> str:
 
 
 def _recalls(
-    evidence: Evidence, opening: Opening, strategy: str
+    evidence: StoredStudy, opening: Opening, strategy: str
 ) -> dict[str, tuple[Interval | None, Interval | None]]:
     """Of each class the recall on validation and on test images, the mean over seeds."""
     candidate = evidence.candidate(strategy)

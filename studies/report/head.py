@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from studies.data_check import allowed_lines
-from studies.database.storage import storage_option
-from studies.database.trials import count_states
 from studies.document.blocks import (
     Block,
     Cell,
@@ -26,7 +24,7 @@ from studies.document.blocks import (
 from studies.document.numbers import difference_text, interval_text, listed, number_cell
 from studies.report.appendix import source_of_candidate
 from studies.results.choice import seed_remarks
-from studies.results.study import Evidence
+from studies.results.study import StoredStudy
 from studies.statistics.metrics import METRICS
 from transfer.config import TITLES
 from transfer.data.decoding import RESIZED
@@ -37,7 +35,7 @@ QUESTION = (
 )
 
 
-def head(evidence: Evidence) -> list[Section]:
+def head(evidence: StoredStudy) -> list[Section]:
     """The sections before the tasks."""
     return [
         Section(
@@ -50,7 +48,7 @@ def head(evidence: Evidence) -> list[Section]:
     ]
 
 
-def verdict(evidence: Evidence) -> list[Block]:
+def verdict(evidence: StoredStudy) -> list[Block]:
     """The verdict in one sentence, from the test images if they were opened, and what it costs."""
     found = _difference(evidence)
     blocks: list[Block] = []
@@ -69,7 +67,7 @@ def verdict(evidence: Evidence) -> list[Block]:
     return blocks
 
 
-def _difference(evidence: Evidence) -> tuple[Cell, str] | None:
+def _difference(evidence: StoredStudy) -> tuple[Cell, str] | None:
     """The sentence of the difference, and on which images it rests."""
     if evidence.evaluation is not None:
         assert evidence.evaluation.result is not None
@@ -89,7 +87,7 @@ def _difference(evidence: Evidence) -> tuple[Cell, str] | None:
     )
 
 
-def _on_test(evidence: Evidence, stored: Mapping[str, Any]) -> str:
+def _on_test(evidence: StoredStudy, stored: Mapping[str, Any]) -> str:
     text = (
         f"Difference {difference_text(stored['metric'], stored)}, p = {stored['p']:.2g}, on the "
         "test images, over seeds and images."
@@ -108,7 +106,7 @@ def _on_test(evidence: Evidence, stored: Mapping[str, Any]) -> str:
     )
 
 
-def _test_source(evidence: Evidence) -> str:
+def _test_source(evidence: StoredStudy) -> str:
     opening = evidence.evaluation
     assert opening is not None and opening.result is not None
     return (
@@ -117,7 +115,7 @@ def _test_source(evidence: Evidence) -> str:
     )
 
 
-def _cost(evidence: Evidence) -> list[str | Cell]:
+def _cost(evidence: StoredStudy) -> list[str | Cell]:
     """What the two choices cost to train, one against the other."""
     tuned, extracted = (evidence.candidate(n) for n in ("fine_tuning", "feature_extraction"))
     if tuned is None or extracted is None or not extracted.mean_seconds:
@@ -128,8 +126,8 @@ def _cost(evidence: Evidence) -> list[str | Cell]:
     return [" A training by fine-tuning took ", more, " as long."]
 
 
-def _no_verdict(evidence: Evidence) -> str:
-    counts = count_states(evidence.trials)
+def _no_verdict(evidence: StoredStudy) -> str:
+    counts = evidence.states
     if not any(counts[state] for state in ("complete", "pruned", "fail")):
         num_void = sum(trial.void for trial in evidence.trials)
         if num_void:
@@ -163,8 +161,8 @@ def _no_verdict(evidence: Evidence) -> str:
     return "No verdict: of one strategy no training over seeds is complete."
 
 
-def _unfinished(evidence: Evidence) -> str:
-    counts = count_states(evidence.trials)
+def _unfinished(evidence: StoredStudy) -> str:
+    counts = evidence.states
     done, total = counts["complete"] + counts["pruned"] + counts["fail"], evidence.study.trials
     parts = []
     if done < total:
@@ -175,7 +173,7 @@ def _unfinished(evidence: Evidence) -> str:
     return " ".join(parts)
 
 
-def data_blocks(evidence: Evidence) -> list[Block]:
+def data_blocks(evidence: StoredStudy) -> list[Block]:
     """Images by class and split, facts, a picture of pictures, and what the check found."""
     counts = evidence.counts
     data = evidence.study.identity["data"]
@@ -208,7 +206,7 @@ def data_blocks(evidence: Evidence) -> list[Block]:
     return blocks
 
 
-def _facts(evidence: Evidence) -> list[str]:
+def _facts(evidence: StoredStudy) -> list[str]:
     data, card = evidence.study.identity["data"], evidence.card or {}
     facts = [
         f"source {data['source']}",
@@ -227,8 +225,8 @@ def _facts(evidence: Evidence) -> list[str]:
     return facts
 
 
-def _protocol(evidence: Evidence) -> list[Block]:
-    command = storage_option(evidence.storage)
+def _protocol(evidence: StoredStudy) -> list[Block]:
+    command = evidence.storage_option
     name = shlex.quote(evidence.name)
     return [
         Paragraph(content=methods_paragraph(evidence)),
@@ -268,7 +266,7 @@ MIRRORED = {
 }
 
 
-def methods_paragraph(evidence: Evidence) -> str:
+def methods_paragraph(evidence: StoredStudy) -> str:
     """The paragraph, its citations numbered in their order behind it."""
     sentences = [
         _data(evidence),
@@ -287,7 +285,7 @@ def methods_paragraph(evidence: Evidence) -> str:
     return f"{text} {'; '.join(cited)}."
 
 
-def _intervals(evidence: Evidence) -> list[str]:
+def _intervals(evidence: StoredStudy) -> list[str]:
     """How intervals come about and what the verdict makes of them."""
     found = evidence.confirmed
     sentences = [
@@ -316,7 +314,7 @@ def _intervals(evidence: Evidence) -> list[str]:
     return sentences
 
 
-def _data(evidence: Evidence) -> str:
+def _data(evidence: StoredStudy) -> str:
     settings = evidence.study.settings
     counts = [evidence.num_images(split) for split in ("train", "val", "test")]
     size = settings["image_size"]
@@ -339,7 +337,7 @@ def _data(evidence: Evidence) -> str:
     )
 
 
-def _views(evidence: Evidence) -> str:
+def _views(evidence: StoredStudy) -> str:
     settings, space = evidence.study.settings, evidence.study.identity["space"]
     is_searched = any(parameter["name"] == "num_views" for parameter in space["parameters"])
     if settings["num_views"] == 1 and not is_searched:
@@ -348,9 +346,9 @@ def _views(evidence: Evidence) -> str:
     return f", training images in {how_many} variants, {MIRRORED[settings['flip']]}"
 
 
-def _search(evidence: Evidence) -> list[str]:
+def _search(evidence: StoredStudy) -> list[str]:
     settings, space = evidence.study.settings, evidence.study.identity["space"]
-    counts = count_states(evidence.trials)
+    counts = evidence.states
     total = counts["complete"] + counts["pruned"] + counts["fail"]
     by_tpe = settings["sampler"] == "tpe"
     how = "a tree-structured Parzen estimator [tpe]" if by_tpe else "random draws"
@@ -387,7 +385,7 @@ def _searched(space: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _confirm(evidence: Evidence) -> list[str]:
+def _confirm(evidence: StoredStudy) -> list[str]:
     found = evidence.confirmed
     if found is None or not found.candidates:
         return []
@@ -406,7 +404,7 @@ def _confirm(evidence: Evidence) -> list[str]:
     ]
 
 
-def _forecast(evidence: Evidence) -> list[str]:
+def _forecast(evidence: StoredStudy) -> list[str]:
     if not evidence.forecasts:
         return []
     told = "; ".join(
@@ -419,7 +417,7 @@ def _forecast(evidence: Evidence) -> list[str]:
     ]
 
 
-def _test(evidence: Evidence) -> list[str]:
+def _test(evidence: StoredStudy) -> list[str]:
     if not evidence.openings:
         return ["The test images took no part in any choice and are sealed."]
     times = "once" if len(evidence.openings) == 1 else f"{len(evidence.openings)} times"

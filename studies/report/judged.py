@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from studies.database.trials import TrialRecord
 from studies.report.claims import Measured
-from studies.report.predictions_shown import stored_predictions
+from studies.results import TrialRecord
 from studies.results.choice import Candidate
 from studies.results.controls import KEYS
-from studies.results.study import Evidence
+from studies.results.study import StoredStudy
 from studies.statistics.calibration import uncalibrated
 from studies.statistics.intervals import Interval, bootstrap_over_seeds
 from studies.statistics.metrics import METRICS, Floats, Labels
@@ -43,7 +42,7 @@ class Judged:
     It is None before these were opened, and where what was said of them is gone.
     """
 
-    evidence: Evidence
+    evidence: StoredStudy
     test: Mapping[str, Any] | None
 
     @property
@@ -133,10 +132,10 @@ class Judged:
         return max(0.0, forecast.optimism)
 
 
-def judged_on(evidence: Evidence) -> Judged:
+def judged_on(evidence: StoredStudy) -> Judged:
     """Test images if they were opened and their predictions are there, else validation images."""
     opening = evidence.evaluation
-    test = None if opening is None else stored_predictions(evidence, opening)
+    test = None if opening is None else evidence.test_predictions(opening)
     return Judged(evidence=evidence, test=test)
 
 
@@ -144,12 +143,12 @@ def judged_on(evidence: Evidence) -> Judged:
 ACCURACY = "accuracy"
 
 
-def claimed_metric(evidence: Evidence) -> str:
+def claimed_metric(evidence: StoredStudy) -> str:
     """In which differences are measured."""
     return ACCURACY if evidence.metric == "loss" else evidence.metric
 
 
-def measured(evidence: Evidence) -> Measured:
+def measured(evidence: StoredStudy) -> Measured:
     """What this study has measured of both strategies."""
     tuned, extracted = (evidence.candidate(n) for n in ("fine_tuning", "feature_extraction"))
     judged, metric = judged_on(evidence), claimed_metric(evidence)
@@ -200,7 +199,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _control(
-    evidence: Evidence, candidate: Candidate | None, name: str, weights: str
+    evidence: StoredStudy, candidate: Candidate | None, name: str, weights: str
 ) -> TrialRecord | None:
     """A control on the features of a candidate's backbone."""
     if candidate is None:
@@ -233,7 +232,7 @@ def _ratio(
     return ratio_over_seeds(known[0], known[1])
 
 
-def _harm(evidence: Evidence, candidate: Candidate | None) -> Measurement | None:
+def _harm(evidence: StoredStudy, candidate: Candidate | None) -> Measurement | None:
     """Of every seed's training, from what each of its epochs said of the validation images."""
     if candidate is None or (evidence.confirmed is not None and evidence.confirmed.resplit):
         return None

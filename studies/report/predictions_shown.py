@@ -7,13 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from studies.database.artifacts import TEST_PREDICTIONS, read_arrays
-from studies.database.ledger import Opening
 from studies.document.blocks import Block, Drawing
 from studies.document.numbers import interval_text, plain_interval
-from studies.errors import UserError
 from studies.report.figures import calibration, confusion_matrices, roc_curves
-from studies.results.study import Evidence
+from studies.results.study import StoredStudy
 from studies.statistics.calibration import (
     Calibration,
     ReliabilityCurve,
@@ -48,17 +45,8 @@ def _in_words(counts: Sequence[Sequence[float]], classes: Sequence[str]) -> str:
     return "; ".join(rows)
 
 
-def stored_predictions(evidence: Evidence, opening: Opening) -> Mapping[str, Any] | None:
-    assert opening.result is not None
-    artifact = opening.result.get("artifacts", {}).get(TEST_PREDICTIONS)
-    try:
-        return read_arrays(evidence.storage, artifact, "test predictions")
-    except UserError:
-        return None
-
-
 def curves(
-    evidence: Evidence, result: Mapping[str, Any], stored: Mapping[str, Any]
+    evidence: StoredStudy, result: Mapping[str, Any], stored: Mapping[str, Any]
 ) -> list[Block]:
     labels_N: Labels = stored["labels_N"]
     given = {
@@ -88,7 +76,7 @@ def curves(
 
 
 def _calibration(
-    evidence: Evidence, result: Mapping[str, Any], stored: Mapping[str, Any]
+    evidence: StoredStudy, result: Mapping[str, Any], stored: Mapping[str, Any]
 ) -> Drawing:
     """The first seed of each strategy, which is the one that a bundle has."""
     labels_N: Labels = stored["labels_N"]

@@ -12,7 +12,6 @@ from typing import Any
 
 import optuna
 
-from studies.database.storage import StudyStorage, latest_study, open_existing
 from studies.document.blocks import Cell, Drawing, Report, Table, words
 from studies.document.drawing import save
 from studies.document.html import to_html
@@ -25,7 +24,7 @@ from studies.report.task_a import task_a
 from studies.report.task_b_c import task_of
 from studies.report.task_d import task_d
 from studies.report.task_e import task_e
-from studies.results.study import Evidence, read_evidence
+from studies.results.study import StoredStudy, open_study
 from transfer.cache import written_whole
 
 HTML, MARKDOWN, TABLES, FIGURES = "report.html", "report.md", "tables", "figures"
@@ -69,17 +68,16 @@ def report_study(
     Raises:
         UserError: there is no such study, or a folder can't be written.
     """
-    opened = open_existing(storage)
-    return write_report(opened, name or latest_study(opened), out=out, figures=figures)
+    return write_report(open_study(name, storage), out=out, figures=figures)
 
 
 def write_report(
-    storage: StudyStorage, name: str, *, out: Path | None = None, figures: Path | None = None
+    study: StoredStudy, *, out: Path | None = None, figures: Path | None = None
 ) -> Written:
-    """As `report_study`, of an open database."""
+    """As `report_study`, of a study that was read."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    report = make_report(read_evidence(storage, name))
-    folder = out or Path("reports") / name
+    report = make_report(study)
+    folder = out or Path("reports") / study.name
     _written(folder / HTML, to_html(report))
     _written(folder / MARKDOWN, to_markdown(report, FIGURES))
     for table in report.tables:
@@ -88,10 +86,10 @@ def write_report(
         _written(folder / FIGURES / f"{drawing.name}.svg", drawing.svg)
         if figures is not None:
             _saved(figures, drawing)
-    return Written(study=name, folder=folder, verdict=verdict_text(report))
+    return Written(study=study.name, folder=folder, verdict=verdict_text(report))
 
 
-def make_report(evidence: Evidence) -> Report:
+def make_report(evidence: StoredStudy) -> Report:
     """All sections."""
     settings = evidence.study.settings
     return Report(

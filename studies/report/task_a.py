@@ -1,19 +1,19 @@
 """Task A: which backbone. Complexity, accuracy and computation time, measured."""
 
-from studies.database.trials import TrialRecord
 from studies.document.blocks import Block, Cell, Drawing, Paragraph, Section, Table, Words
 from studies.document.numbers import NOTHING, interval_cell, metric_text, number_cell
 from studies.report.appendix import source_of_trial
 from studies.report.figures import CostPoint, accuracy_cost
+from studies.results import TrialRecord
 from studies.results.controls import KEYS
-from studies.results.study import Evidence
+from studies.results.study import StoredStudy
 from transfer.backbones.catalog import BACKBONES
 from transfer.config import TITLES
 
 TABLE = "python -m studies backbones: what is known of the network, not measured here"
 
 
-def task_a(evidence: Evidence) -> Section:
+def task_a(evidence: StoredStudy) -> Section:
     """Backbones as rows; accuracy against cost."""
     columns = [
         "backbone",
@@ -58,7 +58,7 @@ def task_a(evidence: Evidence) -> Section:
     return Section(id="task-a", title="Task A: model selection", blocks=blocks)
 
 
-def _row(evidence: Evidence, backbone: str) -> list[Words]:
+def _row(evidence: StoredStudy, backbone: str) -> list[Words]:
     spec = BACKBONES.get(backbone)
     depth = evidence.study.identity["space"]["depths"].get(backbone)
     accuracy = None if spec is None else spec.imagenet_accuracy
@@ -76,7 +76,7 @@ def _row(evidence: Evidence, backbone: str) -> list[Words]:
     ]
 
 
-def _best(evidence: Evidence, strategy: str, backbone: str) -> Cell:
+def _best(evidence: StoredStudy, strategy: str, backbone: str) -> Cell:
     trial = evidence.best(strategy, backbone)
     if trial is None:
         return NOTHING
@@ -88,7 +88,7 @@ def _best(evidence: Evidence, strategy: str, backbone: str) -> Cell:
     )
 
 
-def _frozen_speed(evidence: Evidence, backbone: str) -> Cell:
+def _frozen_speed(evidence: StoredStudy, backbone: str) -> Cell:
     """All layers frozen, from the first feature extraction that found nothing computed."""
     num_images = evidence.num_images("train") + evidence.num_images("val")
     for trial in evidence.of_strategy("feature_extraction"):
@@ -102,7 +102,7 @@ def _frozen_speed(evidence: Evidence, backbone: str) -> Cell:
     return NOTHING
 
 
-def _training_speed(evidence: Evidence, backbone: str) -> Cell:
+def _training_speed(evidence: StoredStudy, backbone: str) -> Cell:
     """Trained layers of the best fine-tuning, whatever number of them was unfrozen."""
     trial = evidence.best("fine_tuning", backbone)
     if trial is None or not trial.timing.get("training"):
@@ -114,7 +114,7 @@ def _training_speed(evidence: Evidence, backbone: str) -> Cell:
     return number_cell(speed, "{:.0f}", source, f"#trial-{trial.number}")
 
 
-def _control(evidence: Evidence, backbone: str, weights: str) -> Cell:
+def _control(evidence: StoredStudy, backbone: str, weights: str) -> Cell:
     for run in evidence.controls:
         if tuple(run.keyed_params.get(key) for key in KEYS) == (
             "logistic_regression",
@@ -130,7 +130,7 @@ def _control(evidence: Evidence, backbone: str, weights: str) -> Cell:
     return NOTHING
 
 
-def _points(evidence: Evidence) -> list[CostPoint]:
+def _points(evidence: StoredStudy) -> list[CostPoint]:
     found = []
     for strategy in evidence.strategies:
         for backbone in evidence.backbones:

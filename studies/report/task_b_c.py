@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial
 
-from studies.database.trials import CANDIDATE, TrialRecord, best_trials
 from studies.document.blocks import Block, Cell, Drawing, Listing, Paragraph, Section, Table, Words
 from studies.document.numbers import (
     TASKS,
@@ -24,8 +23,9 @@ from studies.report.appendix import source_of_candidate, source_of_trial, trial_
 from studies.report.claims import judge, why_not_judged
 from studies.report.figures import Curve, importance, learning_curves, slices, unfrozen_layers
 from studies.report.judged import judged_on
+from studies.results import CANDIDATE, TrialRecord, best_trials
 from studies.results.choice import Candidate
-from studies.results.study import Evidence
+from studies.results.study import StoredStudy
 from studies.statistics.importance import (
     FEWEST_FOR_IMPORTANCE,
     FEWEST_TRIALS,
@@ -44,9 +44,9 @@ NO_SAMPLE = (
 )
 
 
-def what_each_did(evidence: Evidence, strategy: str) -> list[Block]:
+def what_each_did(evidence: StoredStudy, strategy: str) -> list[Block]:
     """The figures, or why there is none."""
-    trials = [t for t in best_trials(evidence.trials, evidence.metric) if t.strategy == strategy]
+    trials = evidence.ranked(strategy)
     metric = evidence.metric
     blocks: list[Block] = []
     values = {
@@ -77,7 +77,9 @@ def what_each_did(evidence: Evidence, strategy: str) -> list[Block]:
     return blocks
 
 
-def _associations(evidence: Evidence, strategy: str, stored: Sequence[FrozenTrial]) -> list[Block]:
+def _associations(
+    evidence: StoredStudy, strategy: str, stored: Sequence[FrozenTrial]
+) -> list[Block]:
     found = associations(stored)
     if not found:
         text = (
@@ -108,7 +110,9 @@ def _associations(evidence: Evidence, strategy: str, stored: Sequence[FrozenTria
     ]
 
 
-def _importance(evidence: Evidence, strategy: str, stored: Sequence[FrozenTrial]) -> list[Block]:
+def _importance(
+    evidence: StoredStudy, strategy: str, stored: Sequence[FrozenTrial]
+) -> list[Block]:
     found = importances(stored, lower_is_better=evidence.metric == "loss")
     if not found:
         text = (
@@ -133,7 +137,7 @@ def _importance(evidence: Evidence, strategy: str, stored: Sequence[FrozenTrial]
     ]
 
 
-def _unfrozen(evidence: Evidence, trials: list[TrialRecord]) -> list[Block]:
+def _unfrozen(evidence: StoredStudy, trials: list[TrialRecord]) -> list[Block]:
     points = [
         (str(t.params["backbone"]), int(t.params["num_unfrozen_layers"]), float(t.value or 0.0))
         for t in trials
@@ -161,7 +165,7 @@ HEADINGS = {
 TOP = 5
 
 
-def task_of(evidence: Evidence, strategy: str) -> Section:
+def task_of(evidence: StoredStudy, strategy: str) -> Section:
     """One strategy: best configuration, learning curves, what each hyperparameter did."""
     blocks: list[Block] = []
     best = evidence.best(strategy)
@@ -187,7 +191,7 @@ def task_of(evidence: Evidence, strategy: str) -> Section:
     )
 
 
-def _best(evidence: Evidence, strategy: str, best: TrialRecord) -> list[Words]:
+def _best(evidence: StoredStudy, strategy: str, best: TrialRecord) -> list[Words]:
     candidate, metric = evidence.candidate(strategy), evidence.metric
     trials = {trial.number: trial for trial in evidence.trials}
     of_search = best if candidate is None else trials[candidate.number]
@@ -215,7 +219,7 @@ def _best(evidence: Evidence, strategy: str, best: TrialRecord) -> list[Words]:
     return items
 
 
-def _over_seeds(evidence: Evidence, candidate: Candidate) -> Words:
+def _over_seeds(evidence: StoredStudy, candidate: Candidate) -> Words:
     interval = seeds_interval(evidence, candidate)
     mean = metric_text(evidence.metric, candidate.mean)
     text = mean if interval is None else interval_text(evidence.metric, interval)
@@ -230,7 +234,7 @@ def _over_seeds(evidence: Evidence, candidate: Candidate) -> Words:
     ]
 
 
-def seeds_interval(evidence: Evidence, candidate: Candidate) -> Interval | None:
+def seeds_interval(evidence: StoredStudy, candidate: Candidate) -> Interval | None:
     """The mean validation metric over seeds, None where each had images of its own."""
     found = evidence.over_seeds(candidate)
     if found is None:
@@ -243,7 +247,7 @@ def seeds_interval(evidence: Evidence, candidate: Candidate) -> Interval | None:
         return None
 
 
-def _gain(evidence: Evidence, candidate: Candidate) -> list[Words]:
+def _gain(evidence: StoredStudy, candidate: Candidate) -> list[Words]:
     """What the search gained over the default recipe, if possible on images that chose nothing."""
     recipes = [
         run
@@ -288,7 +292,7 @@ def gain_words(gain: Measurement, num_searched: int, num_recipes: int, metric: s
     }.get(judge(as_gain(gain, METRICS[metric].larger_is_better)), "not shown to help")
 
 
-def _cost(evidence: Evidence, candidate: Candidate) -> Words:
+def _cost(evidence: StoredStudy, candidate: Candidate) -> Words:
     runs = candidate.runs
     parameters = runs[0].num_trainable_parameters
     peaks = [run.peak_memory_bytes for run in runs if run.peak_memory_bytes is not None]
@@ -302,8 +306,8 @@ def _cost(evidence: Evidence, candidate: Candidate) -> Words:
     return ["Cost: ", seconds, text]
 
 
-def _top(evidence: Evidence, strategy: str) -> Table:
-    ranked = [t for t in best_trials(evidence.trials, evidence.metric) if t.strategy == strategy]
+def _top(evidence: StoredStudy, strategy: str) -> Table:
+    ranked = evidence.ranked(strategy)
     rows: list[list[Words]] = [
         [
             trial_cell(trial),
@@ -330,7 +334,7 @@ def _top(evidence: Evidence, strategy: str) -> Table:
     )
 
 
-def _of_trial(evidence: Evidence, trial: TrialRecord) -> list[Cell]:
+def _of_trial(evidence: StoredStudy, trial: TrialRecord) -> list[Cell]:
     """Best epoch, gap in points, seconds."""
     source, gap = source_of_trial(trial, evidence.name), trial.train_val_gap
     return [
@@ -340,7 +344,7 @@ def _of_trial(evidence: Evidence, trial: TrialRecord) -> list[Cell]:
     ]
 
 
-def _curves(evidence: Evidence, strategy: str, best: TrialRecord) -> list[Block]:
+def _curves(evidence: StoredStudy, strategy: str, best: TrialRecord) -> list[Block]:
     candidate = evidence.candidate(strategy)
     metric = evidence.metric
 

@@ -9,12 +9,12 @@ from studies.report.claims import Claim, Measured, claims, holm_adjusted
 from studies.report.figures import SearchStep, best_so_far, strategies_over_seeds
 from studies.report.judged import claimed_metric, measured
 from studies.report.task_b_c import seeds_interval
-from studies.results.study import Evidence
+from studies.results.study import StoredStudy
 from studies.statistics.intervals import Interval
 from transfer.config import TITLES
 
 
-def task_d(evidence: Evidence) -> Section:
+def task_d(evidence: StoredStudy) -> Section:
     """The eight claims as rows, and both strategies over their seeds."""
     found = measured(evidence)
     judged = claims(found)
@@ -71,7 +71,7 @@ def _worth(found: Measured, was_seen: bool) -> str:
     )
 
 
-def _row(evidence: Evidence, claim: Claim, p: float | None) -> list[Words]:
+def _row(evidence: StoredStudy, claim: Claim, p: float | None) -> list[Words]:
     candidate = evidence.candidate(claim.strategy)
     source = "" if candidate is None else source_of_candidate(candidate, evidence.name)
     told = "; ".join(claim.evidence) or "not measured in this study"
@@ -86,7 +86,7 @@ def _row(evidence: Evidence, claim: Claim, p: float | None) -> list[Words]:
     ]
 
 
-def _search_curves(evidence: Evidence) -> list[Block]:
+def _search_curves(evidence: StoredStudy) -> list[Block]:
     """What each strategy's search had found behind so many trials and seconds."""
     curves = {name: search_steps(evidence, name) for name in evidence.strategies}
     curves = {name: steps for name, steps in curves.items() if steps}
@@ -127,7 +127,7 @@ def _search_curves(evidence: Evidence) -> list[Block]:
     ]
 
 
-def search_steps(evidence: Evidence, strategy: str) -> list[SearchStep]:
+def search_steps(evidence: StoredStudy, strategy: str) -> list[SearchStep]:
     """Of one strategy the value of the best trial so far, from its first complete one on."""
     metric = evidence.metric
     steps, seconds, best = [], 0.0, None
@@ -143,7 +143,7 @@ def search_steps(evidence: Evidence, strategy: str) -> list[SearchStep]:
 
 
 def _groups(
-    evidence: Evidence,
+    evidence: StoredStudy,
 ) -> dict[str, dict[str, tuple[Sequence[float], Interval | None]]]:
     """Of each strategy the seeds on validation images, the forecast, and the test images."""
     groups: dict[str, dict[str, tuple[Sequence[float], Interval | None]]] = {}

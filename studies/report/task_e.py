@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from studies.database.artifacts import TEST_PREDICTIONS, TEST_THUMBNAILS, read_arrays
-from studies.database.ledger import Opening
 from studies.document.blocks import (
     Block,
     Cell,
@@ -31,10 +29,10 @@ from studies.document.numbers import (
     number_cell,
     plain_interval,
 )
-from studies.errors import UserError
 from studies.report.appendix import source_of_candidate
 from studies.report.explanation import explained
-from studies.report.predictions_shown import confusions, curves, stored_predictions
+from studies.report.predictions_shown import confusions, curves
+from studies.results import Opening
 from studies.results.evaluation import (
     PRECISION_NOTE,
     calibration_error_text,
@@ -43,7 +41,7 @@ from studies.results.evaluation import (
     predictive_sentence,
     shown_metrics,
 )
-from studies.results.study import Evidence
+from studies.results.study import StoredStudy
 from studies.statistics.calibration import probabilities
 from studies.statistics.metrics import METRICS, Floats, Labels
 from transfer.config import TITLES
@@ -51,14 +49,10 @@ from transfer.config import TITLES
 SHOWN = 12
 
 
-def most_confident_errors(evidence: Evidence, opening: Opening) -> list[Block]:
+def most_confident_errors(evidence: StoredStudy, opening: Opening) -> list[Block]:
     """The errors of the bundle's model that it was surest of, the surest first."""
-    assert opening.result is not None
-    ids: Mapping[str, Any] = opening.result.get("artifacts", {})
-    try:
-        stored = read_arrays(evidence.storage, ids.get(TEST_PREDICTIONS), "test predictions")
-        images = read_arrays(evidence.storage, ids.get(TEST_THUMBNAILS), "thumbnails")
-    except UserError:
+    stored, images = evidence.test_predictions(opening), evidence.test_thumbnails(opening)
+    if stored is None or images is None:
         return []
     given_NC, labels_N = probabilities(stored["bundle_NC"], 1.0), stored["labels_N"]
     worst = worst_first(given_NC, labels_N)
@@ -103,7 +97,7 @@ READ = (
 )
 
 
-def task_e(evidence: Evidence) -> list[Section]:
+def task_e(evidence: StoredStudy) -> list[Section]:
     """The section, and behind an evaluation the explanation."""
     opening = evidence.evaluation
     title = "Task E: test data"
@@ -115,7 +109,7 @@ def task_e(evidence: Evidence) -> list[Section]:
     )
     result = opening.result
     assert result is not None
-    stored = stored_predictions(evidence, opening)
+    stored = evidence.test_predictions(opening)
     return [
         Section(
             id="task-e", title=title, blocks=_opened(evidence, opening, result, source, stored)
@@ -141,7 +135,7 @@ def task_e(evidence: Evidence) -> list[Section]:
     ]
 
 
-def _sealed(evidence: Evidence) -> list[Block]:
+def _sealed(evidence: StoredStudy) -> list[Block]:
     begun = [opening for opening in evidence.openings if not opening.is_finished]
     others = [opening for opening in evidence.openings if opening.is_finished]
     if others:
@@ -176,7 +170,7 @@ def _sealed(evidence: Evidence) -> list[Block]:
     return blocks
 
 
-def _forecast_cell(evidence: Evidence, strategy: str) -> Cell:
+def _forecast_cell(evidence: StoredStudy, strategy: str) -> Cell:
     candidate = evidence.candidate(strategy)
     assert candidate is not None
     return Cell(
@@ -187,7 +181,7 @@ def _forecast_cell(evidence: Evidence, strategy: str) -> Cell:
 
 
 def _opened(
-    evidence: Evidence,
+    evidence: StoredStudy,
     opening: Opening,
     result: Mapping[str, Any],
     source: str,
@@ -214,7 +208,7 @@ def _opened(
     return blocks
 
 
-def _ledger(evidence: Evidence) -> Table:
+def _ledger(evidence: StoredStudy) -> Table:
     """Every opening of these test images, by whatever study."""
     rows: list[list[Words]] = [
         [
@@ -253,7 +247,7 @@ def _lead(result: Mapping[str, Any], source: str) -> Words:
 
 
 def _forecasts(
-    evidence: Evidence, opening: Opening, result: Mapping[str, Any], source: str
+    evidence: StoredStudy, opening: Opening, result: Mapping[str, Any], source: str
 ) -> list[Words]:
     metric, predicted = result["metric"], opening.predicted
     items: list[Words] = []
@@ -317,7 +311,7 @@ def _metrics(result: Mapping[str, Any], source: str) -> Table:
     )
 
 
-def _calibration(evidence: Evidence, result: Mapping[str, Any], source: str) -> Table:
+def _calibration(evidence: StoredStudy, result: Mapping[str, Any], source: str) -> Table:
     """Slope, intercepts and scores before and after calibration."""
     strategies = {
         f"{TITLES[name]}, {len(each['seeds'])} seeds": each["calibration"]

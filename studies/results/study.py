@@ -3,25 +3,32 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial
 
 from studies.data_card import SAMPLES
-from studies.database.artifacts import artifact_bytes, best_epoch, read_predictions
+from studies.database.artifacts import (
+    TEST_PREDICTIONS,
+    TEST_THUMBNAILS,
+    artifact_bytes,
+    best_epoch,
+    read_arrays,
+    read_predictions,
+)
 from studies.database.beside import beside
 from studies.database.ledger import Opening, openings
 from studies.database.storage import (
     StudyStorage,
+    latest_study,
     load_study,
+    open_existing,
+    storage_option,
+    study_names,
 )
 from studies.database.study import StudyRecord, read_data_card, read_study
-from studies.database.trials import (
-    TrialRecord,
-    best_trials,
-    read_trials,
-    records_of,
-)
+from studies.database.trials import TrialRecord, best_trials, count_states, read_trials, records_of
 from studies.errors import UserError
 from studies.results.choice import (
     CONFIRM,
@@ -47,7 +54,7 @@ from transfer.config import Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class StoredStudy:
     """A study with all that was stored beside it; what is not there is None or empty.
 
     ``stored`` are Optuna's own trials of the search, read once: it takes a second for a thousand.
@@ -123,6 +130,35 @@ class Evidence:
         return mine is not None and any(
             o.is_finished and o.number < mine.number for o in self.openings
         )
+
+    def test_predictions(self, opening: Opening) -> Mapping[str, Any] | None:
+        """What was stored of an evaluation, arrays by name; None where it is gone."""
+        return self._of_opening(opening, TEST_PREDICTIONS, "test predictions")
+
+    def test_thumbnails(self, opening: Opening) -> Mapping[str, Any] | None:
+        """Small pictures of the test images; None where they are gone."""
+        return self._of_opening(opening, TEST_THUMBNAILS, "thumbnails")
+
+    def _of_opening(self, opening: Opening, file: str, what: str) -> Mapping[str, Any] | None:
+        artifacts = (opening.result or {}).get("artifacts", {})
+        try:
+            return read_arrays(self.storage, artifacts.get(file), what)
+        except UserError:
+            return None
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many trials of the search are in which state."""
+        return count_states(self.trials)
+
+    @property
+    def storage_option(self) -> str:
+        """The database as ``--storage`` takes it, without a password."""
+        return storage_option(self.storage)
+
+    def ranked(self, strategy: str) -> list[TrialRecord]:
+        """Its complete trials, the best first."""
+        return [t for t in best_trials(self.trials, self.metric) if t.strategy == strategy]
 
     def of_strategy(self, strategy: str) -> list[TrialRecord]:
         """Its trials that count."""
@@ -216,7 +252,50 @@ class Evidence:
         return compare_on_validation(self.storage, self.confirmed, self.trials, self.forecasts)
 
 
-def read_evidence(storage: StudyStorage, name: str) -> Evidence:
+def open_study(name: str | None, storage: str) -> StoredStudy:
+    """Everything that is stored of a study; without a name of the only or the latest one.
+
+    Args:
+        storage: as ``--storage`` takes it.
+
+    Raises:
+        UserError: there is no such study, or it was not made by this program.
+    """
+    opened = open_existing(storage)
+    return read_evidence(opened, name or latest_study(opened))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A study as a list shows it, one of an older version too; not ours without ``study``."""
+
+    name: str
+    study: StudyRecord | None
+    trials: Sequence[TrialRecord]
+    openings: Sequence[Opening]
+
+
+def list_studies(storage: str, name: str | None = None) -> tuple[str, list[Listed]]:
+    """Where the database is, without a password, and the studies in it, or the one of a name.
+
+    Raises:
+        UserError: there is no such database or study.
+    """
+    opened = open_existing(storage)
+    names = study_names(opened) if name is None else [name]
+    return opened.shown_url, [_listed(opened, each) for each in names]
+
+
+def _listed(storage: StudyStorage, name: str) -> Listed:
+    study = load_study(storage, name)
+    record = read_study(study, allow_older=True)
+    found: Sequence[Opening] = ()
+    if record is not None:
+        found = openings(storage, record.identity["data"]["test_fingerprint"])
+    return Listed(name=name, study=record, trials=read_trials(study), openings=found)
+
+
+def read_evidence(storage: StudyStorage, name: str) -> StoredStudy:
     """Everything that is stored of a study.
 
     Raises:
@@ -233,7 +312,7 @@ def read_evidence(storage: StudyStorage, name: str) -> Evidence:
     )
     metric = str(record.settings["metric"])
     card = read_data_card(study)
-    return Evidence(
+    return StoredStudy(
         storage=storage,
         name=name,
         study=record,

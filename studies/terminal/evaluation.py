@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from studies.database.ledger import Opening
+from studies.results import Opening
 from studies.results.evaluation import (
     PRECISION_NOTE,
     Json,

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search_spaces.fields import is_default
-from studies.database.trials import TrialRecord, best_trials, count_states
+from studies.results import TrialRecord, best_trials, count_states
 from studies.watchers import EpochSeen, Progress
 
 

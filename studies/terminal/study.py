@@ -14,14 +14,13 @@ from rich.text import Text
 
 from search_spaces.fields import FIELDS, is_default
 from studies.data_check import allowed_lines
-from studies.database.storage import DEFAULT_STORAGE
-from studies.database.trials import TrialRecord, best_trials, count_states
+from studies.results import TrialRecord, best_trials, count_states
 from studies.results.accounting import account
 from studies.results.choice import Candidate, Confirmed, seed_remarks
 from studies.results.comparison import ConfirmSummary, StrategySummary, compare, seconds_saved
 from studies.results.controls import alarms, call_notes, control_rows
 from studies.results.turns import share_json, share_lines, share_of
-from studies.settings import StudyOptions
+from studies.settings import DEFAULT_STORAGE, StudyOptions
 from studies.statistics.clusters import images_words
 from studies.statistics.metrics import METRICS
 from transfer.config import TITLES
@@ -160,7 +159,7 @@ def print_summary(console: Console, summary: "RunSummary") -> None:
         )
     for line in account(summary.study, summary.records).lines():
         console.print(line, markup=False)
-    commands = next_commands(summary.name, summary.storage.url, summary.options)
+    commands = next_commands(summary.name, summary.storage.shown_url, summary.options)
     console.print(commands, soft_wrap=True)
 
 
@@ -317,7 +316,7 @@ def summary_json(summary: "RunSummary") -> dict[str, Any]:
     best = best_trials(summary.records, summary.metric)
     return {
         "study": summary.name,
-        "storage": summary.storage.url,
+        "storage": summary.storage.shown_url,
         "metric": summary.metric,
         "choose_by": summary.study.settings.get("choose_by", "metric"),
         "trials": count_states(summary.records),
