@@ -5,9 +5,12 @@ Shapes: N images, D features, C classes.
 
 import numpy as np
 import pytest
+from bundles import run_study
 
+from studies.cli.search import main
+from studies.results.study import open_study
 from studies.search.controls import controls_of, log_probabilities
-from transfer.controls import CONTROLS, NUM_NEIGHBOURS
+from transfer.controls import CONTROLS, NUM_NEIGHBOURS, ON_FEATURES
 
 
 def blobs(num_images=60, num_classes=2, seed=0):
@@ -66,3 +69,17 @@ def test_every_backbone_has_its_controls_pretrained_and_random():
     assert len(found) == len(set(found)) == 1 + 2 * 2 * 2
     assert {c.weights for c in found if c.backbone == "a"} == {"imagenet", "random"}
     assert len(controls_of(("a",), "random")) == 1 + 2
+
+
+def test_a_control_that_is_new_joins_those_of_a_stored_study(tmp_path, monkeypatch):
+    """As a parameter of Optuna's it could not: the values of one must not change."""
+    url = run_study(tmp_path, trials=2)
+    before = open_study("s", url).controls
+    more = {**ON_FEATURES, "centroids": ON_FEATURES["knn"]}
+    monkeypatch.setattr("studies.search.controls.ON_FEATURES", more)
+    monkeypatch.setattr("studies.search.controls.CONTROLS", {**CONTROLS, **more})
+    assert main(["confirm", "s", "--storage", url, "--cache-dir", str(tmp_path / "cache")]) == 0
+    after = open_study("s", url).controls
+    new = [run.params for run in after if run.number not in {run.number for run in before}]
+    assert [params["control"] for params in new] == ["centroids"]
+    assert all(old in after for old in before)

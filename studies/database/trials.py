@@ -29,6 +29,7 @@ WEIGHTS = "trained.safetensors"
 # Under which a repeat stores whose configuration it has, and by which seed it trained.
 CANDIDATE, SEED = "candidate", "seed"
 
+_CONTROL = "control"  # with a trial of NAME/controls: which it is
 _CLAIM = "claim"  # schema, worker, logical number: written first
 _PROVENANCE = "provenance"  # configuration, versions, fingerprints: before training
 _RESULT = "result"  # history and what came of it
@@ -41,6 +42,8 @@ RECORD_ATTRIBUTES = (_CLAIM, _PROVENANCE, _RESULT)
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
     """One stored trial. ``params`` has field names; ``values`` the reported metric by epoch.
+
+    Of a control ``params`` has what it is known by, which is stored as an attribute.
 
     ``logical_number`` counts trials in the order in which they are handed out, an interrupted one
     and the one that replaces it having the same; it is None before a trial has an owner.
@@ -161,6 +164,11 @@ def write_provenance(
     trial.set_user_attr(_PROVENANCE, {"config": dict(config), **provenance})
 
 
+def write_control(trial: optuna.Trial, control: Mapping[str, str]) -> None:
+    """Write which control a trial is: no parameter, whose values Optuna lets nobody add to."""
+    trial.set_user_attr(_CONTROL, dict(control))
+
+
 def write_result(
     trial: optuna.Trial,
     *,
@@ -273,7 +281,7 @@ def _read_trial(trial: FrozenTrial) -> TrialRecord:
         value=trial.value,
         worker=claim.get("worker"),
         logical_number=claim.get("logical_number"),
-        keyed_params=trial.params,
+        keyed_params={**trial.params, **attributes.get(_CONTROL, {})},
         values=trial.intermediate_values,
         config=provenance.get("config", {}),
         history=result.get("history", []),

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from studies.database.beside import open_beside
 from studies.database.owners import hand_out_lock
-from studies.database.trials import TrialRecord, read_trials, write_owner, write_result
+from studies.database.trials import (
+    TrialRecord,
+    read_trials,
+    write_control,
+    write_owner,
+    write_result,
+)
 from studies.results.controls import CONTROLS_STUDY, KEYS, NONE
 from studies.search.loop import Repeat, run_repeats
 from studies.search.objective import upload_history, upload_predictions
@@ -37,10 +43,14 @@ class Control:
     backbone: str = NONE
     weights: str = NONE
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What it is known by, in the order of ``KEYS``."""
+        return self.name, self.backbone, self.weights
+
     def is_of(self, record: TrialRecord) -> bool:
         """Whether ``record`` is this control's."""
-        params = record.keyed_params
-        return tuple(map(params.get, KEYS)) == (self.name, self.backbone, self.weights)
+        return tuple(map(record.keyed_params.get, KEYS)) == self.key
 
 
 def controls_of(backbones: Sequence[str], weights: str) -> list[Control]:
@@ -80,7 +90,7 @@ def run_controls(
     for number, control in enumerate(wanted, start=1):
         worker.signals.check()
         if not any(control.is_of(r) and r.counts for r in read_trials(study)):
-            _run(worker, study, control, wanted)
+            _run(worker, study, control)
         worker.progress.work("controls", number, len(wanted))
     return run_repeats(
         worker,
@@ -102,7 +112,7 @@ def _recipes(worker: Worker) -> list[dict[str, Any]]:
     return [space.baseline_configuration(b, space.backbones[0]) for b in last.values()]
 
 
-def _run(worker: Worker, study: optuna.Study, control: Control, wanted: Sequence[Control]) -> None:
+def _run(worker: Worker, study: optuna.Study, control: Control) -> None:
     started = perf_counter()
     data = worker.activations.data
     features_ND = control_features(worker, control)
@@ -128,8 +138,10 @@ def _run(worker: Worker, study: optuna.Study, control: Control, wanted: Sequence
     with hand_out_lock(worker.storage):
         if any(control.is_of(r) and r.counts for r in read_trials(study)):
             return
-        trial = _ask(study, control, wanted)
+        study.sampler = fixed_sampler({}, 0)  # Nothing of it is drawn.
+        trial = study.ask()
         write_owner(trial, worker=worker.name, logical_number=trial.number)
+        write_control(trial, dict(zip(KEYS, control.key, strict=True)))
         value = metrics["val"][worker.prepared.settings.metric]
         trial.report(value, 1)
         seconds = perf_counter() - started
@@ -184,13 +196,3 @@ def _similarity(
 def log_probabilities(probabilities_NC: NDArray[np.float64]) -> NDArray[np.float32]:
     """As logits: their softmax gives the probabilities back. A share of 0 counts as 1e-6."""
     return np.log(np.maximum(probabilities_NC, 1e-6)).astype(np.float32)
-
-
-def _ask(study: optuna.Study, control: Control, wanted: Sequence[Control]) -> optuna.Trial:
-    values = [(c.name, c.backbone, c.weights) for c in wanted]
-    own = (control.name, control.backbone, control.weights)
-    study.sampler = fixed_sampler(dict(zip(KEYS, own, strict=True)), 0)
-    trial = study.ask()
-    for key, choices in zip(KEYS, zip(*values, strict=True), strict=True):
-        trial.suggest_categorical(key, list(dict.fromkeys(choices)))
-    return trial
