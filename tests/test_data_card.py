@@ -4,10 +4,10 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 from PIL import Image
 from rich.console import Console
 
@@ -166,5 +166,5 @@ def test_describing_and_showing_data_does_not_load_torch(tmp_path):
         "save_preview(data, folder / 'preview.png')\n"
         "sys.exit('torch' in sys.modules)\n"
     )
-    root = Path(__file__).parents[1]
+    root = ROOT
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0

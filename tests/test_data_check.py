@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import SHARED
+from phantom_folders import write_folder
 from PIL import Image
-from test_seal import write_folder
 
 from studies.cli.search import main
 from studies.data_card import FINDINGS, SAMPLES
 from studies.database.storage import load_study, open_existing
 from studies.database.study import read_data_card
 
-SHARED = Path(__file__).resolve().parents[2] / "shared/data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED}")
+SHARED_DATA = SHARED / "data"
+needs_shared = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"no folder {SHARED_DATA}")
 ONE_TRIAL = "run --weights random --backbones resnet18 --strategies feature_extraction --epochs 1"
 RUN = [*ONE_TRIAL.split(), "--no-confirm", "--no-report"]
 
@@ -173,7 +174,7 @@ def test_data_shows_findings_in_short_and_refuses_what_cannot_be_read(leaking, c
 @pytest.mark.slow
 @needs_shared
 def test_pneumoniamnist_is_refused_with_its_eight_images_in_train_and_val(home, capsys):
-    file = str(SHARED / "pneumoniamnist.npz")
+    file = str(SHARED_DATA / "pneumoniamnist.npz")
     assert main(["data", file, "--check", "--json"]) == 2
     found = json.loads(capsys.readouterr().out)
     (error,) = [f for f in found["findings"] if f["level"] == "error"]
@@ -188,7 +189,7 @@ def test_pneumoniamnist_is_refused_with_its_eight_images_in_train_and_val(home, 
 @pytest.mark.slow
 @needs_shared
 def test_the_x_rays_are_refused_for_subjects_in_both_folders_and_warned_of_without(home, capsys):
-    folder = str(SHARED / "chest_xray")
+    folder = str(SHARED_DATA / "chest_xray")
     assert main(["data", folder, "--check", "--json", "--group-pattern", r"person(\d+)"]) == 2
     out, err = capsys.readouterr()
     (error,) = json.loads(out)["findings"]
