@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from histories import HISTORY
+from histories import HISTORY, epoch
 from PIL import Image
 
 from studies.dashboard import pictures
