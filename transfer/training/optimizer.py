@@ -74,6 +74,12 @@ def _is_slow(
 
 def logits_above(network: TransferNetwork, boundary: int, x: Tensor, precision: str) -> Tensor:
     """Logits (B, C), float32, from what goes into block number ``boundary``."""
+    logits_BC: Tensor = network.head(features_above(network, boundary, x, precision))
+    return logits_BC
+
+
+def features_above(network: TransferNetwork, boundary: int, x: Tensor, precision: str) -> Tensor:
+    """Pooled features (B, D), float32, from what goes into block number ``boundary``."""
     with autocast(precision, x.device):
         for block in network.blocks[boundary:]:
             x = block(x)
@@ -81,8 +87,7 @@ def logits_above(network: TransferNetwork, boundary: int, x: Tensor, precision: 
     if x.requires_grad and x.ndim == 4:
         # Pooling's gradient comes with channels first, and BatchNorm is slow at two layouts.
         x.register_hook(_channels_last)  # type: ignore[no-untyped-call]
-    logits_BC: Tensor = network.head(pool(x))
-    return logits_BC
+    return pool(x)
 
 
 def _channels_last(gradient: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from transfer.config import CALIBRATED_LOSS, TransferConfig
 from transfer.data.loading import Split
 from transfer.device import PeakMemory, retained_memory
 from transfer.network import batch_norm_trains, freeze, num_trainable_parameters
+from transfer.probe import Probe, solve_probe
 from transfer.training.batch_norm import num_statistics_images, statistics_names, take_statistics
 from transfer.training.calibrated_loss import calibrated_loss
 from transfer.training.metrics import classification_metrics
@@ -32,7 +33,7 @@ from transfer.training.micro_batches import (
     micro_batches,
     shuffled_batches,
 )
-from transfer.training.optimizer import Stepping, logits_above
+from transfer.training.optimizer import Stepping, features_above, logits_above
 from transfer.training.recipes import (
     Mixing,
     WeightAverage,
@@ -55,6 +56,8 @@ class DivergedError(ArithmeticError):
 
 
 OnEpoch = Callable[[EpochRecord], bool]
+# From a network, the number of its first block to run, what goes into it, and the precision.
+Output = Callable[[TransferNetwork, int, Tensor, str], Tensor]
 
 
 def train(
@@ -185,8 +188,6 @@ class _Run:
         self.micro_batch_size = max(micro_batch_size, smallest)
         self.stepping = Stepping(config, self.network)
         train, labels_N = self.data.train, self._labels(self.data.train)
-        if config.head_init == "probe":
-            start_head_from_probe(self.network.head, activations.probe(config.backbone))
         self.loss = loss_function(config, labels_N, len(self.data.classes))
         self.mixing = Mixing(config.mixup, config.seed)
         # Drawn apart from dropout, so that the order of the batches doesn't depend on the network.
@@ -199,8 +200,22 @@ class _Run:
         # are in the order of their classes.
         shuffled_N = np.random.default_rng([config.seed, 3]).permutation(train.positions_N)
         self.statistics_positions_N = shuffled_N[: num_statistics_images(len(train))]
+        if config.head_init == "probe":
+            start_head_from_probe(self.network.head, self._probe())
         decay = config.ema_decay
         self.average = WeightAverage(self._averaged_tensors(), decay) if decay else None
+
+    def _probe(self) -> Probe:
+        """A probe of the features that the first step sees.
+
+        Where BatchNorm trains these are not the pretrained ones: it normalises by these images.
+        """
+        if not self.batch_norm_trains:
+            return self.activations.probe(self.config.backbone)
+        self._take_statistics()
+        train = self.data.train
+        features_ND = self._in_eval_mode(features_above, train.positions_N).cpu().numpy()
+        return solve_probe(features_ND, train.labels_N, train.groups_N)
 
     def _freeze(self, num_unfrozen_layers: int) -> None:
         if num_unfrozen_layers == self.num_unfrozen_layers:
@@ -278,19 +293,23 @@ class _Run:
 
     def predict(self, positions_N: Positions) -> Tensor:
         """Logits in eval mode: (N, C), float32."""
+        return self._in_eval_mode(logits_above, positions_N)
+
+    def _in_eval_mode(self, output: Output, positions_N: Positions) -> Tensor:
         self.network.eval()
         largest = VAL_BATCH_SIZES[self.device.type]
         return self.limits.first_that_fits(
             (self.config.backbone, self.boundary, "validation"),
             halved_sizes(largest, largest),
-            lambda size: self._predict(positions_N, size),
+            lambda size: self._predict(output, positions_N, size),
             self.device,
         )
 
     @torch.inference_mode()
-    def _predict(self, positions_N: Positions, batch_size: int) -> Tensor:
+    def _predict(self, output: Output, positions_N: Positions, batch_size: int) -> Tensor:
         batches = self.inputs.batches(full_batches(positions_N, batch_size))
-        return torch.cat([self._logits(x, "fp32") for x in batches])[: len(positions_N)]
+        outputs = [output(self.network, self.boundary, x, "fp32") for x in batches]
+        return torch.cat(outputs)[: len(positions_N)]
 
     def metrics_on_training_images(self, state: Mapping[str, Tensor]) -> dict[str, float] | None:
         """Of the network that was kept, as on validation images; None if a logit isn't finite."""

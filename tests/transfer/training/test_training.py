@@ -104,6 +104,29 @@ def test_a_head_started_from_the_probe_knows_from_the_first_step_what_the_probe_
     np.testing.assert_allclose(result.best.val_logits_NC, logits_NC, rtol=1e-3, atol=1e-3)
 
 
+def test_where_batch_norm_trains_the_probe_is_of_the_features_that_the_first_step_sees(
+    activations, data, monkeypatch
+):
+    """Normalised by these images they are others than the pretrained ones, which no step sees."""
+    solved = []
+
+    def solve(features_ND, labels_N, groups_N=None):
+        solved.append((features_ND, solve_probe(features_ND, labels_N, groups_N)))
+        return solved[-1][1]
+
+    monkeypatch.setattr("transfer.training.train.solve_probe", solve)
+    still = config(2, learning_rate=1e-12, head_init="probe", epochs=1)
+    kept = train(still, activations).train_metrics
+    ((features_ND, probe),) = solved
+    pretrained_ND = activations.features(NAME).numpy()[data.train.positions_N]
+    assert features_ND.shape == pretrained_ND.shape
+    assert not np.allclose(features_ND, pretrained_ND, rtol=0.01)
+    logits_NC = torch.from_numpy(features_ND @ probe.weight_CD.T + probe.bias_C)
+    expected = classification_metrics(logits_NC, torch.from_numpy(data.train.labels_N))
+    # It is the network that was kept: with the pretrained features' probe its loss is another.
+    assert kept["loss"] == pytest.approx(expected["loss"], abs=1e-3)
+
+
 def test_gradual_unfreezing_moves_the_head_alone_at_first_and_every_layer_in_the_end(activations):
     fresh = load_blocks(find_weights(NAME, weights="random")).state_dict()
 
