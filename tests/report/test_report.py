@@ -262,7 +262,8 @@ def empty(tmp_path):
     storage = open_storage(str(tmp_path / "studies.db"))
     study = create_study(storage, "s", "accuracy")
     counts = {split: {"a": 10, "b": 10} for split in ("train", "val", "test")}
-    data = {"source": "x", "classes": ["a", "b"], "counts": counts}
+    check = {"warnings": [], "allowed": [], "left_out": {}}
+    data = {"source": "x", "classes": ["a", "b"], "counts": counts, "check": check}
     space = {"name": "tiny", "depths": {}, "parameters": [SPACE_BACKBONE]}
     write_identity(
         study,

@@ -16,7 +16,7 @@ from studies.settings import StudyOptions
 
 PARAMETER = {"name": "batch_size", "strategy": None, "choices": [16, 32]}
 IDENTITY = {
-    "settings": {"metric": "accuracy", "epochs": 9},
+    "settings": {"metric": "accuracy", "epochs": 9, "precision": "fp32"},
     "data": {
         "fingerprint": "abc",
         "test_fingerprint": "def",

@@ -44,10 +44,9 @@ def test_where_no_layer_trains_nothing_is_decided_or_said(choose):
     assert choose(strategies=FROZEN) == ({}, [])
 
 
-def test_a_stored_study_keeps_its_own_and_one_from_before_stays_in_float32(choose):
+def test_a_stored_study_keeps_its_own(choose):
     stored = SimpleNamespace(identity={"precision": {"resnet50": "bf16"}})
     assert choose(stored=stored) == (
         {"resnet50": "bf16"},
         ["Layers train in bfloat16: resnet50."],
     )
-    assert choose(stored=SimpleNamespace(identity={})) == ({}, [])
